@@ -1,0 +1,10 @@
+"""What tests and docstring examples share: torch by name, and the same seed in front of each."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def reproducible(doctest_namespace: dict[str, object]) -> None:
+    doctest_namespace["torch"] = torch
+    torch.manual_seed(0)

@@ -1,0 +1,49 @@
+"""Control: CPSAM's fusing convolution without its attention."""
+
+from torch import Tensor, nn
+
+from cpsam.attention.arguments import check_at_least_one, check_choice
+from cpsam.attention.fusion import FUSIONS, bare_conv
+from cpsam.attention.identity_start import residual_norm, start_at_zero
+
+
+class BareFusion(nn.Module):
+    """``y = x + norm(F(x, 0))``: what a new CPSAM computes, and all it computes while its gate is one and its context zero.
+
+    Args:
+        in_channels: Channels C of input and output.
+        fusion: As in :class:`~cpsam.attention.CPSAM`: ``"sum"`` and ``"concat"`` leave a dense 1x1 convolution, the others a depthwise 3x3.
+        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero in its place.
+
+    Shape:
+        - Input and output: (N, C, H, W).
+
+    Raises:
+        ValueError: If `in_channels` is below 1, or `fusion` or `norm` is unknown.
+
+    Example:
+        >>> x = torch.randn(2, 64, 5, 7)
+        >>> torch.equal(BareFusion(64)(x), x)
+        True
+
+    Source:
+        A control of ours: in a comparison, CPSAM minus this is what attention earned.
+    """
+
+    def __init__(self, in_channels: int, *, fusion: str = "grouped", norm: str = "batch", device=None, dtype=None) -> None:
+        super().__init__()
+        check_at_least_one(in_channels=in_channels)
+        check_choice("fusion", fusion, FUSIONS)
+        self.in_channels, self.fusion, self.norm = in_channels, fusion, norm
+        self.conv = bare_conv(fusion, in_channels, device=device, dtype=dtype)
+        self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        start_at_zero(self.batch_norm, self.conv)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, fusion={self.fusion}, norm={self.norm}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.batch_norm(self.conv(x))

@@ -1,0 +1,51 @@
+"""The channel-squeeze branch of CPSAM: one map for all queries, pooled into one context vector."""
+
+from torch import Tensor, nn
+
+from cpsam.attention.arguments import hidden_channels
+from cpsam.attention.identity_start import zero_
+from cpsam.functional import context_pool
+
+
+class ChannelSqueezeAttention(nn.Module):
+    """Squeeze the channels to one attention map and pool the positions with it.
+
+    ``c = expand(relu(layer_norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so a new branch adds nothing.
+
+    Args:
+        in_channels: Channels C.
+        reduction: Bottleneck ratio; the hidden width is ``max(8, C // reduction)``.
+
+    Shape:
+        - Input: (N, C, H, W).
+        - Output: (N, C, 1, 1).
+
+    Raises:
+        ValueError: If `in_channels` or `reduction` is below 1.
+
+    Example:
+        >>> ChannelSqueezeAttention(64)(torch.randn(2, 64, 5, 7)).shape
+        torch.Size([2, 64, 1, 1])
+
+    Source:
+        The abstract's "selectively joins the feature of different position by a query-independent feature map". The bottleneck is our
+        choice, after Cao et al., GCNet, 2019, arXiv:1904.11492. Our deviation from it: `key` has no bias, which a softmax over positions
+        would cancel.
+    """
+
+    def __init__(self, in_channels: int, *, reduction: int = 16, device=None, dtype=None) -> None:
+        super().__init__()
+        self.in_channels, self.reduction = in_channels, reduction
+        hidden = hidden_channels(in_channels, reduction)
+        self.key = nn.Conv2d(in_channels, 1, 1, bias=False, device=device, dtype=dtype)
+        self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
+        self.norm = nn.LayerNorm([hidden, 1, 1], device=device, dtype=dtype)
+        self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        zero_(self.expand)
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = context_pool(x, self.key(x))  # (N, C, 1, 1)
+        return self.expand(self.norm(self.squeeze(context)).relu())

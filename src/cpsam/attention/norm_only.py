@@ -1,0 +1,41 @@
+"""Control: the norm alone, so that nobody takes a norm for attention."""
+
+from torch import Tensor, nn
+
+from cpsam.attention.arguments import check_at_least_one
+from cpsam.attention.identity_start import residual_norm, start_at_zero
+
+
+class NormOnly(nn.Module):
+    """``y = x + norm(x)``, the norm's weight at zero in the beginning, so that a new block is the identity.
+
+    Args:
+        in_channels: Channels C of input and output.
+
+    Shape:
+        - Input and output: (N, C, H, W).
+
+    Raises:
+        ValueError: If `in_channels` is below 1.
+
+    Example:
+        >>> x = torch.randn(2, 64, 5, 7)
+        >>> torch.equal(NormOnly(64)(x), x)
+        True
+
+    Source:
+        A control of ours: what CPSAM and Non-Local have in common besides attention.
+    """
+
+    def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        check_at_least_one(in_channels=in_channels)
+        self.in_channels = in_channels
+        self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        start_at_zero(self.batch_norm, self.batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.batch_norm(x)

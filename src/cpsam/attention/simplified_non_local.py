@@ -1,0 +1,46 @@
+"""Simplified Non-Local: one attention map for all queries, and a full value transform."""
+
+from torch import Tensor, nn
+
+from cpsam.attention.arguments import check_at_least_one
+from cpsam.attention.identity_start import zero_
+from cpsam.functional import context_pool
+
+
+class SimplifiedNonLocal(nn.Module):
+    """Add one attention-pooled, transformed context vector to every position.
+
+    ``y = x + value(context_pool(x, key(x)))``. `value` starts at zero, so a new block is the identity.
+
+    Args:
+        in_channels: Channels C of input and output.
+
+    Shape:
+        - Input and output: (N, C, H, W).
+
+    Raises:
+        ValueError: If `in_channels` is below 1.
+
+    Example:
+        >>> sum(p.numel() for p in SimplifiedNonLocal(64).parameters())
+        4225
+
+    Source:
+        Cao et al., GCNet, 2019, arXiv:1904.11492, equation 3; key and value are its W_k and W_v, with W_v moved out of the sum as it does.
+        No deviation.
+    """
+
+    def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        check_at_least_one(in_channels=in_channels)
+        self.in_channels = in_channels
+        self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
+        self.value = nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        zero_(self.value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = context_pool(x, self.key(x))  # (N, C, 1, 1)
+        return x + self.value(context)

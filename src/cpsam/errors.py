@@ -1,0 +1,41 @@
+"""Mistakes that a person can mend, each with the exit code that the command line answers."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done as asked: a name, an argument or a run folder does not fit. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data set is missing, damaged, or not what it says it is. Exit code 3."""
+
+    exit_code = 3
+
+
+class DivergedError(UserError):
+    """A loss or a gradient stopped being finite. Exit code 4."""
+
+    exit_code = 4
+
+
+class StoppedError(UserError):
+    """Work was interrupted and the same command continues it. Exit code 75."""
+
+    exit_code = 75
+
+
+def unknown(kind: str, given: object, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not one of `choices`: names the kind, what was given, the nearest match and the choices.
+
+    Example:
+        >>> print(unknown("model", "resnet21", ["resnet20", "vgg"]))
+        unknown model 'resnet21': did you mean 'resnet20'? Choices: resnet20, vgg
+    """
+    names = sorted(choices)
+    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {given!r}: {hint}Choices: {', '.join(names)}")

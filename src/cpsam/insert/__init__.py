@@ -1,0 +1,12 @@
+"""Insert attention into any CNN by module path or by a named placement; knows no backbone."""
+
+from cpsam.insert.placement import PLACEMENTS
+from cpsam.insert.surgery import (
+    attention_config,
+    attention_parameters,
+    insert_attention,
+    insert_from_config,
+    remove_attention,
+)
+
+__all__ = ["PLACEMENTS", "attention_config", "attention_parameters", "insert_attention", "insert_from_config", "remove_attention"]

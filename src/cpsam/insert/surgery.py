@@ -1,0 +1,176 @@
+"""Insert attention into a model and take it out again, without renaming one of its weights."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpsam.attention import ATTENTION, argument_names, block_arguments
+from cpsam.errors import UserError, unknown
+from cpsam.insert.hook import attach, blocks_at, detach, is_place, places
+from cpsam.insert.placement import resolve
+from cpsam.insert.probe import probe
+
+Make = str | Callable[[int], nn.Module]
+
+
+def check_host(model: nn.Module) -> None:
+    """Refuse a model in which a hook that is added now would not run, or not be seen."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("cannot insert into a scripted model: insert first, then script")
+    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in model.modules()):
+        raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise UserError("cannot insert into DistributedDataParallel, which knows its parameters already: insert first, then wrap")
+
+
+def maker(make: Make) -> Callable[[int], nn.Module]:
+    if not isinstance(make, str):
+        return make
+    if make not in ATTENTION:
+        raise unknown("attention", make, ATTENTION)
+    return ATTENTION[make]
+
+
+def build(make: Callable[[int], nn.Module], in_channels: int, like: nn.Module, model: nn.Module) -> nn.Module:
+    """One block on the device, in the precision and in the mode of the place it goes to."""
+    try:
+        block = make(in_channels)
+    except TypeError as error:
+        raise UserError(f"the block cannot be made from in_channels={in_channels} alone: {error}") from error
+    if not isinstance(block, nn.Module):
+        raise UserError(f"make must return a torch.nn.Module; got {type(block).__name__}")
+    own = (p for source in (like, model) for p in source.parameters() if p.is_floating_point())
+    if (parameter := next(own, None)) is not None:
+        block.to(parameter.device, parameter.dtype)
+    return block.train(like.training)
+
+
+def check_place(path: str, place: nn.Module, block: nn.Module) -> None:
+    if not is_place(place):
+        if hasattr(place, "attention"):
+            raise UserError(f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own")
+    elif any(type(block) is type(present) for present in blocks_at(place)):
+        raise UserError(f"cannot insert at {path!r}: it has a {type(block).__name__} already")
+
+
+def insert_attention(
+    model: nn.Module, make: Make, at: str | Sequence[str] = ("layer3.*",), example_input: Tensor | None = None
+) -> list[str]:
+    """Insert a block after each place of a model, in place; what the place returns goes through the block.
+
+    The model's state-dict keys do not change; the new ones are ``<place>.attention.<index>.*``. Later calls compose with earlier ones in
+    order. On an error the model is left as it was.
+
+    Args:
+        model: Any network on images. It must call its places as modules, not through ``.forward()``.
+        make: A name in ``ATTENTION``, or a callable from the number of channels to a module.
+        at: Module paths, in which ``*`` is one segment (``"layer3.*"`` is its blocks, not their convolutions), or names of placements.
+        example_input: Images (N, C, H, W) that the model takes, if it does not take any size or has no Conv2d.
+
+    Returns:
+        The paths of the modules that it touched, in the order of the model. A ``nn.Sequential`` stands for its last element.
+
+    Raises:
+        UserError: If nothing matches, a place does not return one (N, C, H, W) tensor once a forward, has the same block already, or the
+            model is compiled, scripted or wrapped for distribution.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> model = resnet18()
+        >>> insert_attention(model, "cpsam", at="layer3.*")
+        ['layer3.0', 'layer3.1']
+        >>> attention_config(model)[0]["attention"]
+        'cpsam'
+    """
+    check_host(model)
+    block_maker = maker(make)
+    seen = probe(model, example_input)
+    blocks = []
+    for path in resolve(model, at, seen):
+        place = model.get_submodule(path)
+        block = build(block_maker, seen.channels(path), place, model)
+        check_place(path, place, block)
+        blocks.append((path, place, block))
+    for _, place, block in blocks:
+        attach(place, block)
+    return [path for path, _, _ in blocks]
+
+
+def remove_attention(model: nn.Module) -> list[str]:
+    """Take all inserted blocks out again, in place, and give the host back; returns the paths that had any."""
+    found = places(model)
+    for _, place in found:
+        detach(place)
+    return [path for path, _ in found]
+
+
+def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of the inserted blocks, to give them a learning rate of their own or to freeze the rest.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> model = resnet18().requires_grad_(False)
+        >>> _ = insert_attention(model, "cpsam")
+        >>> for parameter in attention_parameters(model):
+        ...     _ = parameter.requires_grad_(True)
+    """
+    for _, place in places(model):
+        yield from blocks_at(place).parameters()
+
+
+def attention_config(model: nn.Module) -> list[dict[str, Any]]:
+    """What is inserted where, as plain data to store beside the weights: ``[{"at", "attention", "arguments"}, ...]``.
+
+    A block that is not one of ours is named by its class, and must keep each constructor argument as an attribute of the same name.
+
+    Raises:
+        UserError: If it does not.
+    """
+    names = {block: name for name, block in ATTENTION.items()}
+    entries = []
+    for path, place in places(model):
+        for block in blocks_at(place):
+            missing = [name for name in argument_names(type(block)) if not hasattr(block, name)]
+            if missing:
+                raise UserError(f"{type(block).__name__} at {path!r} does not keep its argument {missing[0]!r} as an attribute")
+            name = names.get(type(block), type(block).__name__)
+            entries.append({"at": path, "attention": name, "arguments": block_arguments(block)})
+    return entries
+
+
+def insert_from_config(
+    model: nn.Module, config: Sequence[Mapping[str, Any]], blocks: Mapping[str, type[nn.Module]] | None = None
+) -> list[str]:
+    """Insert again what :func:`attention_config` says, without a probe; weights are loaded afterwards.
+
+    Args:
+        model: The host, as it was before the insertion.
+        config: The stored entries. They name blocks; no code comes from them.
+        blocks: Classes of other blocks by name.
+
+    Raises:
+        UserError: If an entry is malformed, or names a block or a place that is not there.
+    """
+    check_host(model)
+    known = {**ATTENTION, **(blocks or {})}
+    modules = dict(model.named_modules())
+    made = []
+    for entry in config:
+        if not isinstance(entry, Mapping) or set(entry) != {"at", "attention", "arguments"} or not isinstance(entry["arguments"], Mapping):
+            raise UserError(f"an entry of the configuration has the keys at, attention, arguments; got {entry!r}")
+        path, name = entry["at"], entry["attention"]
+        if name not in known:
+            raise unknown("attention", name, known)
+        if path not in modules:
+            raise UserError(f"the configuration inserts at {path!r}, which this model does not have")
+        arguments = dict(entry["arguments"])
+        block = build(lambda _, name=name, arguments=arguments: known[name](**arguments), 0, modules[path], model)
+        check_place(path, modules[path], block)
+        made.append((path, modules[path], block))
+    for _, place, block in made:
+        attach(place, block)
+    return list(dict.fromkeys(path for path, _, _ in made))
