@@ -1,0 +1,56 @@
+"""SHA-256 of data: of files, to know whether they were decoded before, and of pixels, to know what a run was trained on."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpsam.data.dataset import Pixels
+from cpsam.data.parallel import cpu_count
+from cpsam.errors import DataError
+
+BLOCK_BYTES = 1 << 24
+
+
+def hash_plain(data: object) -> str:
+    """SHA-256 of plain data (JSON types)."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def hash_array(array: NDArray[np.generic]) -> str:
+    """SHA-256 over dtype, shape and the digests of blocks of 16 MiB, which are hashed side by side: hashing is what bounds a warm start."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    blocks = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        digests = list(pool.map(lambda block: hashlib.sha256(block).hexdigest(), blocks))
+    return hash_plain([array.dtype.str, array.shape, digests])
+
+
+def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[np.int64]]]) -> str:
+    """The fingerprint of a data set: class names, and pixels (N, H, W, C) and labels (N,) of each split, in their order.
+
+    Example:
+        >>> images, labels = np.zeros((2, 4, 6, 1), np.uint8), np.array([0, 1])
+        >>> fingerprint(["a", "b"], [(images, labels)]) == fingerprint(["a", "b"], [(images, labels[::-1])])
+        False
+    """
+    # The byte order is fixed, so that the same data has the same name on every machine.
+    parts = [[hash_array(pixels), hash_array(labels.astype("<i8"))] for pixels, labels in splits]
+    return hash_plain(["cpsam data 1", list(classes), parts])

@@ -1,0 +1,36 @@
+"""Work on images side by side: decoders let go of the interpreter's lock while they run, so threads are enough."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cpu_count() -> int:
+    """Processors that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_ordered(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """``map``, in order, on threads, reading only a few items ahead: the results of a large data set never pile up in memory.
+
+    Example:
+        >>> list(map_ordered(abs, [-3, 2, -1]))
+        [3, 2, 1]
+    """
+    workers = cpu_count()
+    pending: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,108 @@
+"""Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes of image files, an integer column."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cpsam.data.dataset import Indices, Pixels
+from cpsam.data.decode import decode_exact
+from cpsam.data.parallel import map_ordered
+from cpsam.errors import DataError
+
+ROWS_A_BATCH = 512
+
+
+@contextmanager
+def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[pq.ParquetFile]:
+    """A parquet file with the two columns in it, and every error of reading it turned into a DataError that names it."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            for column in (image_column, label_column):
+                if column not in schema.names:
+                    raise DataError(f"{path}: no column {column!r}; it has {', '.join(schema.names)}")
+            image_type, label_type = schema.field(image_column).type, schema.field(label_column).type
+            if not (pa.types.is_struct(image_type) and image_type.get_field_index("bytes") >= 0):
+                raise DataError(f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes'")
+            if not pa.types.is_integer(label_type):
+                raise DataError(f"{path}: column {label_column!r} is {label_type}, not whole numbers")
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})") from error
+
+
+def read_labels(path: Path, image_column: str, label_column: str, num_classes: int) -> tuple[Indices, tuple[str, ...] | None]:
+    """The label of every row, and the class names if the schema has them.
+
+    Args:
+        path: A parquet file.
+        image_column: Checked to be there.
+        label_column: What to read.
+        num_classes: Labels must be below it, and as many names must be given.
+
+    Returns:
+        Labels, (N,), and names from the schema's ``huggingface`` metadata, or None.
+
+    Raises:
+        DataError: If the file is damaged, a column is missing or of another type, or a label is missing or out of range.
+    """
+    with open_parquet(path, image_column, label_column) as file:
+        names = class_names(file.schema_arrow, label_column)
+        column = file.read(columns=[label_column]).column(0)
+        if column.null_count:
+            raise DataError(f"{path}, row {column.is_null().index(True).as_py()}: no label in column {label_column!r}")
+        labels = column.to_numpy()
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise DataError(f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {num_classes - 1}")
+    if names is not None and len(names) != num_classes:
+        raise DataError(f"{path}: its metadata names {len(names)} classes, not {num_classes}")
+    return labels.astype(np.int64), names
+
+
+def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label_column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names))
+
+
+def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[int, int]) -> Iterator[Pixels]:
+    """Decode the images of a parquet file.
+
+    Args:
+        path: A parquet file.
+        image_column: Struct column with the field ``bytes``.
+        label_column: Checked to be there.
+        size: (H, W) that every image must have.
+
+    Yields:
+        (B, H, W, 3), in the order of the rows.
+
+    Raises:
+        DataError: With file and row, if an image does not decode or has another size.
+    """
+
+    def decode(part: tuple[int, pa.RecordBatch]) -> Pixels:
+        first, batch = part
+        images = batch.column(0).field("bytes").to_pylist()
+        for offset, image in enumerate(images):
+            if image is None:
+                raise DataError(f"{path}, row {first + offset}: no image in column {image_column!r}")
+        return np.stack([decode_exact(image, size, f"{path}, row {first + offset}") for offset, image in enumerate(images)])
+
+    def parts(file: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch]]:
+        first = 0
+        for batch in file.iter_batches(ROWS_A_BATCH, columns=[f"{image_column}.bytes"]):
+            yield first, batch
+            first += len(batch)
+
+    with open_parquet(path, image_column, label_column) as file:
+        yield from map_ordered(decode, parts(file))
