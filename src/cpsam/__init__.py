@@ -1,1 +1,64 @@
-"""CPSAM."""
+"""cpsam: does global context pay in your CNN, and which block gives it cheapest?
+
+The public names load what they need when they are first used, so that ``import cpsam`` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpsam.attention import ATTENTION, CPSAM
+    from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+    from cpsam.insert import (
+        PLACEMENTS,
+        attention_config,
+        attention_parameters,
+        insert_attention,
+        insert_from_config,
+        remove_attention,
+    )
+    from cpsam.models import create_model
+
+__version__ = "0.1.0"
+
+PUBLIC = {
+    "ATTENTION": "cpsam.attention",
+    "CPSAM": "cpsam.attention",
+    "DataError": "cpsam.errors",
+    "DivergedError": "cpsam.errors",
+    "PLACEMENTS": "cpsam.insert",
+    "StoppedError": "cpsam.errors",
+    "UserError": "cpsam.errors",
+    "attention_config": "cpsam.insert",
+    "attention_parameters": "cpsam.insert",
+    "create_model": "cpsam.models",
+    "insert_attention": "cpsam.insert",
+    "insert_from_config": "cpsam.insert",
+    "remove_attention": "cpsam.insert",
+}
+
+__all__ = [
+    "ATTENTION",
+    "CPSAM",
+    "PLACEMENTS",
+    "DataError",
+    "DivergedError",
+    "StoppedError",
+    "UserError",
+    "attention_config",
+    "attention_parameters",
+    "create_model",
+    "insert_attention",
+    "insert_from_config",
+    "remove_attention",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'cpsam' has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC])

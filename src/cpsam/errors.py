@@ -31,11 +31,14 @@ class StoppedError(UserError):
 def unknown(kind: str, given: object, choices: Iterable[str]) -> UserError:
     """The error for a name that is not one of `choices`: names the kind, what was given, the nearest match and the choices.
 
+    Of more than thirty choices the nearest are named, and the number of the others.
+
     Example:
         >>> print(unknown("model", "resnet21", ["resnet20", "vgg"]))
         unknown model 'resnet21': did you mean 'resnet20'? Choices: resnet20, vgg
     """
     names = sorted(choices)
-    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
+    near = get_close_matches(str(given), names, n=6, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {given!r}: {hint}Choices: {', '.join(names)}")
+    shown = names if len(names) <= 30 else [*(near or names[:6]), f"and {len(names) - len(near or names[:6]):,} more"]
+    return UserError(f"unknown {kind} {given!r}: {hint}Choices: {', '.join(shown)}")

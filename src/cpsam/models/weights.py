@@ -1,0 +1,61 @@
+"""Load pretrained weights into a bare network; no pickle is ever read."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from cpsam.errors import DataError, UserError
+
+
+def classifier_keys(model: nn.Module, num_classes: int) -> set[str]:
+    """The parameters of the last layer that has as many outputs as there are classes."""
+    found: set[str] = set()
+    for path, module in model.named_modules():
+        outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels if isinstance(module, nn.Conv2d) else None
+        if outputs == num_classes:
+            found = {f"{path}.weight", f"{path}.bias"}
+    return found
+
+
+def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> list[str]:
+    """Load a safetensors file into `model`, in place.
+
+    Args:
+        model: A bare network; load first, then insert attention.
+        path: The file.
+        num_classes: Width of the model's classifier. One for another number of classes in the file is left out.
+
+    Returns:
+        The keys that were left out, at most the classifier's.
+
+    Raises:
+        DataError: If the file is missing or damaged.
+        UserError: If it is no safetensors file, or a key or a shape does not fit.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"weights are read from .safetensors files only, because other formats can run code; got {str(path)!r}")
+    try:
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"weights file not found: {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"weights file cannot be read: {path}: {error}") from error
+    own = model.state_dict()
+    # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    misfits = {key for key in state if key in own and state[key].shape != own[key].shape}
+    left_out = misfits & classifier_keys(model, num_classes)
+    if left_out:
+        left_out |= {key for key in classifier_keys(model, num_classes) if key in state}
+    for reason, keys in (
+        ("lacks", own.keys() - state.keys() - counters),
+        ("has, and the model has not,", state.keys() - own.keys()),
+        ("has in another shape", misfits - left_out),
+    ):
+        if keys:
+            raise UserError(f"weights do not fit the model: {path.name} {reason} {len(keys)} keys: {', '.join(sorted(keys)[:5])}")
+    model.load_state_dict({key: tensor for key, tensor in state.items() if key not in left_out}, strict=False)
+    return sorted(left_out)
