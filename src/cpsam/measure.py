@@ -1,0 +1,222 @@
+"""What a network costs: parameters, multiply-adds, latency, peak memory. Knows nothing of attention."""
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from cpsam.errors import UserError
+from cpsam.randomness import generator
+
+FLOPS_PER_MAC = 2  # torch counts a multiplication and an addition; the only division by it is in `count_macs`
+
+
+def softmax_flop(logits_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+    return FLOPS_PER_MAC * prod(logits_shape)  # each element is added once to its denominator
+
+
+def vector_flop(matrix_shape: Sequence[int], vector_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+    return FLOPS_PER_MAC * prod(matrix_shape)
+
+
+def addmv_flop(input_shape: Sequence[int], matrix_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+    return FLOPS_PER_MAC * prod(matrix_shape)
+
+
+def addbmm_flop(input_shape: Sequence[int], left_shape: Sequence[int], right_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+    return FLOPS_PER_MAC * prod(left_shape) * right_shape[-1]
+
+
+# What torch's own table leaves out. On the meta device `scaled_dot_product_attention` falls apart into two bmm and a
+# `_safe_softmax` in every form (masked, causal, grouped queries, three axes), so that its fused kernels need no line here.
+MISSING_FORMULAS = {
+    torch.ops.aten._softmax: softmax_flop,
+    torch.ops.aten._safe_softmax: softmax_flop,
+    torch.ops.aten.mv: vector_flop,
+    torch.ops.aten.dot: vector_flop,
+    torch.ops.aten.addmv: addmv_flop,
+    torch.ops.aten.addbmm: addbmm_flop,
+}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters; one that is shared by several modules counts once.
+
+    Example:
+        >>> count_parameters(nn.Linear(4, 3))
+        15
+    """
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every module's own flag back afterwards."""
+    flags = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in flags.items():
+            child.training = training
+
+
+def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
+    """Multiply-accumulate operations of one forward in eval mode.
+
+    Counted are convolutions and matrix products (biases are not), and one MAC for each element of a softmax, the accumulation of its
+    denominator. Not counted, as usual: norms, activations, pooling, products written element by element. Masked attention counts as dense.
+
+    Nothing is computed: parameters, buffers and input are replaced by meta tensors, and `module` is left as it was.
+
+    Args:
+        module: A module whose forward takes one tensor.
+        example: The shape of its input, batch included, such as ``(1, 3, 224, 224)``, or a tensor of that shape, whose values are not read.
+            A shape alone gets the dtype of the module's first floating-point parameter.
+
+    Raises:
+        UserError: If the forward fails without values: the shape does not fit, or the module reads a value or holds a tensor that is
+            neither a parameter nor a buffer.
+
+    Example:
+        >>> count_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), (1, 4, 5, 7))
+        3780
+    """
+    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    if isinstance(example, Tensor):
+        shape, dtype = tuple(example.shape), example.dtype
+    else:
+        shape, dtype = tuple(example), next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+    counter = FlopCounterMode(display=False, custom_mapping=MISSING_FORMULAS)
+    try:
+        with torch.no_grad(), evaluating(module), counter:
+            functional_call(module, state, (torch.empty(shape, dtype=dtype, device="meta"),))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}: {reason}") from error
+    return counter.get_total_flops() // FLOPS_PER_MAC
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call: median and quartiles over `n` calls."""
+
+    median: float
+    q1: float
+    q3: float
+    n: int
+
+
+def synchronize() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def measure_latency(
+    steps: Mapping[str, Callable[[], object]], *, repeats: int = 30, warmup: int = 3, min_time: float = 0.0
+) -> dict[str, Latency]:
+    """Time several things against each other, interleaved, so that a machine that slows down slows all of them.
+
+    A round calls each step once, in an order of its own: no step shall always follow the same neighbour, and find the caches as that one
+    leaves them.
+
+    Args:
+        steps: Name -> what to time.
+        repeats: Rounds at least.
+        warmup: Rounds before, not counted.
+        min_time: Seconds that all counted rounds together last at least.
+
+    Returns:
+        Name -> its :class:`Latency` in milliseconds, in the order of `steps`.
+
+    Raises:
+        UserError: If there is nothing to time, or not one round to time it in.
+    """
+    if not steps or repeats < 1 or warmup < 0:
+        raise UserError(f"latency needs a step, repeats >= 1 and warmup >= 0; got {len(steps)} steps, repeats={repeats}, warmup={warmup}")
+    order = generator(0, "latency")
+    names = list(steps)
+    for name in names * warmup:
+        steps[name]()
+    milliseconds: dict[str, list[float]] = {name: [] for name in names}
+    started, rounds = time.perf_counter(), 0
+    while rounds < repeats or time.perf_counter() - started < min_time:
+        for index in order.permutation(len(names)):
+            synchronize()
+            begin = time.perf_counter()
+            steps[names[index]]()
+            synchronize()
+            milliseconds[names[index]].append(1e3 * (time.perf_counter() - begin))
+        rounds += 1
+    quartiles = {name: np.percentile(values, (50, 25, 75)).tolist() for name, values in milliseconds.items()}
+    return {name: Latency(*quartiles[name], n=rounds) for name in names}
+
+
+def forward_step(
+    model: nn.Module, batch: Tensor, *, autocast: torch.dtype | None = None, channels_last: bool = False
+) -> Callable[[], Tensor]:
+    """What :func:`measure_latency` times for a model: one forward in eval mode, without gradients, of a copy that leaves `model` as it is.
+
+    Args:
+        model: The network; the copy stays on its device.
+        batch: Its input, (N, C, H, W), on the same device.
+        autocast: The dtype of autocast, such as ``torch.bfloat16``; None is without.
+        channels_last: Lay weights and batch out channels-last.
+    """
+    model = copy.deepcopy(model).eval()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def step() -> Tensor:
+        with torch.inference_mode(), torch.autocast(batch.device.type, autocast, enabled=autocast is not None):
+            return model(batch)
+
+    return step
+
+
+def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str = "cpu") -> int:
+    """The most bytes that were allocated at once during `step`, above what was there before.
+
+    On the CPU these are the allocations of torch's allocator, temporary buffers of kernels included; what oneDNN takes for itself it does
+    not see, nor that `step` frees something older. On CUDA they are those of the caching allocator.
+
+    Args:
+        step: What to run, once. Whatever it allocates for good on a first call, run it once before.
+        device: Whose memory: ``"cpu"`` or a CUDA device.
+
+    Raises:
+        UserError: If the device is of another type.
+
+    Example:
+        >>> peak_memory_bytes(lambda: torch.zeros(10, 25).sum(0))
+        1100
+    """
+    where = torch.device(device)
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+        before = torch.cuda.memory_allocated(where)
+        torch.cuda.reset_peak_memory_stats(where)
+        step()
+        torch.cuda.synchronize(where)
+        return torch.cuda.max_memory_allocated(where) - before
+    if where.type != "cpu":
+        raise UserError(f"peak memory is measured on cpu and cuda; got {where.type!r}")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports a missing GPU as an error
+    profiler = torch.autograd.profiler.profile(use_kineto=False, profile_memory=True)
+    with profiler:
+        step()
+    assert profiler.kineto_results is not None
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate((event.nbytes() for event in events), initial=0))  # pyrefly: ignore

@@ -1,0 +1,96 @@
+"""One arm of a comparison: a block with its arguments, and the words that name it on a command line."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from cpsam.attention import ATTENTION, argument_names
+from cpsam.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A block by name, and what its constructor is given besides the channels.
+
+    Attributes:
+        name: What tables call it, such as ``cpsam:fusion=sum``.
+        attention: A name in ``ATTENTION``, or ``"none"``.
+        arguments: Constructor arguments. A mapping from a number of channels, as text, to a value gives each width its own.
+    """
+
+    name: str
+    attention: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a folder's name."""
+        return re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-")
+
+    def maker(self) -> Callable[[int], nn.Module] | None:
+        """A callable from channels to a block; None for no block."""
+        if self.attention == "none":
+            return None
+        block = ATTENTION[self.attention]
+
+        def make(in_channels: int) -> nn.Module:
+            values = {name: value[str(in_channels)] if isinstance(value, Mapping) else value for name, value in self.arguments.items()}
+            return block(in_channels, **values)
+
+        return make
+
+
+def parse_value(text: str) -> Any:
+    """A JSON number or boolean, or a word as it stands."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+def parse_arm(text: str) -> Arm:
+    """Read ``NAME`` or ``NAME:ARGUMENT=VALUE,ARGUMENT=VALUE``.
+
+    Raises:
+        UserError: If the block or an argument is unknown, or a value is refused by the block.
+
+    Example:
+        >>> parse_arm("cpsam:fusion=sum,reduction=4").arguments
+        {'fusion': 'sum', 'reduction': 4}
+    """
+    attention, _, rest = text.partition(":")
+    if attention not in ("none", *ATTENTION):
+        raise unknown("attention", attention, ("none", *ATTENTION))
+    arguments: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        name, equals, value = part.partition("=")
+        if attention == "none":
+            raise UserError(f"the arm 'none' has no block and takes no argument; got {text!r}")
+        allowed = [known for known in argument_names(ATTENTION[attention]) if known != "in_channels"]
+        if not equals or name not in allowed:
+            raise unknown(f"argument of {attention}", name, allowed)
+        if name in arguments:
+            raise UserError(f"argument {name} is given twice in {text!r}")
+        arguments[name] = parse_value(value)
+    if attention != "none" and not missing_arguments(attention, arguments):
+        try:
+            ATTENTION[attention](32, **arguments, device="meta")
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{text!r}: {error}") from error
+    return Arm(text, attention, arguments)
+
+
+def missing_arguments(attention: str, arguments: Mapping[str, Any]) -> list[str]:
+    """The arguments without a default that are not given."""
+    if attention == "none":
+        return []
+    parameters = inspect.signature(ATTENTION[attention]).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.name != "in_channels" and p.name not in arguments]

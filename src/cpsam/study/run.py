@@ -1,0 +1,157 @@
+"""One run: an arm with a seed, as a specification that names its folder by its content."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cpsam.checkpoint import load_weights
+from cpsam.data import Dataset, hold_out, load_dataset
+from cpsam.data.digest import hash_file
+from cpsam.errors import DataError, UserError, unknown
+from cpsam.evaluate import SPLITS, evaluate
+from cpsam.insert import insert_from_config
+from cpsam.models import create_model, normalisation
+from cpsam.study.arm import Arm, missing_arguments, parse_arm
+from cpsam.study.config import Task
+from cpsam.train.loop import train
+from cpsam.train.recipe import Recipe
+from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+# The split is drawn once for all seeds, so that runs of different seeds are measured on the same images.
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that the result of a run depends on, but for the software and the processor."""
+
+    task: Task
+    data_fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights_sha256: str | None
+    arm: Arm
+    seed: int
+    recipe: Recipe
+    threads: int
+
+    @classmethod
+    def of(cls, task: Task, dataset: Dataset, weights_sha256: str | None, arm: Arm, seed: int, recipe: Recipe, threads: int) -> "RunSpec":
+        """The specification of a run on a loaded data set; threads = 0 takes as many as torch does."""
+        threads = threads or torch.get_num_threads()
+        return cls(task, dataset.fingerprint, dataset.mean, dataset.std, weights_sha256, arm, seed, recipe, threads)
+
+    def as_config(self) -> dict[str, Any]:
+        """What the loop does not know of itself, as plain data. Where files lie is not part of it; what is in them is."""
+        return {
+            "data": {
+                "name": self.task.data,
+                "image_size": self.task.image_size,
+                "validation": self.task.validation,
+                "fingerprint": self.data_fingerprint,
+                "mean": list(self.mean),
+                "std": list(self.std),
+            },
+            "model": self.task.model,
+            "weights_sha256": self.weights_sha256,
+            "at": list(self.task.at),
+            "attention": self.arm.attention,
+            "arguments": dict(self.arm.arguments),
+            "threads": self.threads,
+        }
+
+    @property
+    def folder_name(self) -> str:
+        content = json.dumps({**self.as_config(), "seed": self.seed, "recipe": self.recipe.to_dict()}, sort_keys=True).encode()
+        return f"{self.arm.slug}-seed{self.seed}-{hashlib.sha256(content).hexdigest()[:10]}"
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """The network of this run as it starts: the same host for all arms of a seed."""
+        return build_arm(self.task, self.arm, dataset, self.seed)
+
+
+def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int) -> nn.Module:
+    return create_model(
+        task.model,
+        dataset.num_classes,
+        in_channels=dataset.in_channels,
+        attention=arm.maker(),
+        at=task.at,
+        weights=task.weights,
+        seed=seed,
+    )
+
+
+def load_task(task: Task, on_event: OnEvent) -> tuple[Dataset, str | None]:
+    """The data of a task as its network wants them, and the hash of its weights."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        on_event({"event": "data", "what": what, "done": done, "total": total})
+
+    dataset = load_dataset(task.data, task.data_root, image_size=task.image_size, progress=progress)
+    if task.validation:
+        dataset = hold_out(dataset, task.validation, SPLIT_SEED)
+    if task.weights is None:
+        return dataset, None
+    if not task.weights.is_file():
+        raise DataError(f"weights file not found: {task.weights}")
+    # A pretrained network expects pixels scaled as in its own training.
+    expected = normalisation(task.model) if dataset.in_channels == 3 else None
+    if expected is not None:
+        dataset = replace(dataset, mean=expected[0], std=expected[1])
+    return dataset, hash_file(task.weights)
+
+
+def execute(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """Train a run in its folder, or read it there if it is finished; returns its summary."""
+    torch.set_num_threads(spec.threads)
+    return train(spec.build(dataset), dataset, spec.recipe, seed=spec.seed, folder=folder, config=spec.as_config(), on_event=on_event)
+
+
+def train_one(task: Task, attention: str, recipe: Recipe, seed: int, threads: int, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does."""
+    arm = parse_arm(attention)
+    if missing := missing_arguments(arm.attention, arm.arguments):
+        raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
+    dataset, weights_sha256 = load_task(task, on_event)
+    spec = RunSpec.of(task, dataset, weights_sha256, arm, seed, recipe, threads)
+    return execute(spec, dataset, folder, on_event)
+
+
+def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnEvent) -> dict[str, Any]:
+    """Rebuild the network of a run from its last checkpoint and measure it on the data of the run.
+
+    Raises:
+        UserError: If there is no run, or `split` is unknown.
+        DataError: If the data is not that of the run.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    config, weights = read_json(folder / CONFIG), folder / WEIGHTS
+    if config is None:
+        raise UserError(f"{folder} holds no run: {CONFIG} is missing")
+    if not weights.is_file():
+        raise UserError(f"the run in {folder} is not finished: {WEIGHTS} is missing")
+    data = config["data"]
+    task = Task(data["name"], data_root, data["image_size"], data["validation"], config["model"])
+    dataset, _ = load_task(task, on_event)
+    if dataset.fingerprint != data["fingerprint"]:
+        raise DataError(f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs")
+    dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
+    tensors, meta = load_weights(weights)
+    model = create_model(task.model, dataset.num_classes, in_channels=dataset.in_channels)
+    insert_from_config(model, meta["attention"])
+    model.load_state_dict(tensors)
+    setting = config[SETTLED]
+    torch.set_num_threads(setting["threads"])
+    result = evaluate(model, dataset, split, precision=setting["precision"], channels_last=setting["channels_last"])
+    return {"schema": 1, "run": str(folder), "split": split, **result}

@@ -1,0 +1,157 @@
+"""Means, paired differences and their uncertainty. Pure functions: numbers in, frozen records out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr, stdtrit  # the t distribution and its inverse; scipy.stats takes a second to import
+
+from cpsam.errors import UserError
+
+CONFIDENCE = 0.95
+MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation of `n` values; `mean` is None for n = 0, `sd` for n < 2."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of `n` paired differences with its 95 % t-interval, in the unit of the values.
+
+    Attributes:
+        n: Pairs.
+        mean: Mean of a - b.
+        sd: Sample standard deviation of a - b; None for one pair.
+        low: Lower end of the interval; None for one pair.
+        high: Upper end.
+        p: Two-sided p of the paired t-test; None for one pair, and where all differences are equal.
+        note: What a reader has to know beside the numbers; "" if nothing.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    note: str
+
+
+def finite(values: Iterable[float], what: str) -> np.ndarray:
+    array = np.asarray(list(values), dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} must be finite; got {[float(value) for value in array if not np.isfinite(value)]}")
+    return array
+
+
+def summarize(values: Iterable[float]) -> Summary:
+    """Mean and sample standard deviation (n - 1 in the denominator).
+
+    Raises:
+        UserError: If a value is not finite.
+
+    Example:
+        >>> summarize([1.0, 2.0, 3.0])
+        Summary(n=3, mean=2.0, sd=1.0)
+    """
+    array = finite(values, "values")
+    mean = float(array.mean()) if array.size else None
+    return Summary(array.size, mean, float(array.std(ddof=1)) if array.size > 1 else None)
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedDifference:
+    """Compare two arms over the seeds that both have.
+
+    Args:
+        a: Seed -> value of the one arm.
+        b: Seed -> value of the other.
+
+    Returns:
+        The mean of a - b with its 95 % t-interval. With one pair there is no interval, and `note` says so; it also says
+        which seeds were left out because only one arm has them.
+
+    Raises:
+        UserError: If a value is not finite, or no seed is in both.
+
+    Example:
+        >>> paired_difference({0: 0.75, 1: 1.0}, {0: 0.5, 1: 0.25, 2: 0.5}).note
+        'only in one arm, left out: seed 2'
+    """
+    seeds, lone = sorted(a.keys() & b.keys()), sorted(a.keys() ^ b.keys())
+    if not seeds:
+        raise UserError(f"paired values need a seed in common; got {sorted(a)} and {sorted(b)}")
+    first, second = finite((a[seed] for seed in seeds), "values"), finite((b[seed] for seed in seeds), "values")
+    differences = first - second
+    n, mean = len(seeds), float(differences.mean())
+    notes = [f"only in one arm, left out: seed{'s' * (len(lone) > 1)} {', '.join(map(str, lone))}"] if lone else []
+    if n == 1:
+        return PairedDifference(n, mean, None, None, None, None, "; ".join(["one seed: no interval", *notes]))
+    # Each difference of two values is off by an ulp of the larger at most: what stays within that is one constant, not a tiny spread.
+    if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(np.abs(first).max(), np.abs(second).max()):
+        return PairedDifference(n, mean, 0.0, mean, mean, None, "; ".join(["the same difference on every seed: no p", *notes]))
+    sd = float(differences.std(ddof=1))
+    error = sd / n**0.5
+    half_width = error * float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return PairedDifference(n, mean, sd, mean - half_width, mean + half_width, p, "; ".join(notes))
+
+
+def signed_sums(values: np.ndarray) -> np.ndarray:
+    """All 2^n sums of +-values."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def sign_flip_p(differences: Iterable[float]) -> float:
+    """Exact two-sided p of the sign-flip test: the share of the 2^n choices of signs whose mean is at least as far from zero.
+
+    It assumes only that a difference is as likely as its negative, so it checks the t-test; with n pairs it cannot fall below 2 / 2^n.
+
+    Raises:
+        UserError: If a difference is not finite, or there are none, or more than 40.
+
+    Example:
+        >>> sign_flip_p([1.0, 2.0, 3.0])
+        0.25
+    """
+    array = finite(differences, "differences")
+    if not 1 <= array.size <= MOST_SIGN_FLIPS:
+        raise UserError(f"the sign-flip test takes 1 to {MOST_SIGN_FLIPS} differences; got {array.size}")
+    # Sums that are equal on paper come out in other orders here: they must not fall to the other side of the threshold.
+    threshold = abs(array.sum()) - 1e-12 * np.abs(array).sum()
+    if threshold <= 0:
+        return 1.0
+    left, right = signed_sums(array[::2]), np.sort(signed_sums(array[1::2]))  # two halves: 2^(n/2) sums each, not 2^n
+    above = right.size - np.searchsorted(right, threshold - left, side="left")
+    return float(2 * above.sum() / 2**array.size)  # with every sum its negative is there too
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of p over several contrasts, in the order given.
+
+    The k-th smallest of m is multiplied by m - k + 1; none ends below a smaller one, nor above 1.
+
+    Raises:
+        UserError: If a p is outside of [0, 1].
+
+    Example:
+        >>> holm([0.5, 0.01, 0.25])
+        [0.5, 0.03, 0.5]
+    """
+    array = finite(p_values, "p")
+    if array.size and (array.min() < 0 or array.max() > 1):
+        raise UserError(f"p must lie in [0, 1]; got {list(p_values)}")
+    order = np.argsort(array, kind="stable")
+    steps = array[order] * np.arange(array.size, 0, -1)
+    adjusted = np.empty_like(array)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.tolist()
