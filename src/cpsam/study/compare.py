@@ -1,7 +1,6 @@
 """Compare arms over paired seeds: plan, run or read each run, put the numbers side by side."""
 
 import json
-import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +45,7 @@ def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = la
         StoppedError: If it was interrupted.
     """
     started = time.perf_counter()
-    task, folder = comparison.task, comparison.out / task_slug(comparison.task)
+    task, folder = comparison.task, comparison.folder
     threads = comparison.threads or torch.get_num_threads()
     arms = [parse_arm(text) for text in comparison.attention]
     dataset, weights_sha256 = load_task(task, on_event)
@@ -96,10 +95,6 @@ def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = la
     write_atomically(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_atomically(folder / "report.html", render_report(results).encode())
     return results
-
-
-def task_slug(task: Task) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{task.data}-{task.model}").strip("-")
 
 
 def complete_controls(arms: list[Arm], task: Task, dataset: Dataset) -> tuple[list[Arm], list[str]]:

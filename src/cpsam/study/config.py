@@ -1,5 +1,6 @@
 """What a person asks for, as frozen dataclasses that import nothing heavy: the command line makes its flags and help from them."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,11 @@ class Comparison:
             raise UserError(f"seeds must be at least 0; got {min(self.seeds)}")
         if self.threads < 0:
             raise UserError(f"threads must be at least 0; got {self.threads}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs of this task, and the report on them, are."""
+        return self.out / re.sub(r"[^A-Za-z0-9]+", "-", f"{self.task.data}-{self.task.model}").strip("-")
 
 
 def check_list(name: str, values: tuple[object, ...]) -> None:

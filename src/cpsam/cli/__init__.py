@@ -1,0 +1,37 @@
+"""The command line: one verb a file. Each parses, calls one library function and prints."""
+
+import sys
+from importlib import import_module
+
+from cpsam.errors import UserError, unknown
+
+VERBS = {
+    "compare": "train each block with each seed and put accuracy and cost side by side",
+    "train": "train one network, with or without attention",
+    "eval": "measure a trained run on its data",
+    "cost": "what an insertion would cost in a network, place by place, before any training",
+    "list": "names of blocks, placements, models and data sets",
+}
+
+USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items())
+USAGE += "\n\ncpsam VERB --help lists the options of a verb.\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        from cpsam import __version__
+
+        print(__version__)
+        return
+    try:
+        if words[0] not in VERBS:
+            raise unknown("verb", words[0], VERBS)
+        import_module(f"cpsam.cli.{words[0]}").run(words[1:])
+    except UserError as error:
+        print(f"cpsam: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

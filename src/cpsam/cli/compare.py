@@ -1,0 +1,34 @@
+"""``cpsam compare``: train each arm with each seed, then one table."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from cpsam.cli.parse import parse
+from cpsam.cli.progress import Progress
+from cpsam.cli.table import print_results
+from cpsam.study.config import Comparison
+
+
+@dataclass(frozen=True)
+class Compare:
+    comparison: Annotated[Comparison, tyro.conf.arg(name="")]
+    json: bool = False
+    """Print the results as JSON."""
+
+
+def run(words: list[str]) -> None:
+    asked = parse(Compare, "compare", words, "Train each block with each seed, and put accuracy and cost side by side.")
+    from cpsam.study.compare import compare
+
+    with Progress() as progress:
+        # How it is printed is not part of what was asked for.
+        command = shlex.join(["cpsam", "compare", *(word for word in words if word not in ("--json", "--no-json"))])
+        results = compare(asked.comparison, command=command, on_event=progress)
+    if asked.json:
+        print(json.dumps(results, indent=1))
+    else:
+        print_results(results, asked.comparison.folder)

@@ -1,0 +1,82 @@
+"""``cpsam cost``: what an insertion would cost, place by place, before any training."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cpsam.cli.parse import parse
+from cpsam.errors import UserError
+
+
+@dataclass(frozen=True)
+class CostRequest:
+    model: str = "resnet20"
+    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or torchvision/NAME."""
+    attention: str = "cpsam"
+    """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8."""
+    at: tuple[str, ...] = ("before-last",)
+    """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
+    image_size: tuple[int, ...] = ()
+    """Height and width of the images in pixels; one number for a square. Default: 224 for timm and torchvision, 32 for ours."""
+    in_channels: int = 3
+    """Channels of the images."""
+    classes: int = 1000
+    """Classes of the classifier."""
+    batch_size: int = 8
+    """Images in the batch that is timed."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if len(self.image_size) > 2 or any(side < 1 for side in self.image_size):
+            raise UserError(f"image_size is one or two numbers of pixels, at least 1; got {' '.join(map(str, self.image_size))}")
+        for name in ("in_channels", "classes", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+def run(words: list[str]) -> None:
+    asked = parse(CostRequest, "cost", words, "What an insertion would cost in a network, place by place, before any training.")
+    from cpsam.study.cost import insertion_cost
+
+    side = 224 if "/" in asked.model else 32
+    height, width = (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
+    result = insertion_cost(
+        asked.model,
+        asked.attention,
+        asked.at,
+        image_shape=(asked.in_channels, height, width),
+        num_classes=asked.classes,
+        batch_size=asked.batch_size,
+    )
+    if asked.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_cost(result)
+
+
+def print_cost(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cpsam.study.table import count
+
+    table = Table(title=f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}")
+    for header in ("place", "features", "parameters added", "MACs added", "ms a batch", "MiB saved"):
+        table.add_column(header, justify="left" if header == "place" else "right")
+    times = result["timing"]["places"]
+    for place in result["places"]:
+        features = "x".join(map(str, place["features"]))
+        saved = f"{place['saved_bytes'] / 2**20:,.1f}"
+        table.add_row(place["at"], features, f"{place['parameters']:,}", count(place["macs"]), f"{times[place['at']]['median']:.2f}", saved)
+    total = result["total"]
+    saved = f"{total['saved_bytes'] / 2**20:,.1f}"
+    table.add_section()
+    table.add_row("all", "", f"{total['parameters']:,}", count(total["macs"]), f"{sum(t['median'] for t in times.values()):.2f}", saved)
+    host = result["host"]
+    table.add_row("bare network", "", f"{host['parameters']:,}", count(host["macs"]), f"{result['timing']['host']['median']:.2f}", "")
+    Console().print(table)
+    print(
+        f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of {result['timing']['host']['n']}. "
+        "MiB saved: what a training step keeps for its backward pass."
+    )

@@ -1,0 +1,42 @@
+"""Flags from frozen dataclasses."""
+
+import io
+import re
+from contextlib import redirect_stderr
+from typing import TypeVar
+
+import tyro
+
+from cpsam.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], verb: str, words: list[str], description: str) -> T:
+    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own name.
+
+    Raises:
+        UserError: If the flags do not fit, in one line where tyro draws a box.
+    """
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+            return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(f"{one_line(box.getvalue())} (cpsam {verb} --help lists the options)") from None
+
+
+def one_line(box: str) -> str:
+    """What stands in a box between its title and its second rule; tyro draws one with lines, or plainly where those cannot be shown.
+
+    Example:
+        >>> one_line("╭─ Value error ─╮\\n│ lr must be    │\\n│ above 0       │\\n│ ───────────── │\\n│ For help ...  │\\n╰───────────────╯")
+        'lr must be above 0'
+    """
+    rows = [row.strip(" │╭╮╰╯─-") for row in box.strip().splitlines()][1:]  # a rule becomes empty
+    first = next((index for index, row in enumerate(rows) if row), 0)
+    end = next((index for index, row in enumerate(rows) if not row and index > first), len(rows))
+    return re.sub(r"^Error parsing [\w.]+: ", "", " ".join(rows[first:end])) or box.strip()

@@ -1,0 +1,87 @@
+"""Draws what a library function reports: bars on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """A callable for ``on_event``, and a context in which bars live."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stderr, highlight=False)
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
+        self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
+        self.prefix = ""
+
+    def __enter__(self) -> "Progress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def line(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, soft_wrap=True)
+
+    def bar(self, name: str, done: float, total: float, note: str = "") -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=total, note="")
+        self.bars.update(self.tasks[name], completed=done, total=total, note=note)
+
+    def drop(self, name: str) -> None:
+        if name in self.tasks:
+            self.bars.remove_task(self.tasks.pop(name))
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        draw = getattr(self, f"on_{event['event']}", None)
+        if draw is not None:
+            draw(event)
+
+    def on_data(self, event: dict[str, Any]) -> None:
+        self.bar(event["what"], event["done"], event["total"])
+        if event["done"] >= event["total"]:
+            self.drop(event["what"])
+
+    def on_run(self, event: dict[str, Any]) -> None:
+        self.prefix = f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
+        self.bar("runs", event["index"], event["runs"])
+        self.drop("steps")
+
+    def on_step(self, event: dict[str, Any]) -> None:
+        note = f"{self.prefix}  loss {event['loss']:.3f}  lr {event['lr']:.3g}  {event['images_per_s']:.0f} images/s"
+        self.bar("steps", event["step"], event["steps"], note)
+
+    def on_epoch(self, event: dict[str, Any]) -> None:
+        if self.bars.disable:
+            head = f"{self.prefix}  " if self.prefix else ""
+            self.line(f"{head}epoch {event['epoch']}/{event['epochs']}  loss {event['train_loss']:.4f}  top-1 {100 * event['top1']:.2f} %")
+
+    def on_resumed(self, event: dict[str, Any]) -> None:
+        for warning in event["warnings"]:
+            self.line(f"warning: {warning}")
+        self.line(f"{self.prefix}  continues after epoch {event['epoch']}")
+
+    def on_finished(self, event: dict[str, Any]) -> None:
+        self.drop("steps")
+        how = "was finished before" if event["read"] else f"{event['seconds']:.1f} s"
+        self.line(f"{self.prefix}  top-1 {100 * event['top1']:.2f} %  {how}")
+
+    def on_diverged(self, event: dict[str, Any]) -> None:
+        self.drop("steps")
+        self.line(f"{self.prefix}  diverged: {event['error']}")
+
+    def on_latency(self, event: dict[str, Any]) -> None:
+        self.drop("runs")
+        self.line("measuring latency")

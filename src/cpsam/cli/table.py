@@ -1,0 +1,28 @@
+"""Prints a comparison: the answer, the table, and where the rest is."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cpsam.study.table import answer, table_rows
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """One table in the words of the report, as wide as the terminal, or as it needs where there is none."""
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(width=200)
+    header, rows = table_rows(results)
+    table = Table()
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
+    console.print(table)
+    for line in [answer(results), results["data"]["note"], *results["notes"]]:
+        if line:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,97 @@
+"""Top-1, top-5 and loss over a split: every image once, whatever the batch size."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cpsam.data.batches import eval_batches
+from cpsam.data.dataset import Dataset
+from cpsam.errors import UserError, unknown
+
+SPLITS = ("train", "test")
+PRECISIONS = ("float32", "bfloat16")
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    batch_size: int = 128,
+    precision: str = "float32",
+    device: torch.device | str | None = None,
+    channels_last: bool = True,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> dict[str, float | int]:
+    """Measure a model on a split, without augmentation. The mode of each of its modules is as before afterwards.
+
+    Args:
+        model: From images (N, C, H, W) to logits (N, num_classes).
+        dataset: Its `num_classes` must be the model's.
+        split: "train" or "test".
+        batch_size: Images a forward. It changes the result by no more than the rounding of the model's own sums.
+        precision: "float32", or "bfloat16" for a forward under autocast. Sums are taken in float64 either way.
+        device: Where the batches go; by default where the model's parameters are.
+        channels_last: Memory format of the images.
+        on_batch: Called before every batch with the images done and the images in all.
+
+    Returns:
+        ``top1`` and ``top5`` in [0, 1], the mean cross-entropy ``loss`` in nats, and ``n``, the number of images. With five classes or
+        fewer, ``top5`` is 1.
+
+    Raises:
+        UserError: If the split or the precision is unknown, the split is empty, or the model has another number of classes.
+
+    Example:
+        >>> from cpsam.data import load_dataset
+        >>> digits = load_dataset("digits")
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 10))
+        >>> sorted(evaluate(model, digits))
+        ['loss', 'n', 'top1', 'top5']
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    images = dataset.train if split == "train" else dataset.test
+    if not len(images):
+        raise UserError(f"the {split} split of {dataset.name} has no images to evaluate on")
+    if device is None:
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = torch.device(device)
+    # Sums stay on the device, so that a GPU is not waited for at every batch.
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
+    done = 0
+    with evaluating(model), torch.no_grad(), autocast(precision, device):
+        for x, y in eval_batches(images, dataset, batch_size=batch_size, device=device, channels_last=channels_last):
+            if on_batch is not None:
+                on_batch(done, len(images))
+            logits = model(x)  # (N, num_classes)
+            if logits.shape != (len(x), dataset.num_classes):
+                raise UserError(f"the model answers {tuple(logits.shape)} for {len(x)} images of {dataset.num_classes} classes")
+            hits = logits.topk(min(5, dataset.num_classes)).indices == y[:, None]  # (N, 5), best first
+            loss = F.cross_entropy(logits.double(), y, reduction="sum")
+            sums += torch.stack((loss, hits[:, 0].sum().double(), hits.sum().double()))
+            done += len(x)
+    loss, top1, top5 = (sums / done).tolist()
+    return {"top1": top1, "top5": top5, "loss": loss, "n": done}
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """What a forward in this precision runs under."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and back to the mode that each module had: some may have been frozen in eval mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,116 @@
+"""How a network is trained, as plain data. No torch here: the command line builds its flags from these fields."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from cpsam.errors import UserError, unknown
+
+Optimizer = Literal["sgd", "momentum", "adamw"]
+Schedule = Literal["onecycle", "cosine", "step"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Switch = Literal["auto", "on", "off"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": ("sgd", "momentum", "adamw"),
+    "schedule": ("onecycle", "cosine", "step"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "channels_last": ("auto", "on", "off"),
+}
+NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("above 0", lambda value: value > 0),
+    "momentum": ("from 0 to below 1", lambda value: 0 <= value < 1),
+    "weight_decay": ("at least 0", lambda value: value >= 0),
+    "gamma": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "label_smoothing": ("from 0 to below 1", lambda value: 0 <= value < 1),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults bring a thin ResNet far in few epochs.
+
+    Biases, norms and every other parameter with one axis have no weight decay.
+
+    Args:
+        epochs: Passes over the train split.
+        batch_size: Images a step.
+        optimizer: "sgd" has Nesterov momentum, "momentum" the plain one; "adamw" wants a learning rate near 1e-3.
+        lr: Highest learning rate.
+        momentum: Of "sgd" and "momentum".
+        weight_decay: L2 for "sgd" and "momentum", decoupled for "adamw".
+        schedule: "onecycle" rises, then falls, both along a cosine; "cosine" falls to zero; "step" drops at `milestones`.
+        warmup_epochs: Length of the rise. By default 0.3 of the run for "onecycle", none for the others, whose rise is linear.
+        milestones: Where "step" drops: below 1 a fraction of the run, from 1 on an epoch.
+        gamma: Factor of each drop of "step".
+        label_smoothing: Share of the target that is spread over all classes.
+        precision: "bfloat16" computes under autocast and keeps the weights in float32; "auto" takes it where the device gains.
+        channels_last: Memory format of images and weights; "auto" takes it where the device gains.
+        augment: Random crop and mirror, as far as the data set allows them.
+
+    Raises:
+        UserError: If a value breaks its rule.
+
+    Example:
+        >>> Recipe(epochs=200, schedule="step", lr=0.1, milestones=(60, 120, 160), gamma=0.2, warmup_epochs=1).weight_decay
+        0.0005
+    """
+
+    epochs: int = 15
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "onecycle"
+    warmup_epochs: float | None = None
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
+    gamma: float = 0.2
+    label_smoothing: float = 0.0
+    precision: Precision = "auto"
+    channels_last: Switch = "auto"
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        check_count("epochs", self.epochs, 1)
+        check_count("batch_size", self.batch_size, 2)  # BatchNorm cannot train on a single image
+        for name, (rule, holds) in NUMBERS.items():
+            check_number(name, getattr(self, name), rule, holds)
+        if self.optimizer == "sgd" and self.momentum == 0:
+            raise UserError("momentum must be above 0 for optimizer 'sgd', which is Nesterov's; got 0 ('momentum' allows it)")
+        if self.warmup_epochs is not None:
+            check_number("warmup_epochs", self.warmup_epochs, f"from 0 to below epochs ({self.epochs})", lambda value: 0 <= value < self.epochs)
+        self.check_milestones()
+        if not isinstance(self.augment, bool):
+            raise UserError(f"augment must be true or false; got {self.augment!r}")
+
+    def check_milestones(self) -> None:
+        if not isinstance(self.milestones, tuple | list):
+            raise UserError(f"milestones must be a list of numbers; got {self.milestones!r}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list, as JSON has it, would not be equal
+        for milestone in self.milestones:
+            check_number("milestones", milestone, "above 0", lambda value: value > 0)
+        ends = [milestone * self.epochs if milestone < 1 else milestone for milestone in self.milestones]
+        if any(later <= earlier for earlier, later in zip(ends, ends[1:], strict=False)):
+            raise UserError(f"milestones must grow; got {self.milestones}")
+        if self.schedule == "step" and ends and ends[-1] >= self.epochs:
+            raise UserError(f"milestones must lie before the end of the run (epochs is {self.epochs}); got {self.milestones}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be a whole number, at least {least}; got {value!r}")
+
+
+def check_number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds(value):
+        raise UserError(f"{name} must be a number {rule}; got {value!r}")

@@ -1,0 +1,169 @@
+"""The command line: what it prints where, its exit codes, and what it does not import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpsam.cli import VERBS, main
+from cpsam.cli.parse import one_line
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    try:
+        main(list(words))
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (["compar"], 2, ["unknown verb 'compar'", "did you mean 'compare'"]),
+        (["compare", "--model", "resnet21"], 2, ["unknown model 'resnet21'", "resnet20"]),
+        (["compare", "--model", "timm/resnt18"], 2, ["unknown timm model 'resnt18'", "did you mean 'resnet18'"]),
+        (["compare", "--model", "torchvision/resnt18"], 2, ["unknown torchvision model", "'resnet18'"]),
+        (["compare", "--data", "cifar"], 2, ["unknown data set 'cifar'", "did you mean 'cifar10"]),
+        (["compare", "--attention", "none", "cpsm"], 2, ["unknown attention 'cpsm'", "'cpsam'"]),
+        (["compare", "--at", "before-lst"], 2, ["unknown place 'before-lst'", "did you mean 'before-last'"]),
+        (["compare", "--at", "nl-c4-last"], 2, ["needs blocks at output stride 16", "1, 2, 4"]),
+        (["compare", "--seeds", "1", "1"], 2, ["seeds must not repeat", "1"]),
+        (["compare", "--attention"], 2, ["attention is empty"]),
+        (["compare", "--schedule", "cosin"], 2, ["'cosin'", "cosine"]),
+        (["compare", "--lr", "-1"], 2, ["lr must be a number above 0", "-1"]),
+        (["compare", "--epochs", "few"], 2, ["--epochs", "'few'"]),
+        (["compare", "--colour", "red"], 2, ["--colour"]),
+        (["cost", "--attention", "none"], 2, ["'none' inserts nothing"]),
+        (["cost", "--image-size", "1", "2", "3"], 2, ["image_size is one or two numbers"]),
+        (["eval", "nowhere"], 2, ["nowhere holds no run"]),
+        (["list", "placement"], 2, ["unknown kind 'placement'", "did you mean 'placements'"]),
+    ],
+)
+def test_bad_words_answer_in_one_line_with_their_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, out, err = call(capsys, *words)
+    assert (got, out) == (code, ""), err
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("cpsam: ")
+    assert all(part in err for part in parts), err
+    assert list(tmp_path.iterdir()) == [], "nothing is written for a request that is refused"
+
+
+def test_missing_data_is_exit_3_and_names_what_was_looked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call(capsys, "compare", "--data", "cifar100", "--data-root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+    assert code == 3
+    assert "nowhere" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_missing_weights_are_exit_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call(capsys, "compare", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out"))
+    assert code == 3
+    assert "w.safetensors" in err
+
+
+def test_a_run_folder_of_another_configuration_is_refused_and_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", "--out", str(run), "--epochs", "1", "--lr", "0.1", "--attention", "none"]
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    assert out.startswith("top-1 ")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, _, err = call(capsys, *words[:-1], "norm_only")
+    assert code == 2
+    assert "attention" in err and "none" in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    code, out, _ = call(capsys, "eval", str(run), "--json")
+    assert code == 0
+    assert json.loads(out)["top1"] == json.loads((run / "summary.json").read_text())["top1"]
+
+
+def test_a_diverging_training_is_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call(capsys, "train", "--out", str(tmp_path / "run"), "--epochs", "1", "--lr", "1e30", "--attention", "none")
+    assert code == 4
+    assert "step" in err
+
+
+def test_compare_prints_a_table_and_json_says_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["compare", "--attention", "none", "cpsam", "--seeds", "3", "--epochs", "1", "--lr", "0.1", "--out", str(tmp_path)]
+    code, table, err = call(capsys, *words)
+    assert code == 0, err
+    assert "run 2/2  cpsam  seed 3" in err
+    code, out, _ = call(capsys, *words, "--json")
+    results = json.loads(out)
+    assert code == 0
+    for arm in results["arms"]:
+        row = next(line for line in table.splitlines() if f" {arm['name']} " in line)
+        assert f"{100 * arm['top1']['mean']:.2f}" in row
+        assert f"{arm['parameters_added']:,}" in row
+    assert "near its ceiling" in table
+    assert str(tmp_path / "digits-resnet20" / "report.html") in table.replace("\n", "")
+    assert "timing" in results and "seconds" not in json.dumps({k: v for k, v in results.items() if k != "timing"})
+
+
+def test_cost_adds_up_and_agrees_with_the_closed_form(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(
+        capsys, "cost", "--model", "resnet20", "--attention", "non_local", "--image-size", "24", "40", "--batch-size", "2", "--json"
+    )
+    assert code == 0, err
+    cost = json.loads(out)
+    assert [place["at"] for place in cost["places"]] == ["layer2.1", "layer3.1"]
+    assert [place["features"] for place in cost["places"]] == [[32, 12, 20], [64, 6, 10]]
+    for place in cost["places"]:
+        channels, height, width = place["features"]
+        positions, inner = height * width, channels // 2
+        assert place["parameters"] == 2 * channels**2 + 4 * channels + inner
+        # Four 1x1 convolutions, two products of all pairs, and one softmax of all pairs.
+        assert place["macs"] == 4 * channels * inner * positions + 2 * positions**2 * inner + positions**2
+    for key in ("parameters", "macs", "saved_bytes"):
+        assert cost["total"][key] == sum(place[key] for place in cost["places"])
+
+
+def test_list_names_all_blocks_and_placements(capsys: pytest.CaptureFixture[str]) -> None:
+    from cpsam.attention import ATTENTION
+    from cpsam.insert import PLACEMENTS
+
+    _, out, _ = call(capsys, "list", "--json")
+    names = json.loads(out)
+    assert set(names["attention"]) == {"none", *ATTENTION}
+    assert set(names["placements"]) == set(PLACEMENTS)
+    code, out, _ = call(capsys, "list", "placements")
+    assert code == 0
+    assert "before-last" in out and "conv_control" not in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0
+    assert f"cpsam {verb}" in out
+
+
+def imported(program: str) -> set[str]:
+    code = f"import sys; {program}; print(' '.join(sorted(sys.modules)))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
+
+
+def test_importing_cpsam_imports_nothing_heavy() -> None:
+    assert not imported("import cpsam") & {"torch", "timm", "matplotlib", "onnx", "numpy"}
+    assert not imported("import cpsam; cpsam.insert_attention; cpsam.CPSAM") & {"timm", "matplotlib", "onnx", "torchvision"}
+
+
+def test_help_is_answered_without_torch() -> None:
+    for words in ([], ["compare"], ["train"], ["cost"]):
+        program = f"import cpsam.cli\ntry: cpsam.cli.main({[*words, '--help']})\nexcept SystemExit: pass\nimport sys"
+        modules = imported(f"exec({program!r})")
+        assert not modules & {"torch", "timm", "pyarrow"}, words
+
+
+def test_a_box_of_words_becomes_one_line() -> None:
+    assert one_line("╭─ T ─╮\n│ one   │\n│ two.  │\n│ ───── │\n│ hint  │\n╰───────╯") == "one two."
+    assert one_line("no box at all\n") == "no box at all"

@@ -1,0 +1,252 @@
+"""A run that was stopped or killed, and called again, ends with the bits of one that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_loop import records, run
+from tiny import RECIPE, tiny_dataset, tiny_model
+from torch import nn
+
+from cpsam.errors import DataError, StoppedError, UserError
+from cpsam.insert import insert_attention, insert_from_config
+from cpsam.train import Recipe
+from cpsam.train.loop import train
+
+Event = dict[str, Any]
+
+
+def interrupt(kind: str, epoch: int) -> Any:
+    """An `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C in a progress bar would."""
+
+    def on_event(event: Event) -> None:
+        if event["event"] == kind and event["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return on_event
+
+
+def assert_same_run(folder: Path, model: nn.Module, other: Path, reference: nn.Module) -> None:
+    assert records(folder) == records(other)
+    ours, theirs = model.state_dict(), reference.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, other)]
+    assert len({json.dumps({**summary, "timing": None}) for summary in summaries}) == 1
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        Recipe(epochs=3, batch_size=8, optimizer="adamw", lr=0.01, schedule="cosine", warmup_epochs=1, precision="bfloat16"),
+        Recipe(
+            epochs=3, batch_size=8, optimizer="momentum", momentum=0.0, lr=0.01, schedule="step", precision="float32", channels_last="off"
+        ),
+    ],
+    ids=["sgd", "adamw-bfloat16", "plain-sgd"],
+)
+@pytest.mark.parametrize("kind", ["epoch", "evaluation"])
+def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, recipe: Recipe, kind: str) -> None:
+    reference = tiny_model()
+    run(tmp_path / "whole", reference, recipe)
+    for epoch in (1, 2):
+        with pytest.raises(StoppedError) as caught:
+            run(tmp_path / "parts", tiny_model(), recipe, on_event=interrupt(kind, epoch))
+        assert caught.value.exit_code == 75
+    events: list[Event] = []
+    model = tiny_model()
+    run(tmp_path / "parts", model, recipe, on_event=events.append)
+    assert events[0] == {"event": "resumed", "epoch": 2 if kind == "epoch" else 1, "warnings": []}
+    assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
+
+
+def test_the_error_says_what_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match="stopped: no epoch was finished, and the same command continues"):
+        run(tmp_path, on_event=interrupt("step", 1))
+    with pytest.raises(StoppedError, match=f"stopped: epochs 1 to 2 of 3 are kept in {tmp_path}, and the same command continues"):
+        run(tmp_path, on_event=interrupt("epoch", 2))
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import run
+def on_event(event):
+    if event["event"] == sys.argv[3] and event["epoch"] == int(sys.argv[4]):
+        os.kill(os.getpid(), getattr(signal, sys.argv[5]))
+try:
+    run(Path(sys.argv[2]), on_event=on_event)
+except ValueError as error:
+    sys.exit(f"{error.exit_code} {error}")
+"""
+
+
+def in_child(folder: Path, kind: str, epoch: int, name: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder), kind, str(epoch), name]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("evaluation", 1), ("epoch", 2)])
+def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, kept: int) -> None:
+    reference, model = tiny_model(), tiny_model()
+    run(tmp_path / "whole", reference)
+    assert in_child(tmp_path / "parts", kind, 2, "SIGKILL").returncode == -signal.SIGKILL
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "st')  # the epoch after died while it wrote its line
+    events: list[Event] = []
+    run(tmp_path / "parts", model, on_event=events.append)
+    assert events[0] == {"event": "resumed", "epoch": kept, "warnings": []}
+    assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
+
+
+def test_sigterm_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> None:
+    child = in_child(tmp_path, "evaluation", 2, "SIGTERM")
+    assert child.returncode == 1
+    assert child.stderr.strip() == f"75 stopped: epochs 1 to 1 of 3 are kept in {tmp_path}, and the same command continues"
+
+
+def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def on_event(event: Event) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="epochs 1 to 3 of 3 are kept"):
+        run(tmp_path, on_event=on_event)
+    assert run(tmp_path)["epochs"] == 3
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_run_works_in_a_thread_where_signals_cannot_be_caught(tmp_path: Path) -> None:
+    thread = threading.Thread(target=run, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path: Path) -> None:
+    reference, model = tiny_model(), tiny_model()
+    run(tmp_path / "whole", reference)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "parts", on_event=interrupt("epoch", 2))
+    newest = max((tmp_path / "parts" / "checkpoints").glob("step-*")) / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-5])
+    events: list[Event] = []
+    run(tmp_path / "parts", model, on_event=events.append)
+    assert events[0]["epoch"] == 1
+    assert "tensors.safetensors has" in events[0]["warnings"][0]
+    assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
+
+
+def test_metrics_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(tmp_path, on_event=interrupt("epoch", 2))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text(lines[1])
+    with pytest.raises(DataError, match=r"metrics\.jsonl: the lines of epochs 1 to 2.* are not all there"):
+        run(tmp_path)
+
+
+def test_what_is_settled_stays_as_it_was_begun(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.05)  # precision is "auto"
+    with pytest.raises(StoppedError):
+        run(tmp_path, recipe=recipe, on_event=interrupt("epoch", 1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["settled"] |= {"precision": "bfloat16", "threads": threads + 1}  # as if begun on another machine
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, seen = tiny_model(), []
+    model.fc.register_forward_hook(lambda module, inputs, output: seen.append((output.dtype, torch.get_num_threads())))
+    run(tmp_path, model, recipe)
+    assert set(seen) == {(torch.bfloat16, threads + 1)}
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert [environment["threads"], environment["resumed"][0]["threads"]] == [threads, threads + 1]
+
+
+def test_a_run_on_another_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(tmp_path, on_event=interrupt("epoch", 1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["settled"]["device"] = "cuda"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="holds a run on cuda, and this is cpu"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(("inserted", "says"), [(None, "the model lacks 'layer.*"), ("cpsam", "has shape")])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, inserted: str | None, says: str) -> None:
+    def model(classes: int, attention: str | None) -> nn.Module:
+        host = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+        host = nn.Sequential()
+        host.add_module("layer", nn.Conv2d(2, 8, 3))
+        if attention:
+            insert_attention(host, attention, at="layer")
+        host.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        host.add_module("flat", nn.Flatten())
+        host.add_module("fc", nn.Linear(8, classes))
+        return host
+
+    data, options = tiny_dataset(), {"seed": 0, "folder": tmp_path, "config": {}, "device": "cpu"}
+    with pytest.raises(StoppedError):
+        train(model(7, "cpsam"), data, RECIPE, on_event=interrupt("epoch", 1), **options)
+    with pytest.raises(UserError, match=f"the checkpoint is of another model: .*{says}"):
+        train(model(7 if inserted is None else 9, inserted), data, RECIPE, **options)
+
+
+def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
+    from cpsam.checkpoint import load_checkpoint, load_weights
+
+    def host() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+
+    model, rebuilt = host(), host()
+    insert_attention(model, "global_context", at="0")
+    run(tmp_path, model)
+    weights, meta = load_weights(tmp_path / "weights.safetensors")
+    insert_from_config(rebuilt, meta["attention"])
+    rebuilt.load_state_dict(weights)
+    x = torch.randn(3, 2, 5, 9)
+    assert torch.equal(rebuilt.eval()(x), model.eval()(x))
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.meta["attention"] == meta["attention"] != []
+
+
+def test_two_processes_in_one_folder_are_refused(tmp_path: Path) -> None:
+    running = "import sys; sys.path.insert(0, sys.argv[1])\nfrom cpsam.train.run_folder import open_run\nfrom pathlib import Path\n"
+    running += "with open_run(Path(sys.argv[2]), {'a': 1}): print('held', flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", running, ".", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=f"run folder .* is in use by process {child.pid} on "):
+        run(tmp_path)
+    child.kill()
+    child.communicate()
+    assert run(tmp_path)["epochs"] == 3  # the lock of a killed process is nobody's
+
+
+def test_epochs_do_not_get_slower(tmp_path: Path) -> None:
+    """The cost of a batch must not grow with the number of epochs run."""
+    started: list[float] = []
+    run(
+        tmp_path,
+        recipe=Recipe(epochs=40, batch_size=16, lr=0.01),
+        on_event=lambda event: started.append(time.perf_counter()) if event["event"] == "epoch" else None,
+    )
+    spans = sorted(b - a for a, b in zip(started, started[1:], strict=False))
+    late = sorted(b - a for a, b in zip(started[-10:], started[-9:], strict=False))
+    assert late[len(late) // 2] < 3 * spans[len(spans) // 2]
+    shutil.rmtree(tmp_path)
