@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit doctest lock docs clean
+.PHONY: demo test lint types layers unit tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -32,9 +32,16 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+tables: $(READY)
+	$(BIN)/python docs/tables.py
+
 lock:  # needs uv
 	uv pip compile pyproject.toml --extra dev --extra export --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --constraint requirements.in -o requirements.lock
+
+docs: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

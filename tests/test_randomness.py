@@ -9,14 +9,14 @@ SEEDS = st.integers(0, 2**40)
 PURPOSES = st.lists(st.integers(0, 2**33) | st.text(max_size=6), max_size=4).map(tuple)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SEEDS, PURPOSES)
 def test_a_seed_has_63_bits_and_is_the_same_again(seed, purpose):
     assert 0 <= derive_seed(seed, *purpose) < 2**63
     assert derive_seed(seed, *purpose) == derive_seed(seed, *purpose)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.tuples(SEEDS, PURPOSES), st.tuples(SEEDS, PURPOSES))
 def test_different_purposes_have_different_seeds(one, other):
     if one != other:
@@ -34,6 +34,8 @@ def test_different_purposes_have_different_seeds(one, other):
         ((0,), (0, 0)),
         ((0, "order"), (0, "order", 0)),
         ((2**32,), (0, 1)),
+        ((2**32,), (0, 0)),
+        ((1, 2**32), (1, 0, 1)),
         ((5, 2**32), (5, 0, 1)),
     ],
     ids=str,
@@ -68,7 +70,7 @@ def test_values_are_those_of_every_run_before():
     assert generator(7, "order", 3).integers(1000, size=4).tolist() == PINNED["draw"]
 
 
-PINNED = {"seed": 0, "order": 0, "draw": []}
+PINNED = {"seed": 5064105442291832971, "order": 6729967001812344053, "draw": [698, 482, 958, 315]}
 
 
 def test_generators_of_one_purpose_draw_the_same_and_of_two_purposes_do_not():
@@ -79,6 +81,6 @@ def test_generators_of_one_purpose_draw_the_same_and_of_two_purposes_do_not():
 
 
 def test_nothing_global_moves():
-    state = np.random.get_state()  # noqa: NPY002
+    state = np.random.get_state()
     generator(0, "order").random(3)
-    assert all(np.array_equal(a, b) for a, b in zip(state, np.random.get_state(), strict=True))  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(state, np.random.get_state(), strict=True))

@@ -1,12 +1,18 @@
 """The maths of the blocks as pure functions of tensors.
 
-Softmax is computed in float32 whatever the input, because autocast on a CPU would leave it in bfloat16. Letters: N images, C channels, H x
-W positions, L = H * W.
+Letters: N images, C channels, H x W positions, L = H * W.
 """
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@torch.fx.wrap  # a leaf of traces, which cannot ask for a dtype
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis in float32, because autocast on a CPU would leave it in bfloat16; float64 stays float64."""
+    return logits.softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
 
 def context_pool(x: Tensor, logits: Tensor) -> Tensor:
@@ -24,7 +30,7 @@ def context_pool(x: Tensor, logits: Tensor) -> Tensor:
         >>> context_pool(x, torch.zeros(1, 1, 2, 3)).item()
         2.5
     """
-    attn = logits.flatten(2).softmax(-1, dtype=torch.float32).to(x.dtype)  # (N, 1, L)
+    attn = softmax(logits.flatten(2)).to(x.dtype)  # (N, 1, L)
     return (x.flatten(2) @ attn.transpose(1, 2)).unsqueeze(-1)  # (N, C, 1, 1)
 
 
@@ -48,8 +54,16 @@ def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
     a = F.layer_norm(mean.flatten(1), mean.shape[1:2])  # (N, C)
     b = F.layer_norm(maximum.flatten(1), maximum.shape[1:2])
     logits = tau * a.unsqueeze(2) * b.unsqueeze(1)  # (N, C, C)
-    attn = logits.softmax(-1, dtype=torch.float32).to(a.dtype)
+    attn = softmax(logits).to(a.dtype)
     return (attn @ a.unsqueeze(2)).unsqueeze(-1)  # (N, C, 1, 1)
+
+
+def channel_attention(x: Tensor) -> Tensor:
+    """``softmax(X X^T) X`` with X the (C, L) features of each image of (N, C, H, W)."""
+    rows = x.flatten(2)  # (N, C, L)
+    logits = rows @ rows.transpose(1, 2)  # (N, C, C)
+    attn = softmax(logits).to(x.dtype)
+    return (attn @ rows).unflatten(2, x.shape[2:])
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

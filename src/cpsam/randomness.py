@@ -23,8 +23,10 @@ def derive_seed(seed: int, *purpose: int | str) -> int:
         >>> derive_seed(1, "order", 2) == derive_seed(2, "order", 1)
         False
     """
-    # A word and a number that happen to share a value must not collide, hence the mark in front of each.
-    key = [part for word in (seed, *purpose) for part in ((1, zlib.crc32(word.encode())) if isinstance(word, str) else (0, word))]
+    # The mark in front of each part says what it is and how long, and is never zero, because numpy pads short keys with zeros.
+    key: list[int] = []
+    for part in (seed, *purpose):
+        key += [1, zlib.crc32(part.encode())] if isinstance(part, str) else [2 + max(part.bit_length() - 1, 0) // 32, part]
     low, high = np.random.SeedSequence(key).generate_state(2, np.uint32)
     return (int(high) >> 1) << 32 | int(low)
 

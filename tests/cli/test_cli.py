@@ -34,7 +34,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (["compare", "--at", "nl-c4-last"], 2, ["needs blocks at output stride 16", "1, 2, 4"]),
         (["compare", "--seeds", "1", "1"], 2, ["seeds must not repeat", "1"]),
         (["compare", "--attention"], 2, ["attention is empty"]),
-        (["compare", "--schedule", "cosin"], 2, ["'cosin'", "cosine"]),
+        (["compare", "--schedule", "cosin"], 2, ["unknown schedule 'cosin'", "did you mean 'cosine'"]),
         (["compare", "--lr", "-1"], 2, ["lr must be a number above 0", "-1"]),
         (["compare", "--epochs", "few"], 2, ["--epochs", "'few'"]),
         (["compare", "--colour", "red"], 2, ["--colour"]),

@@ -46,7 +46,7 @@ def test_importing_the_recipe_imports_no_torch() -> None:
 )
 def test_a_bad_value_is_refused_in_one_line(field: str, value: object, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        Recipe(**{field: value})  # pyrefly: ignore
+        Recipe(**{"epochs": 15, field: value})  # pyrefly: ignore
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 

@@ -29,7 +29,7 @@ def torch_rates(lr: float, steps: int, make: Callable[[SGD], lr_scheduler.LRSche
 def test_onecycle_is_that_of_torch(epochs: int, warmup: float | None, share: float, steps_per_epoch: int) -> None:
     steps = epochs * steps_per_epoch
     expected = torch_rates(0.3, steps - 1, lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.3, total_steps=steps, pct_start=share))
-    assert rates(Recipe(epochs=epochs, warmup_epochs=warmup), steps_per_epoch)[:-1] == pytest.approx(expected, rel=1e-9)
+    assert rates(Recipe(epochs=epochs, lr=0.3, warmup_epochs=warmup), steps_per_epoch)[:-1] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 2, 3, 17])

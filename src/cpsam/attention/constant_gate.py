@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one, check_choice
-from cpsam.attention.fusion import FUSIONS
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.fusion import FUSIONS, start_fusion_at_zero
+from cpsam.attention.identity_start import residual_norm
 
 
 class ConstantGate(nn.Module):
@@ -17,7 +17,7 @@ class ConstantGate(nn.Module):
     Args:
         in_channels: Channels C of input and output.
         fusion: The fusing convolution F, as in :class:`~cpsam.attention.CPSAM`.
-        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero in its place.
+        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero on the features in its place.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -48,7 +48,7 @@ class ConstantGate(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.gate)
         nn.init.zeros_(self.context)
-        start_at_zero(self.batch_norm, self.fuse)
+        start_fusion_at_zero(self.batch_norm, self.fuse)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, fusion={self.fusion}, norm={self.norm}"

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_choice
 from cpsam.attention.channel_squeeze import ChannelSqueezeAttention
-from cpsam.attention.fusion import FUSIONS
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.fusion import FUSIONS, start_fusion_at_zero
+from cpsam.attention.identity_start import residual_norm
 from cpsam.attention.position_squeeze import PositionSqueezeAttention
 
 
@@ -23,7 +23,7 @@ class CPSAM(nn.Module):
         fusion: F: ``"sum"``, 1x1 of p + c; ``"concat"``, 1x1 of [p, c]; ``"depthwise"``, 3x3 depthwise of p + c; ``"grouped"``, the
             depthwise form of the concatenation. With a dense concatenation a block has more parameters than Non-Local with inner width C/2,
             which has 2C^2 + 2.5C.
-        norm: ``"batch"``, or ``"none"``; then the fusing convolution starts at zero in its place.
+        norm: ``"batch"``, or ``"none"``; then the fusing convolution starts at zero on the features in its place.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -66,7 +66,7 @@ class CPSAM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        start_at_zero(self.batch_norm, self.fuse)
+        start_fusion_at_zero(self.batch_norm, self.fuse)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, reduction={self.reduction}, interaction={self.interaction}, fusion={self.fusion}, norm={self.norm}"

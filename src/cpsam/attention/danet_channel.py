@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one
+from cpsam.functional import channel_attention
 
 
 class DANetChannel(nn.Module):
@@ -40,7 +41,4 @@ class DANetChannel(nn.Module):
         nn.init.zeros_(self.beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(2)  # (N, C, L)
-        logits = rows @ rows.transpose(1, 2)  # (N, C, C)
-        attn = logits.softmax(-1, dtype=torch.float32).to(x.dtype)
-        return x + self.beta * (attn @ rows).unflatten(2, x.shape[2:])
+        return x + self.beta * channel_attention(x)

@@ -7,6 +7,8 @@ norm follows.
 import torch
 from torch import Tensor, nn
 
+from cpsam.attention.identity_start import start_at_zero
+
 
 class SumFusion(nn.Module):
     """Dense 1x1 convolution of the sum, C^2 weights: ``W (p + c)``."""
@@ -64,3 +66,16 @@ def bare_conv(fusion: str, in_channels: int, *, device=None, dtype=None) -> nn.C
     if fusion in ("sum", "concat"):
         return nn.Conv2d(in_channels, in_channels, 1, bias=False, device=device, dtype=dtype)
     return nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def start_fusion_at_zero(batch_norm: nn.Module, fuse: nn.Module) -> None:
+    """Make ``batch_norm(F(p, 0))`` zero for every p.
+
+    Without a norm only the weights on p are zeroed: the context starts at zero itself, and of two factors at zero neither would ever learn.
+    """
+    if isinstance(batch_norm, nn.BatchNorm2d):
+        start_at_zero(batch_norm, fuse)
+    else:
+        assert isinstance(fuse.conv, nn.Conv2d)
+        fuse.conv.weight[:, : fuse.conv.out_channels] = 0

@@ -26,13 +26,14 @@ def repeated_modules(model: nn.Module, probe: Probe) -> list[str]:
     the layers of the containers do.
     """
     modules = list(host_modules(model))
+    own = {module for _, module in modules}
     parents = [module for _, module in modules if isinstance(module, CONTAINERS)]
     for composite in (True, False):
         candidates = {
             child
             for parent in parents
-            for child in parent.children()
-            if any(True for _ in child.children()) == composite and not is_plain_sequential(child)
+            for child in own.intersection(parent.children())
+            if (not own.isdisjoint(child.children())) == composite and not is_plain_sequential(child)
         }
         repeated: set[type[nn.Module]] = set()
         for parent in parents:
@@ -63,12 +64,14 @@ def branch_norm(model: nn.Module, probe: Probe, block: str) -> str:
 
     It is the norm with the longest chain of operations before it, and so never the one of a shortcut.
     """
+    modules = list(host_modules(model))
+    own = {module for _, module in modules}
     norms = [
         path
-        for path, module in host_modules(model)
+        for path, module in modules
         if path.startswith(f"{block}.")
         and "norm" in type(module).__name__.lower()
-        and not any(isinstance(inner, (nn.Conv2d, nn.Linear)) for inner in module.modules())
+        and not any(isinstance(inner, (nn.Conv2d, nn.Linear)) for inner in own.intersection(module.modules()))
         and grows_with_image(probe, path)
     ]
     if not norms:

@@ -5,8 +5,6 @@ What gains, measured on ResNet-20 steps of 128 images of 32x32 against float32 a
 third on an Intel Xeon that has the AVX-512 instruction for it but no AMX. So the instruction alone is no reason.
 """
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from cpsam.data.batches import train_batches, train_indices
 from cpsam.data.dataset import Dataset
 from cpsam.errors import DivergedError, StoppedError, UserError
 from cpsam.evaluate import autocast, evaluate
+from cpsam.insert import attention_config
 from cpsam.randomness import derive_seed
 from cpsam.train.environment import environment
 from cpsam.train.hardware import Setting, exact, find_device, settle
+from cpsam.train.progress import Clock
 from cpsam.train.recipe import Recipe
 from cpsam.train.run_folder import SETTLED, RunFolder, finished_summary, open_run
 from cpsam.train.schedule import learning_rate
@@ -29,7 +31,6 @@ from cpsam.train.stop import StopOnSignal
 
 Event = dict[str, Any]
 RESERVED = ("seed", "recipe", "dataset", SETTLED)
-REPORT_SECONDS = 0.5  # between two "step" events
 
 
 def train(
@@ -101,30 +102,29 @@ def describe(dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, A
     return {**config, "seed": seed, "recipe": recipe.to_dict(), "dataset": data, SETTLED: asdict(setting)}
 
 
+@dataclass
 class Training:
     """One call of :func:`train`: what it works with, and the step counter, its only clock."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        recipe: Recipe,
-        seed: int,
-        run: RunFolder,
-        setting: Setting,
-        device: torch.device,
-        stop: StopOnSignal,
-        on_event: Callable[[Event], None],
-    ) -> None:
-        self.recipe, self.seed, self.run, self.setting = recipe, seed, run, setting
-        self.device, self.stop, self.on_event = device, stop, on_event
-        self.dataset = dataset if recipe.augment else replace(dataset, padding=0, flip=False)
-        self.model = model.to(device=device, memory_format=setting.memory_format)
-        self.optimizer = make_optimizer(self.model, recipe)
-        sizes = [len(batch) for batch in train_indices(len(dataset.train), batch_size=recipe.batch_size, seed=seed, epoch=0)]
-        self.steps_per_epoch, self.images_per_epoch = len(sizes), sum(sizes)
-        self.steps = recipe.epochs * self.steps_per_epoch
-        self.step = 0  # optimizer steps made
+    model: nn.Module
+    dataset: Dataset
+    recipe: Recipe
+    seed: int
+    run: RunFolder
+    setting: Setting
+    device: torch.device
+    stop: StopOnSignal
+    on_event: Callable[[Event], None]
+    step: int = 0  # optimizer steps made
+
+    def __post_init__(self) -> None:
+        if not self.recipe.augment:
+            self.dataset = replace(self.dataset, padding=0, flip=False)
+        self.model.to(self.device).to(memory_format=self.setting.memory_format)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0)
+        self.steps_per_epoch, self.images_per_epoch = len(batches), sum(map(len, batches))
+        self.steps = self.recipe.epochs * self.steps_per_epoch
 
     def run_all(self) -> dict[str, Any]:
         self.run.write_environment(environment(self.setting, self.device))
@@ -221,20 +221,19 @@ class Training:
 
     def summarise(self) -> dict[str, Any]:
         last, timings = self.run.records[-1], [record["timing"] for record in self.run.records]
-        tensors, meta = pack(self.model, self.optimizer)
-        weights = self.model.state_dict()
-        save_weights(self.run.weights, weights, {"attention": meta["attention"]})
+        save_weights(self.run.weights, self.model.state_dict(), {"attention": attention_config(self.model)})
         timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
         timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / timing["train_seconds"]
         metrics = {name: last[name] for name in ("train_loss", "top1", "top5", "loss", "n")}
-        self.run.finish({"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing})
-        return self.run.summary or {}
+        return self.run.finish({"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing})
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """timm's factory; parameters with one axis, biases and norms among them, get no weight decay."""
-    momentum = {} if recipe.optimizer == "adamw" else {"momentum": recipe.momentum}
-    return create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **momentum)
+    options: dict[str, Any] = {"fused": True}
+    if recipe.optimizer != "adamw":
+        options["momentum"] = recipe.momentum
+    return create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
 
 
 class Reading:
@@ -250,21 +249,3 @@ class Reading:
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.host.item()
-
-
-class Clock:
-    """Says, now and then, how fast it goes and how long it will take."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.done, self.images = steps, 0, 0
-        self.started = self.reported = time.perf_counter()
-
-    def tick(self, images: int) -> dict[str, float] | None:
-        self.done += 1
-        self.images += images
-        now = time.perf_counter()
-        if now - self.reported < REPORT_SECONDS and self.done > 1:
-            return None
-        pace = {"images_per_s": self.images / (now - self.reported), "seconds_left": (now - self.started) / self.done * (self.steps - self.done)}
-        self.reported, self.images = now, 0
-        return pace

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 from cpsam.errors import UserError, unknown
 
-Optimizer = Literal["sgd", "momentum", "adamw"]
-Schedule = Literal["onecycle", "cosine", "step"]
-Precision = Literal["auto", "float32", "bfloat16"]
-Switch = Literal["auto", "on", "off"]
-
+# The fields are plain words, not Literal: so a wrong one is answered here, with the nearest choice, and not by a parser.
 CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "momentum", "adamw"),
     "schedule": ("onecycle", "cosine", "step"),
@@ -45,8 +42,8 @@ class Recipe:
         milestones: Where "step" drops: below 1 a fraction of the run, from 1 on an epoch.
         gamma: Factor of each drop of "step".
         label_smoothing: Share of the target that is spread over all classes.
-        precision: "bfloat16" computes under autocast and keeps the weights in float32; "auto" takes it where the device gains.
-        channels_last: Memory format of images and weights; "auto" takes it where the device gains.
+        precision: "float32"; "bfloat16" computes under autocast and keeps the weights in float32; "auto" takes it where the device gains.
+        channels_last: "on" or "off", the memory format of images and weights; "auto" takes it where the device gains.
         augment: Random crop and mirror, as far as the data set allows them.
 
     Raises:
@@ -57,19 +54,19 @@ class Recipe:
         0.0005
     """
 
-    epochs: int = 15
+    epochs: int = 8
     batch_size: int = 128
-    optimizer: Optimizer = "sgd"
-    lr: float = 0.3
+    optimizer: str = "sgd"
+    lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Schedule = "onecycle"
+    schedule: str = "onecycle"
     warmup_epochs: float | None = None
     milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
     gamma: float = 0.2
     label_smoothing: float = 0.0
-    precision: Precision = "auto"
-    channels_last: Switch = "auto"
+    precision: str = "auto"
+    channels_last: str = "auto"
     augment: bool = True
 
     def __post_init__(self) -> None:
@@ -83,7 +80,9 @@ class Recipe:
         if self.optimizer == "sgd" and self.momentum == 0:
             raise UserError("momentum must be above 0 for optimizer 'sgd', which is Nesterov's; got 0 ('momentum' allows it)")
         if self.warmup_epochs is not None:
-            check_number("warmup_epochs", self.warmup_epochs, f"from 0 to below epochs ({self.epochs})", lambda value: 0 <= value < self.epochs)
+            check_number(
+                "warmup_epochs", self.warmup_epochs, f"from 0 to below epochs ({self.epochs})", lambda value: 0 <= value < self.epochs
+            )
         self.check_milestones()
         if not isinstance(self.augment, bool):
             raise UserError(f"augment must be true or false; got {self.augment!r}")
@@ -95,7 +94,7 @@ class Recipe:
         for milestone in self.milestones:
             check_number("milestones", milestone, "above 0", lambda value: value > 0)
         ends = [milestone * self.epochs if milestone < 1 else milestone for milestone in self.milestones]
-        if any(later <= earlier for earlier, later in zip(ends, ends[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(ends)):
             raise UserError(f"milestones must grow; got {self.milestones}")
         if self.schedule == "step" and ends and ends[-1] >= self.epochs:
             raise UserError(f"milestones must lie before the end of the run (epochs is {self.epochs}); got {self.milestones}")

@@ -77,8 +77,10 @@ class RunFolder:
         elif environment not in ({name: value for name, value in first.items() if name != "resumed"}, *first.get("resumed", [])):
             write_json(self.path / ENVIRONMENT, {**first, "resumed": [*first.get("resumed", []), environment]})
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the summary, the last file; returns it as it is read again."""
         write_json(self.path / SUMMARY, summary)
+        return plain(summary)
 
 
 def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -160,7 +162,8 @@ def first_difference(old: object, new: object, name: str = "") -> tuple[str, str
         return None
     if old == new and isinstance(old, bool) == isinstance(new, bool):
         return None
-    return name, *("missing" if value is MISSING else json.dumps(value) for value in (old, new))
+    there, here = ("missing" if value is MISSING else json.dumps(value) for value in (old, new))
+    return name, there, here
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

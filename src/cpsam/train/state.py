@@ -57,8 +57,8 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise UserError(f"the checkpoint is of another model: {where} {differing[0]!r}, the first of {len(differing)} such names")
     with torch.no_grad():
         for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
-                raise UserError(
-                    f"the checkpoint is of another model: {name!r} has shape {tuple(tensors[name].shape)} there and {tuple(tensor.shape)} here"
-                )
-            tensor.copy_(tensors[name])
+            saved = tensors[name]
+            if tensor.shape != saved.shape:
+                shapes = f"shape {tuple(saved.shape)} there and {tuple(tensor.shape)} here"
+                raise UserError(f"the checkpoint is of another model: {name!r} has {shapes}")
+            tensor.copy_(saved)

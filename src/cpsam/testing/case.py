@@ -1,0 +1,130 @@
+"""What a law is tried on: one configuration of a block class, and how two tensors are compared."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpsam.randomness import derive_seed
+
+# No two sizes of an image are equal, so that swapped axes show; 24 channels divide by most numbers of heads.
+CHANNELS = 24
+IMAGES = (2, CHANNELS, 5, 7)
+FIVE_SHAPES = (IMAGES, (3, CHANNELS, 7, 4), (4, CHANNELS, 6, 11), (6, CHANNELS, 3, 8), (7, CHANNELS, 9, 3))
+
+Configuration = Mapping[str, Any]
+Reference = Callable[[nn.Module, Tensor], Tensor]
+
+
+class BrokenLaw(AssertionError):
+    """A block breaks laws of the contract. The message has a line for each: its name, what it says, and what was seen.
+
+    Attributes:
+        laws: What was seen of each broken law, by name.
+    """
+
+    def __init__(self, broken: Mapping[str, tuple[str, str]]) -> None:
+        self.laws = {name: seen for name, (_, seen) in broken.items()}
+        super().__init__("\n".join(f"{name!r} is broken. {statement} {seen}" for name, (statement, seen) in broken.items()))
+
+
+class Violation(AssertionError):
+    """What a law has against a block."""
+
+
+def require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Violation(otherwise)
+
+
+def gap(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest expected value; infinite where a value is not a number."""
+    difference = (actual.double() - expected.double()).abs().max()
+    return (difference / expected.double().abs().max()).nan_to_num(nan=float("inf")).item()
+
+
+def require_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    require(actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}")
+    require(
+        (off := gap(actual, expected)) <= tolerance, f"{what}: off by {off:.1e} of the largest value, where {tolerance:.0e} is rounding"
+    )
+
+
+def noise(shape: tuple[int, ...], *purpose: int | str, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal images, the same for the same purpose."""
+    source = torch.Generator().manual_seed(derive_seed(0, "noise", *purpose))
+    return torch.randn(shape, generator=source, dtype=torch.float64).to(dtype)
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill all parameters and buffers of a module with random numbers, in place: a block that has only just been made may do nothing.
+
+    Weights with a fan-in keep the scale of their input; the others are between 0.5 and 1.5 in size, of either sign. Floating-point
+    buffers are between 0.5 and 1.5, because a variance must be positive. Integers stay.
+
+    Args:
+        module: Any module.
+        seed: Of the numbers, at least 0. The same seed gives modules of one structure the same numbers.
+
+    Returns:
+        The module.
+
+    Example:
+        >>> block = randomise(nn.BatchNorm2d(8))
+        >>> bool((block.weight.abs() >= 0.5).all())
+        True
+    """
+    source = torch.Generator().manual_seed(derive_seed(seed, "randomise"))
+    for tensor in module.parameters():
+        if tensor.dim() > 1:
+            values = torch.randn(tensor.shape, generator=source, dtype=torch.float64) / tensor[0].numel() ** 0.5
+        else:
+            values = (0.5 + torch.rand(tensor.shape, generator=source)) * (1 - 2 * torch.randint(2, tensor.shape, generator=source))
+        tensor.copy_(values)
+    for tensor in module.buffers():
+        if tensor.is_floating_point():
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source))
+    return module
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration of a class under test; the fields are the arguments of :func:`~cpsam.testing.check_attention`.
+
+    Attributes:
+        arguments: Of the constructor, in this configuration.
+        configurations: All configurations that are tried.
+    """
+
+    cls: Callable[..., nn.Module]
+    arguments: Configuration
+    configurations: tuple[Configuration, ...]
+    reference: Reference | None = None
+    parameters: Callable[..., int] | None = None
+    macs: Callable[..., int] | None = None
+    identity: bool = True
+
+    def __str__(self) -> str:
+        name = getattr(self.cls, "__name__", repr(self.cls))
+        return f"{name}({', '.join([str(CHANNELS), *(f'{key}={value!r}' for key, value in self.arguments.items())])})"
+
+    def new(self, in_channels: int = CHANNELS, **more: Any) -> nn.Module:
+        """A block as its constructor makes it, in training mode."""
+        torch.manual_seed(0)  # inside the fork of `check_attention`
+        return self.cls(in_channels, **self.arguments, **more)
+
+    def block(self, in_channels: int = CHANNELS, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """A block with random parameters and buffers, in eval mode."""
+        return randomise(self.new(in_channels)).to(dtype).eval()
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """The output of `block`, which must have the shape of `x` and differ from it: what does nothing would pass most laws."""
+        before = x.clone()
+        y = block(x)
+        require(isinstance(y, Tensor), f"returned a {type(y).__name__}, not one tensor")
+        require(y.shape == x.shape, f"returned the shape {tuple(y.shape)} for an input of {tuple(x.shape)}")
+        require(gap(y, before) > 1e-6, "does nothing: with random parameters the output equals the input")
+        return y

@@ -1,0 +1,102 @@
+"""Laws of what is done with a block besides calling it: copies, traces, compilers and exports, tried with random parameters."""
+
+import copy
+import importlib.util
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cpsam.testing.case import FIVE_SHAPES, IMAGES, Case, noise, require, require_close
+
+SAME_MATHS = 1e-5  # float32, where a compiler may reorder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What a tool warns of itself, such as its deprecation, is nothing against the block."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@torch.no_grad()
+def agree(case: Case, block: nn.Module, other: Callable[[Tensor], Tensor], what: str) -> None:
+    """`other` computes what `block` does, at sizes of all kinds."""
+    for size in (*FIVE_SHAPES, (1, *IMAGES[1:])):
+        x = noise(size, "agree", dtype=torch.float32)
+        require_close(other(x), case.run(block, x), SAME_MATHS, f"{what} at {size}")
+
+
+def copies(case: Case) -> None:
+    """A deep copy, a pickle and a new block with the same state dict compute the same."""
+    block = case.block(dtype=torch.float32)
+    agree(case, block, copy.deepcopy(block), "a deep copy")
+    agree(case, block, pickle.loads(pickle.dumps(block)), "a pickle")  # noqa: S301
+    loaded = case.new().eval()
+    loaded.load_state_dict(block.state_dict())
+    agree(case, block, loaded, "a new block with the same state dict")
+
+
+def fx(case: Case) -> None:
+    """torch.fx traces it, for every size."""
+    block = case.block(dtype=torch.float32)
+    agree(case, block, torch.fx.symbolic_trace(block), "the trace")
+
+
+def script(case: Case) -> None:
+    """TorchScript compiles it, for every size."""
+    block = case.block(dtype=torch.float32)
+    with quiet():
+        agree(case, block, torch.jit.script(block), "the script")
+
+
+def compile(case: Case) -> None:
+    """torch.compile takes it whole, with at most two recompilations over five sizes."""
+    block = case.block(dtype=torch.float32)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(block, fullgraph=True, backend=backend)
+    with quiet(), torch.no_grad():
+        for size in FIVE_SHAPES:
+            x = noise(size, "compile", dtype=torch.float32)
+            require_close(compiled(x), case.run(block, x), SAME_MATHS, f"the compiled block at {size}")
+    require(len(graphs) <= 3, f"{len(graphs) - 1} recompilations over {len(FIVE_SHAPES)} sizes; 2 are allowed")
+
+
+def exported(block: nn.Module, strict: bool) -> torch.export.ExportedProgram:
+    dynamic = torch.export.Dim.DYNAMIC
+    with quiet():
+        return torch.export.export(
+            block, (noise(IMAGES, dtype=torch.float32),), strict=strict, dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)
+        )
+
+
+def export(case: Case) -> None:
+    """torch.export takes it, strict and not, with dynamic numbers of images, rows and columns."""
+    block = case.block(dtype=torch.float32)
+    for strict in (False, True):
+        agree(case, block, exported(block, strict).module(), f"the export, strict={strict},")
+
+
+def onnx(case: Case) -> None:
+    """ONNX takes it with dynamic numbers of images, rows and columns. Tried where onnxruntime and onnxscript are installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("onnxruntime", "onnxscript")):
+        return
+    import onnxruntime
+
+    block = case.block(dtype=torch.float32)
+    with quiet():
+        program = torch.onnx.export(exported(block, False), dynamo=True, verbose=False)
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    agree(case, block, lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), "onnxruntime")

@@ -1,0 +1,38 @@
+"""Documents say what the program measured and what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from cpsam.cli import VERBS
+
+ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+assert spec is not None and spec.loader is not None
+tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tables)
+
+
+@pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
+def test_tables_are_those_of_the_results_files(path: Path) -> None:
+    assert tables.updated(path) == path.read_text(), "stale: run `make tables`"
+
+
+def test_the_readme_shows_the_house_as_it_is() -> None:
+    tree = re.search(r"```\nsrc/cpsam/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert tree is not None
+    named = {line.split()[0].rstrip("/") for line in tree[1].splitlines() if line.startswith("  ")}
+    package = ROOT / "src" / "cpsam"
+    there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__.py"}
+    assert named == there
+
+
+def test_every_command_of_the_readme_parses() -> None:
+    """Each ``cpsam VERB --flag`` of the README exists."""
+    for verb, rest in re.findall(r"^cpsam (\w+)((?:.*\\\n)*.*)$", (ROOT / "README.md").read_text(), re.M):
+        assert verb in VERBS
+        source = "".join((ROOT / "src/cpsam" / name).read_text() for name in (f"cli/{verb}.py", "study/config.py", "train/recipe.py"))
+        for flag in re.findall(r"--([a-z-]+)", rest):
+            assert flag.replace("-", "_") in source, f"cpsam {verb} --{flag}"
