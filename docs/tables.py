@@ -19,10 +19,11 @@ def table(folder: str) -> str:
     header, rows = table_rows(results)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     where = results["environment"]
-    notes = " ".join(note.rstrip(".") + "." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
-    measured = f"`{results['command']}`: {where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}, {where['precision']}"
+    notes = " ".join(f"{note.rstrip('.')}." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
+    machine = f"{where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}, {where['precision']}"
     return (
-        "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{notes}\nMeasured by {measured}, commit {str(where['commit'])[:10]}.\n"
+        "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        + f"\n{notes}\nMeasured by `{results['command']}`: {machine}, commit {str(where['commit'])[:10]}.\n"
     )
 
 

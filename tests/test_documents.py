@@ -31,7 +31,11 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
 
 def test_every_command_of_the_readme_parses() -> None:
     """Each ``cpsam VERB --flag`` of the README exists."""
-    for verb, rest in re.findall(r"^cpsam (\w+)((?:.*\\\n)*.*)$", (ROOT / "README.md").read_text(), re.M):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
+    code = "".join(text for language, text in blocks if not language)
+    commands = re.findall(r"^cpsam (\w+)((?:.*\\\n)*.*)$", code, re.M)
+    assert commands
+    for verb, rest in commands:
         assert verb in VERBS
         source = "".join((ROOT / "src/cpsam" / name).read_text() for name in (f"cli/{verb}.py", "study/config.py", "train/recipe.py"))
         for flag in re.findall(r"--([a-z-]+)", rest):

@@ -17,7 +17,7 @@ from cpsam.data.moments import Moments
 
 FILE = "digits.npz"
 TEST_EVERY = 5
-NOTE = "real handwriting, but easy and near its ceiling: 1,797 images, upsampled from 8x8 to 16x16"
+NOTE = "Real handwriting, but easy and near its ceiling: 1,797 images, upsampled from 8x8 to 16x16"
 
 
 def load_digits() -> Dataset:

@@ -54,9 +54,10 @@ def create_model(
         in_channels: Channels of the images.
         attention: A name in ``ATTENTION``, or a callable from channels to a block. None or ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
-        weights: A ``.safetensors`` file for the bare network. A classifier for another number of classes starts anew; anything else must fit.
-        seed: Draw the network from one stream and the blocks from another, so that the networks of all arms of a comparison start alike. None: from
-            torch's global generator.
+        weights: A ``.safetensors`` file for the bare network. A classifier for another number of classes starts anew; anything else must
+            fit.
+        seed: Draw the network from one stream and the blocks from another, so that the networks of all arms of a comparison start alike.
+            None: from torch's global generator.
 
     Raises:
         UserError: If a name is unknown, the weights do not fit, or the insertion is refused.

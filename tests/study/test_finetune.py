@@ -1,0 +1,96 @@
+"""The commonest use: a pretrained network of timm, weights from a file, a person's own pictures in a folder a class."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cpsam.errors import DataError, UserError
+from cpsam.models import create_model, load_pretrained
+from cpsam.study.compare import compare
+from cpsam.study.config import Comparison, Task
+from cpsam.study.run import load_task
+from cpsam.train.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of noise around a colour of their own, 61x47 pixels."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for label, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
+        (root / label).mkdir()
+        for index in range(10):
+            pixels = np.clip(np.array(colour) + rng.integers(-40, 40, (47, 61, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for a thousand classes, as it would come from a hub."""
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    torch.manual_seed(1)
+    save_file(timm.create_model("resnet18").state_dict(), path)
+    return path
+
+
+def test_a_folder_of_pictures_with_pretrained_weights(pictures: Path, weights: Path, tmp_path: Path) -> None:
+    task = Task(data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights)
+    arms = ("none", "non_local", "cpsam")
+    results = compare(Comparison(task, arms, (0,), Recipe(epochs=1, batch_size=8, lr=0.01), tmp_path))
+    assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 3
+    assert results["arms"][1]["places"] == ["layer2.0", "layer3.0", "layer4.0"]
+    assert results["data"]["classes"] == 3
+
+
+def test_all_arms_start_from_the_pretrained_network(weights: Path) -> None:
+    """Bit by bit the same features, whatever is inserted; the classifier, for other classes, is new and the same for all arms of a seed."""
+    x = torch.randn(2, 3, 45, 67)
+    reference = timm.create_model("resnet18").eval()
+    reference.load_state_dict(load_file(weights))
+    models = [create_model("timm/resnet18", 7, attention=name, weights=weights, seed=3).eval() for name in ("none", "non_local", "cpsam")]
+    with torch.inference_mode():
+        features = reference.forward_features(x)
+        assert all(torch.equal(model.forward_features(x), features) for model in models)
+        logits = [model(x) for model in models]
+    assert all(torch.equal(logits[0], other) for other in logits)
+
+
+def test_pixels_are_scaled_as_the_pretrained_network_expects(pictures: Path, weights: Path) -> None:
+    task = Task(data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights)
+    dataset, sha256 = load_task(task, lambda event: None)
+    assert dataset.mean == tuple(timm.get_pretrained_cfg("resnet18").mean)
+    assert sha256 is not None and len(sha256) == 64
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_keys(weights: Path, tmp_path: Path) -> None:
+    state = load_file(weights)
+    model = timm.create_model("resnet18", num_classes=7)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def refused(changed: dict[str, torch.Tensor], *words: str) -> None:
+        path = tmp_path / "changed.safetensors"
+        save_file(changed, path)
+        with pytest.raises(UserError) as error:
+            load_pretrained(model, path, 7)
+        assert all(word in str(error.value) for word in words), error.value
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+    refused({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, "lacks 1 keys", "layer2.0.conv1.weight")
+    refused({**state, "extra.weight": torch.zeros(3)}, "extra.weight")
+    refused({**state, "layer1.0.bn1.weight": torch.zeros(5)}, "another shape", "layer1.0.bn1.weight")
+
+
+def test_a_file_of_another_kind_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"not even a pickle")
+    with pytest.raises(UserError, match="safetensors files only"):
+        load_pretrained(torch.nn.Linear(2, 2), path, 2)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x10\x00\x00\x00")
+    with pytest.raises(DataError, match=r"broken\.safetensors"):
+        load_pretrained(torch.nn.Linear(2, 2), broken, 2)
