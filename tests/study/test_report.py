@@ -10,7 +10,7 @@ import pytest
 
 from cpsam.errors import UserError
 from cpsam.study.markup import Markup, element
-from cpsam.study.plot import cost_axis, linear_ticks, spread
+from cpsam.study.plot import LEFT, RIGHT, cost_axis, linear_ticks, place_label, spread
 from cpsam.study.report import render_report
 from cpsam.study.statistics import paired_difference, summarize
 from cpsam.study.table import answer, count, points, table_rows
@@ -359,3 +359,16 @@ def test_spread_keeps_order_distance_and_frame(positions):
     gaps = [moved[after] - moved[before] for before, after in pairwise(order)]
     assert min(gaps) >= min(30, (410 - 44 - 16) / (len(positions) - 1)) - 1e-9
     assert min(moved) >= 44 and max(moved) <= 410
+
+
+@pytest.mark.parametrize("x", [LEFT + 2.0, (LEFT + RIGHT) / 2, RIGHT - 2.0])
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_label_stays_in_the_picture(x, crowded):
+    """Even where nothing is free: it then covers something rather than running out at the side."""
+    taken = [(0.0, 0.0, 1000.0, 1000.0)] if crowded else []
+    label = place_label("conv_control", x, 100.0, taken)
+    at, anchor = float(re.search(r' x="([^"]+)"', label)[1]), re.search(r'text-anchor="(\w+)"', label)[1]
+    width = 7.8 * len("conv_control")
+    left = {"start": at, "middle": at - width / 2, "end": at - width}[anchor]
+    assert left >= LEFT - 1
+    assert left + width <= RIGHT + 7

@@ -88,7 +88,8 @@ def place_label(text: str, x: float, y: float, taken: list[Box]) -> Markup:
                 taken.append(box)
                 at = {"start": start, "end": start + width, "middle": start + width / 2}[anchor]
                 return element("text", text, x=f"{at:.1f}", y=f"{y + shift + 4:.1f}", text_anchor=anchor, class_="label")
-    return element("text", text, x=f"{x + 17:.1f}", y=f"{y + 4:.1f}", class_="label")
+    at, anchor = (x + 17, "start") if x + 17 + width <= RIGHT + 6 else (x - 17, "end")
+    return element("text", text, x=f"{at:.1f}", y=f"{y + 4:.1f}", text_anchor=anchor, class_="label")
 
 
 def frame(identity: str, title: str, description: str, *children: object) -> Markup:
