@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+collect_ignore_glob = ["*conftest.py"]  # else --doctest-modules imports each as a module of one and the same name
+
 
 @pytest.fixture(autouse=True)
 def reproducible(doctest_namespace: dict[str, object]) -> None:

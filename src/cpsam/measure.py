@@ -3,8 +3,7 @@
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -12,10 +11,10 @@ from math import prod
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpsam.errors import UserError
+from cpsam.meta import call_on_meta
 from cpsam.randomness import generator
 
 FLOPS_PER_MAC = 2  # torch counts a multiplication and an addition; the only division by it is in `count_macs`
@@ -59,18 +58,6 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own flag back afterwards."""
-    flags = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in flags.items():
-            child.training = training
-
-
 def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
     """Multiply-accumulate operations of one forward in eval mode.
 
@@ -92,15 +79,15 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
         >>> count_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), (1, 4, 5, 7))
         3780
     """
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
     if isinstance(example, Tensor):
         shape, dtype = tuple(example.shape), example.dtype
     else:
-        shape, dtype = tuple(example), next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+        tensors = [*module.parameters(), *module.buffers()]
+        shape, dtype = tuple(example), next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
     counter = FlopCounterMode(display=False, custom_mapping=MISSING_FORMULAS)
     try:
-        with torch.no_grad(), evaluating(module), counter:
-            functional_call(module, state, (torch.empty(shape, dtype=dtype, device="meta"),))
+        with counter:
+            call_on_meta(module, torch.empty(shape, dtype=dtype, device="meta"))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}: {reason}") from error

@@ -26,6 +26,7 @@ def expectations(name):
     }
 
 
+@pytest.mark.usefixtures("one_onnx_registry")
 @pytest.mark.parametrize("name", ATTENTION)
 def test_every_block_passes_the_contract(name):
     check_attention(ATTENTION[name], variants=VARIANTS[name], **expectations(name))

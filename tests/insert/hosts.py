@@ -52,7 +52,7 @@ class Host:
     make: Callable[[], nn.Module]
     at: str | tuple[str, ...]
     places: tuple[str, ...]
-    shape: tuple[int, ...] = (2, 3, 64, 96)
+    shape: tuple[int, ...] = (2, 3, 48, 64)
 
     def images(self):
         return torch.randn(self.shape)

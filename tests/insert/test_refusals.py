@@ -105,7 +105,7 @@ REFUSED = [
     ("a container without a forward", lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Lists()), "1.layers", "'1.layers': it is never called"),
     (
         "no convolution",
-        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3) if False else nn.Identity()),
+        lambda: nn.Sequential(nn.Flatten(), nn.Identity()),
         "0",
         "has no Conv2d: pass example_input",
     ),
@@ -180,12 +180,12 @@ def test_models_wrapped_for_distribution_are_refused(one_process):
     "make, message",
     [
         ("cpsm", "unknown attention 'cpsm': did you mean 'cpsam'"),
-        ("conv_control", "in_channels=6 alone: .*hidden_channels"),
-        (lambda: CPSAM(6), "in_channels=6 alone: .*positional argument"),
+        ("conv_control", "in_channels=6 alone cannot be made: .*hidden_channels"),
+        (lambda: CPSAM(6), "in_channels=6 alone cannot be made: .*positional argument"),
         (lambda channels: channels, "make must return a torch.nn.Module; got int"),
         (lambda channels: None, "make must return a torch.nn.Module; got NoneType"),
-        (7, "make must be a name or a callable; got int"),
-        (None, "make must be a name or a callable; got NoneType"),
+        (7, "make must be a name or a callable .*got int"),
+        (None, "make must be a name or a callable .*got NoneType"),
         (CPSAM(6), "make must .*got CPSAM"),
     ],
     ids=["unknown", "conv_control", "no argument", "int", "None returned", "a number", "None", "a module"],
@@ -220,7 +220,7 @@ def test_an_example_that_is_no_tensor_is_refused():
 
 
 def test_an_example_that_does_not_fit_is_refused_with_the_reason():
-    refuse(Host(), "the forward of the model stopped before it: RuntimeError: .*channels", example_input=torch.zeros(1, 5, 8, 9))
+    refuse(Host(), "the forward of the model stopped before it: RuntimeError: .*channel", example_input=torch.zeros(1, 5, 8, 9))
 
 
 def test_a_classifier_made_for_one_size_leaves_its_features_open_to_insertion():
@@ -273,17 +273,17 @@ GOOD = {"at": "second", "attention": "cpsam", "arguments": {"in_channels": 6}}
         ([{**GOOD, "more": 1}], "has the keys at, attention, arguments; got"),
         ([{**GOOD, "arguments": [6]}], "has the keys at, attention, arguments; got"),
         (["cpsam"], "has the keys at, attention, arguments; got 'cpsam'"),
-        (GOOD, "must be a list of entries; got dict|has the keys at, attention, arguments; got 'at'"),
+        (GOOD, "must be a list of entries; got dict"),
         (None, "must be a list of entries; got NoneType"),
-        ([{**GOOD, "at": ["second"]}], r"at and attention are words; got \['second'\]|has the keys"),
-        ([{**GOOD, "attention": None}], "has the keys|words"),
-        ([{**GOOD, "arguments": {"in_channels": 6, "ratio": 4}}], "'cpsam' at 'second' .*ratio"),
+        ([{**GOOD, "at": ["second"]}], r"are words; got \['second'\] and 'cpsam'"),
+        ([{**GOOD, "attention": None}], "are words; got 'second' and None"),
+        ([{**GOOD, "arguments": {"in_channels": 6, "ratio": 4}}], "the 'cpsam' of the configuration at 'second' cannot be made: .*ratio"),
         (
             [{**GOOD, "arguments": {"in_channels": 6, "reduction": 0}}],
-            "'cpsam' at 'second' .*reduction must be a whole number, at least 1; got 0",
+            "the 'cpsam' of the configuration at 'second' cannot be made: .*reduction must be a whole number, at least 1; got 0",
         ),
-        ([{**GOOD, "arguments": {}}], "'cpsam' at 'second' .*in_channels"),
-        ([GOOD, GOOD], "'second': it has a CPSAM already|twice"),
+        ([{**GOOD, "arguments": {}}], "the 'cpsam' of the configuration at 'second' cannot be made: .*in_channels"),
+        ([GOOD, GOOD], "'second': it has a CPSAM already"),
         ([{**GOOD, "at": ""}], "inserts at ''"),
     ],
 )

@@ -131,6 +131,13 @@ def test_events_tell_the_steps_the_evaluation_and_the_epochs(tmp_path: Path) -> 
     assert [{name: event[name] for name in records(tmp_path)[0]} for event in epochs] == records(tmp_path)
 
 
+def test_a_model_that_comes_in_eval_mode_is_trained_all_the_same(tmp_path: Path) -> None:
+    models = [tiny_model().train(), tiny_model().eval()]
+    for index, model in enumerate(models):
+        run(tmp_path / str(index), model)
+    assert records(tmp_path / "0") == records(tmp_path / "1")
+
+
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
     model, seen = tiny_model(), []
     model.fc.register_forward_hook(lambda module, inputs, output: seen.append((module.training, output.dtype)))

@@ -109,7 +109,23 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, ke
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 
-def test_sigterm_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["step", "evaluation"])
+def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("cpsam.train.progress.REPORT_SECONDS", 0.0)
+    seen: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if event["epoch"] == 2:
+            seen.append(event["event"])
+            if seen == [kind] or (kind == "evaluation" and seen[-1] == kind):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match="epochs 1 to 1 of 3 are kept"):
+        run(tmp_path, on_event=on_event)
+    assert seen == (["step"] if kind == "step" else ["step"] * 4 + ["evaluation"])
+
+
+def test_sigterm_from_outside_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> None:
     child = in_child(tmp_path, "evaluation", 2, "SIGTERM")
     assert child.returncode == 1
     assert child.stderr.strip() == f"75 stopped: epochs 1 to 1 of 3 are kept in {tmp_path}, and the same command continues"

@@ -63,6 +63,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         run(tmp_path / "file")
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run folder .*file/run cannot be written \(Not a directory\)"):
+        run(tmp_path / "file" / "run")
+
+
 def test_hidden_files_and_notes_beside_a_run_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("")
     first = run(tmp_path)

@@ -37,7 +37,7 @@ def attach(place: nn.Module, block: nn.Module) -> None:
     if is_place(place):
         blocks_at(place).append(block)
     else:
-        place.add_module("attention", nn.Sequential(block))
+        place.add_module("attention", nn.Sequential(block).train(place.training))
         place.register_forward_hook(apply_attention)
 
 

@@ -1,19 +1,17 @@
 """Run a host on meta tensors to learn what each of its modules returns; nothing is computed and no buffer moves."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from cpsam.errors import UserError
+from cpsam.meta import call_on_meta
 
 # H != W, and no axis of one size repeats in the other, down to a stride of 32.
 PROBE_SIZES = ((128, 160), (192, 96))
@@ -98,18 +96,6 @@ def depth_of(value: Any) -> int:
     return value.__dict__.get("depth", 0) if isinstance(value, Tensor) else 0
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, each module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def image_channels(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -129,31 +115,30 @@ def probe(model: nn.Module, example_input: Tensor | None = None) -> Probe:
     """
     sizes, channels = PROBE_SIZES, None
     if example_input is not None:
-        if example_input.dim() != 4:
-            raise UserError(f"example_input must be images (N, C, H, W); got the shape {tuple(example_input.shape)}")
+        if not isinstance(example_input, Tensor) or example_input.dim() != 4:
+            given = f"the shape {tuple(example_input.shape)}" if isinstance(example_input, Tensor) else type(example_input).__name__
+            raise UserError(f"example_input must be images (N, C, H, W); got {given}")
         channels, height, width = example_input.shape[1:]
         sizes = ((height, width), (height + 32, width + 96))
     channels = channels or image_channels(model)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    tensors = {name: torch.empty_like(t, device="meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
     paths = {module: path for path, module in model.named_modules()}
     visits: dict[str, Visit] = {}
     failure = ""
-    with evaluating(model), torch.no_grad():
-        for index, (height, width) in enumerate(sizes):
+    for index, (height, width) in enumerate(sizes):
 
-            def record(module: nn.Module, _: Any, output: Any, index: int = index) -> None:
-                if (path := paths.get(module)) is not None:
-                    visit = visits.setdefault(path, Visit(order=len(visits)))
-                    visit.outputs[index].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
-                    visit.depth = max(visit.depth, depth_of(output))
+        def record(module: nn.Module, _: Any, output: Any, index: int = index) -> None:
+            if (path := paths.get(module)) is not None:
+                visit = visits.setdefault(path, Visit(order=len(visits)))
+                visit.outputs[index].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
+                visit.depth = max(visit.depth, depth_of(output))
 
-            handle = register_module_forward_hook(record)
-            try:
-                with Depths():
-                    functional_call(model, tensors, (torch.empty(2, channels, height, width, device="meta", dtype=dtype),))
-            except Exception as error:  # A host may fail in any way; what it did before still counts.
-                failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            finally:
-                handle.remove()
+        handle = register_module_forward_hook(record)
+        try:
+            with Depths():
+                call_on_meta(model, torch.empty(2, channels, height, width, device="meta", dtype=dtype))
+        except Exception as error:  # A host may fail in any way; what it did before still counts.
+            failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        finally:
+            handle.remove()
     return Probe(visits, sizes, failure)

@@ -1,6 +1,7 @@
 """Insert attention into a model and take it out again, without renaming one of its weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION, argument_names, block_arguments
 from cpsam.errors import UserError, unknown
-from cpsam.insert.hook import attach, blocks_at, detach, is_place, places
+from cpsam.insert.hook import attach, blocks_at, detach, host_modules, is_place, places
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe
 
@@ -19,28 +20,32 @@ def check_host(model: nn.Module) -> None:
     """Refuse a model in which a hook that is added now would not run, or not be seen."""
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UserError("cannot insert into a scripted model: insert first, then script")
-    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in model.modules()):
-        raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise UserError("cannot insert into DistributedDataParallel, which knows its parameters already: insert first, then wrap")
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError("cannot insert into a scripted model: insert first, then script")
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            raise UserError("cannot insert into DistributedDataParallel, which knows its parameters already: insert first, then wrap")
 
 
 def maker(make: Make) -> Callable[[int], nn.Module]:
     if not isinstance(make, str):
+        if isinstance(make, nn.Module) or not callable(make):
+            raise UserError(f"make must be a name or a callable from the number of channels to a module; got {type(make).__name__}")
         return make
     if make not in ATTENTION:
         raise unknown("attention", make, ATTENTION)
     return ATTENTION[make]
 
 
-def build(make: Callable[[int], nn.Module], in_channels: int, like: nn.Module, model: nn.Module) -> nn.Module:
+def build(make: Callable[[], nn.Module], what: str, like: nn.Module, model: nn.Module) -> nn.Module:
     """One block on the device, in the precision and in the mode of the place it goes to."""
     try:
-        block = make(in_channels)
-    except TypeError as error:
-        raise UserError(f"the block cannot be made from in_channels={in_channels} alone: {error}") from error
+        block = make()
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{what} cannot be made: {reason}") from error
     if not isinstance(block, nn.Module):
         raise UserError(f"make must return a torch.nn.Module; got {type(block).__name__}")
     own = (p for source in (like, model) for p in source.parameters() if p.is_floating_point())
@@ -49,11 +54,12 @@ def build(make: Callable[[int], nn.Module], in_channels: int, like: nn.Module, m
     return block.train(like.training)
 
 
-def check_place(path: str, place: nn.Module, block: nn.Module) -> None:
-    if not is_place(place):
-        if hasattr(place, "attention"):
-            raise UserError(f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own")
-    elif any(type(block) is type(present) for present in blocks_at(place)):
+def check_place(path: str, place: nn.Module, block: nn.Module, pending: Sequence[nn.Module] = ()) -> None:
+    """Refuse a block where its name is taken, or its class is there or about to be."""
+    if not is_place(place) and hasattr(place, "attention"):
+        raise UserError(f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own")
+    present = [*blocks_at(place), *pending] if is_place(place) else pending
+    if any(type(block) is type(other) for other in present):
         raise UserError(f"cannot insert at {path!r}: it has a {type(block).__name__} already")
 
 
@@ -92,7 +98,8 @@ def insert_attention(
     blocks = []
     for path in resolve(model, at, seen):
         place = model.get_submodule(path)
-        block = build(block_maker, seen.channels(path), place, model)
+        channels = seen.channels(path)
+        block = build(partial(block_maker, channels), f"the block from in_channels={channels} alone", place, model)
         check_place(path, place, block)
         blocks.append((path, place, block))
     for _, place, block in blocks:
@@ -156,20 +163,23 @@ def insert_from_config(
         UserError: If an entry is malformed, or names a block or a place that is not there.
     """
     check_host(model)
+    if not isinstance(config, Sequence) or isinstance(config, str):
+        raise UserError(f"the configuration must be a list of entries; got {type(config).__name__}")
     known = {**ATTENTION, **(blocks or {})}
-    modules = dict(model.named_modules())
-    made = []
+    modules = {path: module for path, module in host_modules(model) if path}
+    made: list[tuple[str, nn.Module, nn.Module]] = []
     for entry in config:
         if not isinstance(entry, Mapping) or set(entry) != {"at", "attention", "arguments"} or not isinstance(entry["arguments"], Mapping):
             raise UserError(f"an entry of the configuration has the keys at, attention, arguments; got {entry!r}")
         path, name = entry["at"], entry["attention"]
+        if not isinstance(path, str) or not isinstance(name, str):
+            raise UserError(f"at and attention of an entry are words; got {path!r} and {name!r}")
         if name not in known:
             raise unknown("attention", name, known)
         if path not in modules:
             raise UserError(f"the configuration inserts at {path!r}, which this model does not have")
-        arguments = dict(entry["arguments"])
-        block = build(lambda _, name=name, arguments=arguments: known[name](**arguments), 0, modules[path], model)
-        check_place(path, modules[path], block)
+        block = build(partial(known[name], **entry["arguments"]), f"the {name!r} of the configuration at {path!r}", modules[path], model)
+        check_place(path, modules[path], block, [other for at, _, other in made if at == path])
         made.append((path, modules[path], block))
     for _, place, block in made:
         attach(place, block)

@@ -98,5 +98,7 @@ def exact(setting: Setting, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(setting.threads)
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         if device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True))
+            for name, value in (("deterministic", True), ("benchmark", False)):
+                stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+                setattr(torch.backends.cudnn, name, value)
         yield

@@ -105,8 +105,12 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
         UserError: If the folder holds a run of another configuration, other files, or is in use. Nothing in it is changed then.
     """
     check_config(path, config)
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("a+") as lock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
+    with lock:
         hold(lock, path)
         begun = check_config(path, config)  # once more: another process may have begun it meanwhile
         if begun is None:
@@ -183,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
