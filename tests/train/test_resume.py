@@ -136,7 +136,7 @@ def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
 
     def on_event(event: Event) -> None:
         if event["event"] == "epoch" and event["epoch"] == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored in a job in the background
 
     with pytest.raises(StoppedError, match="epochs 1 to 3 of 3 are kept"):
         run(tmp_path, on_event=on_event)
