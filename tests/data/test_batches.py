@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cpsam.data import Dataset, eval_batches, normalise, train_batches, train_indices
+from cpsam.data.batches import share
 from cpsam.errors import UserError
 
 Make = Callable[..., Dataset]
@@ -63,6 +64,50 @@ def test_the_same_seed_and_epoch_give_the_same_bytes_whatever_went_before(make_d
     np.random.rand(3)  # global state must not matter
     torch.rand(3)
     assert epoch_by_sample(dataset, 8, seed=0, epoch=1) == first
+
+
+def test_an_epoch_begun_in_the_middle_goes_on_with_the_same_bits(make_dataset: Make) -> None:
+    dataset = make_dataset()
+    whole = list(train_batches(dataset, batch_size=8, seed=3, epoch=1))
+    for start in (1, 4, 5):
+        rest = list(train_batches(dataset, batch_size=8, seed=3, epoch=1, start=start))
+        assert len(rest) == 5 - start
+        assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[start:], rest, strict=True))
+
+
+@pytest.mark.parametrize(("count", "world_size"), [(12, 1), (12, 3), (13, 3), (15, 7), (16, 8), (9, 2), (143, 64)])
+def test_processes_share_a_batch_in_mirrored_pairs(count: int, world_size: int) -> None:
+    batch = np.random.default_rng(0).permutation(1000)[:count]
+    place = {int(sample): position for position, sample in enumerate(batch)}
+    parts = [share(batch, rank, world_size) for rank in range(world_size)]
+    assert sorted(np.concatenate(parts)) == sorted(batch)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 2 and min(map(len, parts)) >= 2
+    for part in parts:
+        positions = [place[int(sample)] for sample in part]
+        assert positions == sorted(positions)
+        assert [count - 1 - position for position in positions] == positions[::-1]
+
+
+def test_the_parts_of_all_processes_are_the_batch_of_one(make_dataset: Make) -> None:
+    dataset = make_dataset()  # 37 images: four batches of 8, and one of 5
+    whole = list(train_batches(dataset, batch_size=8, seed=3, epoch=1))
+    parts = [list(train_batches(dataset, batch_size=8, seed=3, epoch=1, start=1, rank=rank, world_size=2)) for rank in (0, 1)]
+    for (x, y), *pair in zip(whole[1:], *parts, strict=True):
+        mine, here = torch.cat([x for x, _ in pair]), torch.cat([y for _, y in pair])
+        assert sorted(x.flatten(1).tolist()) == sorted(mine.flatten(1).tolist()) and sorted(y.tolist()) == sorted(here.tolist())
+        mixed = torch.cat([x + 0.3 * x.flip(0) for x, _ in pair])
+        assert sorted((x + 0.3 * x.flip(0)).flatten(1).tolist()) == sorted(mixed.flatten(1).tolist())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
+def test_evaluation_reads_every_image_once_over_all_processes(make_dataset: Make, world_size: int) -> None:
+    dataset = make_dataset(labels=list(range(37)))
+    batches = [
+        y.tolist()
+        for rank in range(world_size)
+        for _, y in eval_batches(dataset.test, dataset, batch_size=6, rank=rank, world_size=world_size)
+    ]
+    assert sorted(batches) == [list(range(start, min(start + 6, 37))) for start in range(0, 37, 6)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -124,5 +169,9 @@ def test_bad_sizes_are_refused_before_the_first_batch(make_dataset: Make) -> Non
         train_batches(dataset, batch_size=1, seed=0, epoch=0)
     with pytest.raises(UserError, match="batch_size must be at least 1, not 0"):
         eval_batches(dataset.test, dataset, batch_size=0)
+    with pytest.raises(UserError, match=r"a batch of 5 images is too small for 3 processes .* another batch_size leaves another rest"):
+        train_batches(dataset, batch_size=8, seed=0, epoch=0, world_size=3)  # the last one of 37
+    with pytest.raises(ValueError, match=r"rank must be from 0 to below world_size \(2\), not 2"):
+        train_batches(dataset, batch_size=8, seed=0, epoch=0, rank=2, world_size=2)
     with pytest.raises(UserError, match="at least 2 images, not 1"):
         train_batches(make_dataset(count=1), batch_size=4, seed=0, epoch=0)

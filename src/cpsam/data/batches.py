@@ -1,7 +1,8 @@
 """Batches of normalised float32 images on a device.
 
 The order of an epoch comes from (seed, epoch), its augmentation from (seed, epoch, sample); no state is carried from one epoch to the
-next, so any epoch can be had at once, and a batch costs the same in every one.
+next, so any batch of any epoch can be had at once. Several processes share a batch: each takes a part of it, and together they see what
+one process would have seen.
 """
 
 from collections.abc import Iterator
@@ -44,6 +45,40 @@ def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list
     return [order[start : start + batch_size] for start in range(0, count, batch_size) if count - start > 1]
 
 
+def share(samples: Indices, rank: int, world_size: int) -> Indices:
+    """The part of a batch that one of several processes takes, of mirrored pairs: position i and B - 1 - i are always together.
+
+    So a part reversed is the same part of the batch reversed, and mixing each part with its own reverse mixes the whole batch with its.
+    The sample in the middle of an odd batch, which is its own mirror image, goes to the first process, whose part is never the larger.
+
+    Args:
+        samples: (B,), a batch over all processes.
+        rank: Which process, from 0.
+        world_size: How many there are.
+
+    Returns:
+        In the order of the batch; together the parts are the batch. Two parts differ by two samples at most.
+
+    Raises:
+        UserError: If some process would get fewer than two samples: BatchNorm cannot train on one, and without any there is no gradient.
+
+    Example:
+        >>> [share(np.arange(7), rank, 2).tolist() for rank in (0, 1)]
+        [[0, 3, 6], [1, 2, 4, 5]]
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be from 0 to below world_size ({world_size}), not {rank}")
+    count, pairs = len(samples), len(samples) // 2
+    if pairs < world_size:
+        raise UserError(
+            f"a batch of {count} images is too small for {world_size} processes of at least 2 images each; where it is the last batch "
+            "of an epoch, another batch_size leaves another rest"
+        )
+    low, high = rank * pairs // world_size, (rank + 1) * pairs // world_size
+    middle = samples[pairs : count - pairs] if rank == 0 else samples[:0]
+    return np.concatenate([samples[low:high], middle, samples[count - high : count - low]])
+
+
 def normalise(images: Pixels, dataset: Dataset, *, device: torch.device | str = "cpu", channels_last: bool = True) -> Tensor:
     """``(images / 255 - mean) / std`` as float32 on `device`.
 
@@ -80,17 +115,29 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def train_batches(
-    dataset: Dataset, *, batch_size: int, seed: int, epoch: int, device: torch.device | str = "cpu", channels_last: bool = True
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    channels_last: bool = True,
 ) -> Iterator[Batch]:
-    """One epoch over the train split, shuffled, cropped and mirrored.
+    """One epoch over the train split, shuffled and augmented.
 
-    The samples of the batches are those of :func:`train_indices`, in its order.
+    The samples of the batches are those of :func:`train_indices`, in its order; each process gets its :func:`share` of every batch.
 
     Args:
         dataset: What to train on.
-        batch_size: Images a batch, at least 2.
+        batch_size: Images a batch over all processes, at least 2 for each.
         seed: The run's seed.
         epoch: Counted from 0.
+        start: Batches of the epoch to pass over; they cost nothing.
+        rank: Which process this is, from 0.
+        world_size: How many there are.
         device: Where the batches are wanted.
         channels_last: Memory format of the images.
 
@@ -98,23 +145,43 @@ def train_batches(
         Images, float32, (B, C, H, W), and labels, int64, (B,).
 
     Raises:
-        UserError: If `batch_size` is below 2 or there is only one image.
+        UserError: If `batch_size` is below 2, there is only one image, or a batch is too small for the processes.
     """
     split, target = dataset.train, torch.device(device)
-    batches = train_indices(len(split), batch_size=batch_size, seed=seed, epoch=epoch)
+    batches = train_indices(len(split), batch_size=batch_size, seed=seed, epoch=epoch)[start:]
+    parts = [share(samples, rank, world_size) for samples in batches]
     table = Augmentation.draw(len(split), padding=dataset.padding, flip=dataset.flip, seed=seed, epoch=epoch)
 
     def batch(samples: Indices) -> Batch:
         images = table.apply(split.pixels(samples), samples)
         return normalise(images, dataset, device=target, channels_last=channels_last), take_labels(split, samples, target)
 
-    return map(batch, batches)
+    return map(batch, parts)
 
 
 def eval_batches(
-    split: Split, dataset: Dataset, *, batch_size: int, device: torch.device | str = "cpu", channels_last: bool = True
+    split: Split,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    channels_last: bool = True,
 ) -> Iterator[Batch]:
     """Every image of `split` once, in order and unchanged but for the normalisation of `dataset`; the last batch may be smaller.
+
+    Several processes take whole batches in turn, so that the batches are the same ones for any number of processes. One that comes too
+    late for any gets none.
+
+    Args:
+        split: What to read.
+        dataset: Whose normalisation to use.
+        batch_size: Images a batch.
+        rank: Which process this is, from 0.
+        world_size: How many there are.
+        device: Where the batches are wanted.
+        channels_last: Memory format of the images.
 
     Yields:
         Images, float32, (B, C, H, W), and labels, int64, (B,).
@@ -131,7 +198,7 @@ def eval_batches(
         images = normalise(split.pixels(samples), dataset, device=target, channels_last=channels_last)
         return images, take_labels(split, samples, target)
 
-    return map(batch, range(0, len(split), batch_size))
+    return map(batch, range(rank * batch_size, len(split), world_size * batch_size))
 
 
 def take_labels(split: Split, samples: Indices, device: torch.device) -> Tensor:
