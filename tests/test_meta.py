@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -49,20 +51,43 @@ def test_a_failure_gives_everything_back_too():
     assert state(module) == before and [child.training for child in module.modules()] == modes
 
 
-def test_nothing_is_computed_and_no_random_number_drawn():
-    class Noisy(nn.Module):
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_forward_caches_is_forgotten(fails):
+    """A cache of meta tensors would spoil the next real forward."""
+
+    class Caches(nn.Module):
         def __init__(self):
             super().__init__()
-            self.seen = []
+            self.grid, self.by_size, self.sizes = torch.ones(()), {"kept": 1}, [0]
 
         def forward(self, x):
+            self.grid, self.new = self.grid.to(x.device), x
+            self.by_size[x.shape], self.by_size["kept"] = x, 2
+            self.sizes.append(x.shape)
+            if fails:
+                raise RuntimeError
+            return x * self.grid
+
+    module = nn.Sequential(Caches())
+    caches, grid, by_size, sizes = module[0], module[0].grid, module[0].by_size, module[0].sizes
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        call_on_meta(module, torch.zeros(2, 3, 5, 7))
+    assert caches.grid is grid and not hasattr(caches, "new")
+    assert caches.by_size is by_size == {"kept": 1} and caches.sizes is sizes == [0]
+
+
+def test_nothing_is_computed_and_no_random_number_drawn():
+    seen = []
+
+    class Noisy(nn.Module):
+        def forward(self, x):
             y = nn.functional.dropout(x, 0.5) + torch.rand_like(x)
-            self.seen.append(y.device.type)
+            seen.append(y.device.type)
             return y
 
     module, generator = Noisy(), torch.get_rng_state()
     out = call_on_meta(module, torch.zeros(2, 3, 5, 7, dtype=torch.float64))
-    assert out.shape == (2, 3, 5, 7) and out.dtype == torch.float64 and module.seen == ["meta"]
+    assert out.shape == (2, 3, 5, 7) and out.dtype == torch.float64 and seen == ["meta"]
     assert torch.equal(torch.get_rng_state(), generator)
 
 

@@ -1,7 +1,9 @@
 """Run a module without computing: meta tensors have shapes and no values."""
 
+import copy
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +21,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes.items():
             child.training = training
+
+
+@contextmanager
+def remembering(module: nn.Module) -> Iterator[None]:
+    """Takes back what a forward stores in attributes, lists and dicts of its modules: a cache of meta tensors would spoil the next call."""
+    kept = []
+    for child in module.modules():
+        own = vars(child)
+        kept.append((own, dict(own)))
+        kept += [(value, copy.copy(value)) for value in own.values() if type(value) in (dict, list)]
+    try:
+        yield
+    finally:
+        for live, before in kept:
+            live.clear()
+            live.extend(before) if isinstance(live, list) else live.update(before)
 
 
 def call_on_meta(module: nn.Module, x: Tensor) -> Any:
@@ -44,5 +62,7 @@ def call_on_meta(module: nn.Module, x: Tensor) -> Any:
             if tensor not in twins:
                 twins[tensor] = torch.empty_like(tensor, device="meta")
             state[f"{path}.{name}" if path else name] = twins[tensor]
-    with evaluating(module), torch.no_grad():
+    # Parts that are compiled run as they are written; what is not loaded has compiled nothing.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with evaluating(module), remembering(module), torch.no_grad(), eager:
         return functional_call(module, state, (torch.empty_like(x, device="meta"),), tie_weights=False)

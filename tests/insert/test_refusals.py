@@ -168,6 +168,15 @@ def one_process():
     torch.distributed.destroy_process_group()
 
 
+def test_sharded_models_are_refused(one_process):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = Host()
+    fully_shard(model.first, mesh=init_device_mesh("cpu", (1,)))
+    refuse(model, "FSDPModule, which knows its parameters already: insert first, then wrap")
+
+
 def test_models_wrapped_for_distribution_are_refused(one_process):
     wrapped = DistributedDataParallel(Host())
     refuse(wrapped, "DistributedDataParallel, which knows its parameters already: insert first, then wrap", at="module.second")

@@ -79,8 +79,11 @@ def branch_norm(model: nn.Module, probe: Probe, block: str) -> str:
     return max(norms, key=lambda path: probe.visits[path].depth)
 
 
-def at_strides(name: str, stages: list[tuple[int, Stage]], strides: Sequence[int]) -> list[Stage]:
+def at_strides(name: str, model: nn.Module, probe: Probe, strides: Sequence[int]) -> list[Stage]:
     """The stages at the strides that a placement is defined by."""
+    if probe.rescales:
+        raise UserError(f"placement {name!r} needs output strides, and this model scales its images before: insert into its backbone alone")
+    stages = find_stages(model, probe)
     found = [stage for stride, stage in stages if stride in strides]
     have = {stride for stride, _ in stages}
     missing = [stride for stride in strides if stride not in have]
@@ -100,17 +103,17 @@ def beyond_first(name: str, stages: list[tuple[int, Stage]]) -> list[Stage]:
 
 def nl_c4_last(name: str, model: nn.Module, probe: Probe) -> list[str]:
     """One block after the last residual block of c4 (output stride 16)."""
-    return [at_strides(name, find_stages(model, probe), [16])[-1][-1]]
+    return [at_strides(name, model, probe, [16])[-1][-1]]
 
 
 def nl_every_second_c3_c4(name: str, model: nn.Module, probe: Probe) -> list[str]:
     """After every second residual block of c3 and c4 (output strides 8 and 16)."""
-    return [path for stage in at_strides(name, find_stages(model, probe), [8, 16]) for path in stage[1::2]]
+    return [path for stage in at_strides(name, model, probe, [8, 16]) for path in stage[1::2]]
 
 
 def gc_c3_c5(name: str, model: nn.Module, probe: Probe) -> list[str]:
     """In every residual block of c3, c4 and c5 (strides 8, 16, 32), after the branch's last norm, before the addition."""
-    return [branch_norm(model, probe, path) for stage in at_strides(name, find_stages(model, probe), [8, 16, 32]) for path in stage]
+    return [branch_norm(model, probe, path) for stage in at_strides(name, model, probe, [8, 16, 32]) for path in stage]
 
 
 def before_last(name: str, model: nn.Module, probe: Probe) -> list[str]:

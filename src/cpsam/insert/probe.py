@@ -1,10 +1,12 @@
 """Run a host on meta tensors to learn what each of its modules returns; nothing is computed and no buffer moves."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
@@ -38,11 +40,21 @@ class Visit:
 
 @dataclass(frozen=True)
 class Probe:
-    """All visits of a host by module path, the two image sizes, and the error that ended a forward early, if one did."""
+    """What two forwards of a host showed.
+
+    Attributes:
+        visits: Of each module that was called, by its path.
+        sizes: Of the images, (H, W).
+        failure: The error that ended a forward early, if one did.
+        images: The first batch, on meta.
+        rescales: Whether the host scales its images before its first convolution.
+    """
 
     visits: dict[str, Visit]
     sizes: tuple[tuple[int, int], tuple[int, int]]
     failure: str
+    images: Tensor
+    rescales: bool
 
     def channels(self, path: str) -> int:
         """The number of channels that the module at `path` returns.
@@ -81,9 +93,15 @@ class Probe:
 
 
 class Depths(TorchFunctionMode):
-    """Marks each tensor with the length of the longest chain of operations that led to it."""
+    """Marks each tensor with the length of the longest chain of operations that led to it; sees whether images are scaled first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolved = self.rescales = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.convolved |= func is F.conv2d
+        self.rescales |= func is F.interpolate and not self.convolved
         out = func(*args, **(kwargs or {}))
         depth = 1 + max((depth_of(leaf) for leaf in tree_leaves((args, kwargs))), default=0)
         for leaf in tree_leaves(out):
@@ -125,7 +143,8 @@ def probe(model: nn.Module, example_input: Tensor | None = None) -> Probe:
     paths = {module: path for path, module in model.named_modules()}
     visits: dict[str, Visit] = {}
     failure = ""
-    for index, (height, width) in enumerate(sizes):
+    images = [torch.empty(2, channels, height, width, device="meta", dtype=dtype) for height, width in sizes]
+    for index, batch in enumerate(images):
 
         def record(module: nn.Module, _: Any, output: Any, index: int = index) -> None:
             if (path := paths.get(module)) is not None:
@@ -135,10 +154,42 @@ def probe(model: nn.Module, example_input: Tensor | None = None) -> Probe:
 
         handle = register_module_forward_hook(record)
         try:
-            with Depths():
-                call_on_meta(model, torch.empty(2, channels, height, width, device="meta", dtype=dtype))
+            with (depths := Depths()):
+                call_on_meta(model, batch)
         except Exception as error:  # A host may fail in any way; what it did before still counts.
             failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         finally:
             handle.remove()
-    return Probe(visits, sizes, failure)
+    return Probe(visits, sizes, failure, images[0], depths.rescales)
+
+
+class Bystander(nn.Module):
+    """A child that is there and must not be called."""
+
+    def __init__(self, path: str, place: nn.Module) -> None:
+        super().__init__()
+        self.message = f"cannot insert at {path!r}: {type(place).__name__} calls every module that it holds, and would call the block, too"
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        raise UserError(self.message)
+
+
+def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images: Tensor) -> None:
+    """Refuse places that run whatever they hold, as a container that goes through its children does: a block would run inside them, too.
+
+    Raises:
+        UserError: If a child that is new in one of `places` is called.
+    """
+    if not places:
+        return
+    for path, place in places.items():
+        place.add_module("attention", Bystander(path, place))
+    try:
+        call_on_meta(model, images)
+    except UserError:
+        raise
+    except Exception:  # The host fails late, as it did when it was probed.
+        return
+    finally:
+        for place in places.values():
+            del place.attention

@@ -1,5 +1,6 @@
 """Insert attention into a model and take it out again, without renaming one of its weights."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,9 +12,12 @@ from cpsam.attention import ATTENTION, argument_names, block_arguments
 from cpsam.errors import UserError, unknown
 from cpsam.insert.hook import attach, blocks_at, detach, host_modules, is_place, places
 from cpsam.insert.placement import resolve
-from cpsam.insert.probe import probe
+from cpsam.insert.probe import probe, refuse_collectors
 
 Make = str | Callable[[int], nn.Module]
+
+# By name, because importing those that shard takes longer than an insertion.
+WRAPPERS = frozenset({"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"})
 
 
 def check_host(model: nn.Module) -> None:
@@ -25,8 +29,9 @@ def check_host(model: nn.Module) -> None:
             raise UserError("cannot insert into a scripted model: insert first, then script")
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
             raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            raise UserError("cannot insert into DistributedDataParallel, which knows its parameters already: insert first, then wrap")
+        for kind in type(module).__mro__:
+            if kind.__name__ in WRAPPERS:
+                raise UserError(f"cannot insert into {kind.__name__}, which knows its parameters already: insert first, then wrap")
 
 
 def maker(make: Make) -> Callable[[int], nn.Module]:
@@ -63,6 +68,12 @@ def check_place(path: str, place: nn.Module, block: nn.Module, pending: Sequence
         raise UserError(f"cannot insert at {path!r}: it has a {type(block).__name__} already")
 
 
+def forget_compiled_code() -> None:
+    """What torch.compile made of a model elsewhere does not look for new hooks: without this it would go on without the block."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 def insert_attention(
     model: nn.Module, make: Make, at: str | Sequence[str] = ("layer3.*",), example_input: Tensor | None = None
 ) -> list[str]:
@@ -81,8 +92,8 @@ def insert_attention(
         The paths of the modules that it touched, in the order of the model. A ``nn.Sequential`` stands for its last element.
 
     Raises:
-        UserError: If nothing matches, a place does not return one (N, C, H, W) tensor once a forward, has the same block already, or the
-            model is compiled, scripted or wrapped for distribution.
+        UserError: If nothing matches, a place does not return one (N, C, H, W) tensor once a forward, calls every module that it holds, or
+            has the same block already, or the model is compiled, scripted or wrapped for distribution.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -102,8 +113,10 @@ def insert_attention(
         block = build(partial(block_maker, channels), f"the block from in_channels={channels} alone", place, model)
         check_place(path, place, block)
         blocks.append((path, place, block))
+    refuse_collectors(model, {path: place for path, place, _ in blocks if not is_place(place) and any(place.children())}, seen.images)
     for _, place, block in blocks:
         attach(place, block)
+    forget_compiled_code()
     return [path for path, _, _ in blocks]
 
 
@@ -112,6 +125,7 @@ def remove_attention(model: nn.Module) -> list[str]:
     found = places(model)
     for _, place in found:
         detach(place)
+    forget_compiled_code()
     return [path for path, _ in found]
 
 
@@ -183,4 +197,5 @@ def insert_from_config(
         made.append((path, modules[path], block))
     for _, place, block in made:
         attach(place, block)
+    forget_compiled_code()
     return list(dict.fromkeys(path for path, _, _ in made))
