@@ -10,8 +10,10 @@ from torch import nn
 
 from cpsam.errors import UserError, unknown
 from cpsam.insert import insert_attention
+from cpsam.insert.hook import places
 from cpsam.insert.surgery import Make
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
+from cpsam.models.timm_models import MODELS
 from cpsam.models.weights import load_pretrained
 from cpsam.randomness import derive_seed
 
@@ -32,7 +34,7 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
             raise UserError(f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest} or one of ours")
         return torchvision.models.get_model(rest, weights=None, num_classes=num_classes)
     if rest or name not in CIFAR_RESNETS:
-        raise unknown("model", name, [*CIFAR_RESNETS, "timm/NAME", "torchvision/NAME"])
+        raise unknown("model", name, [*CIFAR_RESNETS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"])
     return cifar_resnet(name, num_classes, in_channels=in_channels)
 
 
@@ -52,7 +54,8 @@ def create_model(
         name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        attention: A name in ``ATTENTION``, or a callable from channels to a block. None or ``"none"``: the bare network.
+        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the network as its name says.
+            ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
         weights: A ``.safetensors`` file for the bare network. A classifier for another number of classes starts anew; anything else must
             fit.
@@ -60,7 +63,8 @@ def create_model(
             None: from torch's global generator.
 
     Raises:
-        UserError: If a name is unknown, the weights do not fit, or the insertion is refused.
+        UserError: If a name is unknown, the weights do not fit, the insertion is refused, or `attention` is given for a network that has
+            attention of its own, such as ``timm/cpsam_resnet50``.
 
     Example:
         >>> model = create_model("resnet20", 100, attention="cpsam", at="before-last")
@@ -71,6 +75,8 @@ def create_model(
         if seed is not None:
             torch.manual_seed(derive_seed(seed, "network"))
         model = build_host(name, num_classes, in_channels)
+        if attention is not None and places(model):
+            raise UserError(f"{name} has attention of its own: name its host to choose which, or give no attention")
         if weights is not None:
             load_pretrained(model, weights, num_classes)
         if attention not in (None, "none"):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from cpsam.errors import DataError, UserError
+from cpsam.insert.hook import places
 
 
 def classifier_keys(model: nn.Module, num_classes: int) -> set[str]:
@@ -19,11 +20,19 @@ def classifier_keys(model: nn.Module, num_classes: int) -> set[str]:
     return found
 
 
+def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """`state`, and the blocks inserted in `model` as they are, if it has none of them: weights of the bare host then fit strictly."""
+    blocks = tuple(f"{path}.attention." for path, _ in places(model))
+    if any(key.startswith(blocks) for key in state):
+        return state
+    return state | {key: tensor for key, tensor in model.state_dict().items() if key.startswith(blocks)}
+
+
 def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> list[str]:
     """Load a safetensors file into `model`, in place.
 
     Args:
-        model: A bare network; load first, then insert attention.
+        model: A network, bare, or with blocks that start as they are if the file has none of them.
         path: The file.
         num_classes: Width of the model's classifier. One for another number of classes in the file is left out.
 
@@ -43,6 +52,7 @@ def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> lis
         raise DataError(f"weights file not found: {path}") from error
     except (SafetensorError, OSError) as error:
         raise DataError(f"weights file cannot be read: {path}: {error}") from error
+    state = with_new_blocks(state, model)
     own = model.state_dict()
     # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
     counters = {key for key in own if key.endswith("num_batches_tracked")}

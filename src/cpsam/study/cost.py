@@ -89,7 +89,7 @@ def insertion_cost(
         raise UserError("attention 'none' inserts nothing; name a block")
     if missing := missing_arguments(arm.attention, arm.arguments):
         raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
-    host = create_model(model, num_classes, in_channels=image_shape[0], seed=0).eval()
+    host = create_model(model, num_classes, in_channels=image_shape[0], attention="none", seed=0).eval()
     with_blocks = create_model(model, num_classes, in_channels=image_shape[0], attention=arm.maker(), at=tuple(at), seed=0).eval()
     batch = torch.zeros(batch_size, *image_shape)
     blocks = {entry["at"]: with_blocks.get_submodule(f"{entry['at']}.attention") for entry in attention_config(with_blocks)}

@@ -84,7 +84,7 @@ def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int) -> nn.Module:
         task.model,
         dataset.num_classes,
         in_channels=dataset.in_channels,
-        attention=arm.maker(),
+        attention=arm.maker() or "none",
         at=task.at,
         weights=task.weights,
         seed=seed,
@@ -148,7 +148,7 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
         raise DataError(f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs")
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
     tensors, meta = load_weights(weights)
-    model = create_model(task.model, dataset.num_classes, in_channels=dataset.in_channels)
+    model = create_model(task.model, dataset.num_classes, in_channels=dataset.in_channels, attention="none")
     insert_from_config(model, meta["attention"])
     model.load_state_dict(tensors)
     setting = config[SETTLED]
