@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit tables docs lock clean
+.PHONY: demo test lint types layers unit test-timm tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -32,6 +32,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+# Not in `make test`: it fetches timm's source distribution, which holds its tests.
+test-timm: $(READY)
+	$(BIN)/python tests/timm_suite.py
+
 tables: $(READY)
 	$(BIN)/python docs/tables.py
 
@@ -44,4 +48,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm
