@@ -45,6 +45,7 @@ def run(words: list[str]) -> None:
             "digits": "1,797 handwritten digits, embedded.",
             "cifar10": "60,000 images of 10 classes.",
             "cifar100": "60,000 images of 100 classes.",
+            "imagenet": "A folder a class, or the parquet shards of the hub; streamed.",
             "folder": "Your images, a folder a class.",
         },
     }

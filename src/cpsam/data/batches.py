@@ -5,7 +5,7 @@ next, so any batch of any epoch can be had at once. Several processes share a ba
 one process would have seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cpsam.data.augment import Augmentation
 from cpsam.data.dataset import Dataset, Indices, Pixels, Split
+from cpsam.data.stream import StreamedSplit
 from cpsam.errors import UserError
 from cpsam.randomness import generator
 
@@ -146,21 +147,21 @@ def train_batches(
 
     Raises:
         UserError: If `batch_size` is below 2, there is only one image, or a batch is too small for the processes.
+        DataError: Where images are streamed, if one is bad, when its batch is due.
     """
     split, target = dataset.train, torch.device(device)
     batches = train_indices(len(split), batch_size=batch_size, seed=seed, epoch=epoch)[start:]
     parts = [share(samples, rank, world_size) for samples in batches]
-    table = Augmentation.draw(len(split), padding=dataset.padding, flip=dataset.flip, seed=seed, epoch=epoch)
-
-    def batch(samples: Indices) -> Batch:
-        images = table.apply(split.pixels(samples), samples)
-        return normalise(images, dataset, device=target, channels_last=channels_last), take_labels(split, samples, target)
-
-    return map(batch, parts)
+    if isinstance(split, StreamedSplit):
+        images = split.batches(parts, (seed, epoch))
+    else:
+        table = Augmentation.draw(len(split), padding=dataset.padding, flip=dataset.flip, seed=seed, epoch=epoch)
+        images = (table.apply(split.pixels(samples), samples) for samples in parts)
+    return finish(images, parts, split, dataset, target, channels_last)
 
 
 def eval_batches(
-    split: Split,
+    split: Split | StreamedSplit,
     dataset: Dataset,
     *,
     batch_size: int,
@@ -188,18 +189,28 @@ def eval_batches(
 
     Raises:
         UserError: If `batch_size` is below 1.
+        DataError: As :func:`train_batches`.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    target = torch.device(device)
-
-    def batch(start: int) -> Batch:
-        samples = np.arange(start, min(start + batch_size, len(split)))
-        images = normalise(split.pixels(samples), dataset, device=target, channels_last=channels_last)
-        return images, take_labels(split, samples, target)
-
-    return map(batch, range(rank * batch_size, len(split), world_size * batch_size))
+    starts = range(rank * batch_size, len(split), world_size * batch_size)
+    parts = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
+    images = split.batches(parts, None) if isinstance(split, StreamedSplit) else map(split.pixels, parts)
+    return finish(images, parts, split, dataset, torch.device(device), channels_last)
 
 
-def take_labels(split: Split, samples: Indices, device: torch.device) -> Tensor:
+def finish(
+    images: Iterable[Pixels],
+    parts: Sequence[Indices],
+    split: Split | StreamedSplit,
+    dataset: Dataset,
+    device: torch.device,
+    channels_last: bool,
+) -> Iterator[Batch]:
+    """Normalise the images of each part and put its labels beside them."""
+    for pixels, samples in zip(images, parts, strict=True):
+        yield normalise(pixels, dataset, device=device, channels_last=channels_last), take_labels(split, samples, device)
+
+
+def take_labels(split: Split | StreamedSplit, samples: Indices, device: torch.device) -> Tensor:
     return to_device(split.labels[torch.from_numpy(samples)], device)

@@ -1,6 +1,5 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from the parquet files of the Hugging Face hub: 60,000 colour images of 32x32."""
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from cpsam.data.cache import SPLITS, Recipe, load_or_build
 from cpsam.data.dataset import Dataset, Pixels, Progress
 from cpsam.data.digest import hash_file, hash_plain
 from cpsam.data.hub import HubFile, fetch
+from cpsam.data.shards import find_shards
 from cpsam.errors import DataError
 
 SIZE = (32, 32)
@@ -90,29 +90,11 @@ def fetch_files(name: str, source: Source) -> dict[str, list[Path]]:
 
 
 def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
-    return {split: find_shards(folder, inner, split) for split in SPLITS}
-
-
-def find_shards(folder: Path, inner: str, split: str) -> list[Path]:
-    """The parquet files of one split, in order, complete.
-
-    Raises:
-        DataError: If there are none, or one of several is missing.
-    """
-    for place in (folder, folder / inner):
-        paths = sorted(place.glob(f"{split}-*.parquet"))
-        if paths:
-            break
-    else:
-        raise DataError(
-            f"no {split}-*.parquet in {folder} or {folder / inner}; name the folder that holds {folder.name}/ "
-            "with --data-root or CPSAM_DATA, or neither, to fetch the files from the Hugging Face hub"
-        )
-    for path in paths:
-        numbered = re.fullmatch(rf"{split}-\d+-of-(\d+)\.parquet", path.name)
-        if numbered and int(numbered[1]) != len(paths):
-            raise DataError(f"{path}: one of {int(numbered[1])} files by its name, but {len(paths)} {split} files are in {path.parent}")
-    return paths
+    advice = (
+        f"name the folder that holds {folder.name}/ with --data-root or CPSAM_DATA, "
+        "or neither, to fetch the files from the Hugging Face hub"
+    )
+    return {split: find_shards([folder, folder / inner], split, advice) for split in SPLITS}
 
 
 def recipe(files: dict[str, list[Path]], source: Source) -> Recipe:

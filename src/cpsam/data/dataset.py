@@ -1,12 +1,16 @@
 """What a data set is: two splits of uint8 images with labels, and what a reader or a training loop has to know about them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cpsam.data.stream import StreamedSplit
 
 Pixels = NDArray[np.uint8]  # (N, H, W, C): a row of an image is one run of bytes
 Indices = NDArray[np.int64]
@@ -76,7 +80,7 @@ class Dataset:
 
     Args:
         name: One of `DATASETS`.
-        train: What is trained on.
+        train: What is trained on; a :class:`cpsam.data.StreamedSplit` where the images are read while they are needed.
         test: What is measured on; after :func:`hold_out`, the validation part.
         classes: Names of the classes, in the order of the labels.
         mean: Mean of ``pixels / 255`` over the train split, one number a channel.
@@ -85,11 +89,12 @@ class Dataset:
         flip: Whether a mirror image still shows the same class: not so for digits.
         fingerprint: SHA-256 of what a run depends on: pixels, labels, their order, class names.
         note: A line that a reader of results must know, or "".
+        skipped: Bad images that were left out, as :func:`cpsam.data.verify.verify` names them.
     """
 
     name: str
-    train: Split
-    test: Split
+    train: "Split | StreamedSplit"
+    test: "Split | StreamedSplit"
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -97,6 +102,7 @@ class Dataset:
     flip: bool
     fingerprint: str
     note: str = ""
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -110,3 +116,8 @@ class Dataset:
     def image_size(self) -> tuple[int, int]:
         """(H, W)."""
         return self.train.image_shape[1:]
+
+    def unaugmented(self) -> "Dataset":
+        """The data set whose train split is batched as it is measured."""
+        train = self.train if isinstance(self.train, Split) else replace(self.train, augment=False)
+        return replace(self, train=train, padding=0, flip=False)

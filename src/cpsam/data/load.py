@@ -1,33 +1,50 @@
 """Data sets by name."""
 
 import os
+from collections.abc import Set
 from pathlib import Path
 
 from cpsam.data.cifar import SOURCES, load_cifar
 from cpsam.data.dataset import Dataset, Progress
 from cpsam.data.digits import load_digits
 from cpsam.data.folder import load_folder
+from cpsam.data.imagenet import load_imagenet
+from cpsam.data.parallel import default_workers
+from cpsam.data.transform import Transform
 from cpsam.errors import DataError, UserError, unknown
 
-DATASETS = ("digits", "cifar10", "cifar100", "folder")
+DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "folder")
+OWN_SIZE = ("digits", *SOURCES)
 
 
 def load_dataset(
-    name: str, root: str | os.PathLike[str] | None = None, *, image_size: int | None = None, progress: Progress | None = None
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    image_size: int | None = None,
+    stream: bool | None = None,
+    transform: Transform | None = None,
+    workers: int | None = None,
+    skip: Set[str] = frozenset(),
+    progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set as bytes.
+    """Load a data set: as bytes, or, where it is large, as the names of files that are read while they are needed.
 
-    Files of images are decoded once, into a memory-mapped file in the folder ``CPSAM_CACHE``, by default ``~/.cache/cpsam``.
+    Files that are not streamed are decoded once, into a memory-mapped file in the folder ``CPSAM_CACHE``, by default ``~/.cache/cpsam``.
 
     Args:
-        name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, or ``"folder"``, a person's own images.
-        root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the tree of images itself. Default: ``CPSAM_DATA``;
-            where that is not set either, a CIFAR is fetched from the Hugging Face hub.
-        image_size: Height and width of the images of a folder, default 224. The others have a size of their own.
-        progress: Called with what is being done, how many images are done, and how many there are.
+        name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or ``"folder"``, a person's own images.
+        root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the set itself, as it may be for ``"imagenet"``.
+            Default: ``CPSAM_DATA``; where that is not set either, a CIFAR is fetched from the Hugging Face hub.
+        image_size: Height and width of the images of a folder or of ImageNet, default 224. The others have a size of their own.
+        stream: Of a folder: whether to stream it; None does from 8 GiB of decoded pixels on. ImageNet always is, the others never are.
+        transform: Of streamed images.
+        workers: Processes that make batches of streamed images, 0 for the one that trains; None: the processors, 16 at most.
+        skip: Bad images to leave out of a folder or of ImageNet, as :func:`cpsam.data.verify.verify` names them.
+        progress: Called with what is being done, how much is done, and how much there is.
 
     Raises:
-        UserError: If there is no such data set, or it has a size of its own.
+        UserError: If there is no such data set, or it has no use for an argument.
         DataError: If its files are missing or bad.
 
     Example:
@@ -37,8 +54,14 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
-    if image_size is not None and name != "folder":
-        raise UserError(f"image_size is for folder, {name} has a size of its own; given {image_size}")
+    if name in OWN_SIZE:
+        refuse(
+            name, image_size=image_size, stream=stream or None, transform=None if transform == Transform() else transform, skip=skip or None
+        )
+    elif name == "imagenet" and stream is False:
+        raise UserError("imagenet is always streamed; a folder with stream False is not")
+    if workers is not None and workers < 0:
+        raise UserError(f"workers must be at least 0; got {workers}")
     place = root or os.environ.get("CPSAM_DATA") or None
     folder = None if place is None else Path(place).expanduser()
     if name == "digits":
@@ -46,5 +69,18 @@ def load_dataset(
     if name in SOURCES:
         return load_cifar(name, folder, progress)
     if folder is None:
-        raise DataError("no folder of images given; name it with --data-root or CPSAM_DATA")
-    return load_folder(folder, 224 if image_size is None else image_size, progress)
+        raise DataError(f"no folder {'of images' if name == 'folder' else 'with ImageNet'} given; name it with --data-root or CPSAM_DATA")
+    size = 224 if image_size is None else image_size
+    if size < 1:
+        raise UserError(f"image_size must be at least 1, not {size}")
+    count = default_workers() if workers is None else workers
+    if name == "imagenet":
+        return load_imagenet(folder, size, progress, transform=transform, workers=count, skip=skip)
+    return load_folder(folder, size, progress, stream=stream, transform=transform, workers=count, skip=skip)
+
+
+def refuse(name: str, **given: object) -> None:
+    for argument, value in given.items():
+        if value is not None:
+            kind = "has a size of its own" if argument == "image_size" else "is held as bytes"
+            raise UserError(f"{argument} is for folder and imagenet, {name} {kind}; given {value}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+MAX_WORKERS = 16
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -13,6 +15,11 @@ R = TypeVar("R")
 def cpu_count() -> int:
     """Processors that this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Processes to load images with: a share of the processors, where several processes of this machine train."""
+    return max(1, min(cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), MAX_WORKERS))
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

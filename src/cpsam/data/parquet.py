@@ -1,6 +1,8 @@
 """Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes of image files, an integer column."""
 
 import json
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from cpsam.data.parallel import map_ordered
 from cpsam.errors import DataError
 
 ROWS_A_BATCH = 512
+ROWS_A_PIECE = 100  # of files as large as photographs
 
 
 @contextmanager
@@ -37,14 +40,14 @@ def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[p
         raise DataError(f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})") from error
 
 
-def read_labels(path: Path, image_column: str, label_column: str, num_classes: int) -> tuple[Indices, tuple[str, ...] | None]:
+def read_labels(path: Path, image_column: str, label_column: str, num_classes: int | None) -> tuple[Indices, tuple[str, ...] | None]:
     """The label of every row, and the class names if the schema has them.
 
     Args:
         path: A parquet file.
         image_column: Checked to be there.
         label_column: What to read.
-        num_classes: Labels must be below it, and as many names must be given.
+        num_classes: Labels must be below it, and as many names must be given. None: as many as there are names, or any number.
 
     Returns:
         Labels, (N,), and names from the schema's ``huggingface`` metadata, or None.
@@ -58,10 +61,11 @@ def read_labels(path: Path, image_column: str, label_column: str, num_classes: i
         if column.null_count:
             raise DataError(f"{path}, row {column.is_null().index(True).as_py()}: no label in column {label_column!r}")
         labels = column.to_numpy()
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    limit = num_classes or (len(names) if names else np.iinfo(np.int64).max)
+    wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if len(wrong):
-        raise DataError(f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {num_classes - 1}")
-    if names is not None and len(names) != num_classes:
+        raise DataError(f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {limit - 1}")
+    if names is not None and len(names) != (num_classes or len(names)):
         raise DataError(f"{path}: its metadata names {len(names)} classes, not {num_classes}")
     return labels.astype(np.int64), names
 
@@ -106,3 +110,35 @@ def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[in
 
     with open_parquet(path, image_column, label_column) as file:
         yield from map_ordered(decode, parts(file))
+
+
+def write_table(path: Path, image_column: str, label_column: str, table: Path) -> None:
+    """Write the image files of a shard, as they are, as an Arrow file in which any row can be had at once.
+
+    It takes its name only when it is complete and on the disk.
+
+    Raises:
+        DataError: If the shard is damaged, or a column is missing or of another type.
+        OSError: If there is no room.
+    """
+    schema = pa.schema([("bytes", pa.binary())], {"source": str(path)})
+    unfinished = table.with_name(f".{table.stem}-{secrets.token_hex(4)}")
+    try:
+        with unfinished.open("xb") as file:
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in read_bytes(path, image_column, label_column):
+                    writer.write_batch(pa.record_batch([batch], schema=schema))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(table)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def read_bytes(path: Path, image_column: str, label_column: str) -> Iterator[pa.Array]:
+    """The image files in the rows of a shard, a few at a time, in order; null where there is none."""
+    with open_parquet(path, image_column, label_column) as shard:
+        batches = shard.iter_batches(ROWS_A_PIECE, columns=[f"{image_column}.bytes"])
+        while (batch := next(batches, None)) is not None:
+            yield batch.column(0).field("bytes")

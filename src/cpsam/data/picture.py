@@ -1,0 +1,119 @@
+"""One picture of any size, made the square that a network sees: timm's transforms, with every draw seeded by the sample.
+
+Bytes come out; normalisation is left to :func:`cpsam.data.batches.normalise`, so that a quarter of the volume travels to the device.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ImageOps
+from PIL.Image import Image
+
+from cpsam.data.dataset import Pixels
+from cpsam.data.decode import to_rgb
+from cpsam.data.transform import Transform
+from cpsam.errors import UserError
+from cpsam.randomness import derive_seed
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: to measure those of a streamed set would be to decode it all
+ERASED = np.array([round(255 * value) for value in MEAN], np.int16)  # zero to the network
+
+
+def train_pixels(image: Image, transform: Transform, size: int, where: str) -> Pixels:
+    """Augment an open image by what the global generators draw.
+
+    Args:
+        image: From :func:`cpsam.data.decode.open_image`.
+        transform: How.
+        size: Height and width of what comes out.
+        where: Names the image in errors.
+
+    Returns:
+        (size, size, 3).
+    """
+    change, erase = training(transform, size)
+    return erase(np.asarray(change(upright(image, math.ceil(2 * size / math.sqrt(transform.min_crop)), where))))
+
+
+def eval_pixels(image: Image, transform: Transform, size: int, where: str) -> Pixels:
+    """Resize the shorter side to ``size / test_crop`` and cut the square out of the centre; as :func:`train_pixels`, without draws."""
+    pixels = evaluation(transform, size)(upright(image, math.ceil(2 * size / transform.test_crop), where))
+    return np.asarray(pixels).transpose(1, 2, 0)
+
+
+def upright(image: Image, enough: int, where: str) -> Image:
+    """RGB, turned as its EXIF says; a large JPEG is read at 1/2, 1/4 or 1/8 as far as that leaves `enough` pixels a side."""
+    image.draft(None, (enough, enough))
+    return to_rgb(ImageOps.exif_transpose(image), where)
+
+
+@cache
+def training(transform: Transform, size: int) -> tuple[Callable[[Image], Image], Callable[[Pixels], Pixels]]:
+    """timm's transforms of the picture, and its random erasing, of bytes.
+
+    Raises:
+        UserError: If timm does not understand `rand_augment`.
+    """
+    # Here, because the import takes seconds, and images held as bytes do not need it.
+    from timm.data import create_transform
+    from timm.data.random_erasing import RandomErasing
+    from torchvision.transforms import Compose
+
+    try:
+        steps: Any = create_transform(
+            size,
+            is_training=True,
+            scale=(transform.min_crop, 1.0),
+            color_jitter=transform.color_jitter or None,  # pyrefly: ignore
+            auto_augment=transform.rand_augment or None,
+            interpolation=transform.interpolation,
+            separate=True,
+        )
+        first, second, _ = steps
+    except Exception as error:  # it asserts, and converts words to numbers
+        reason = str(error) or type(error).__name__
+        raise UserError(f"timm does not understand rand_augment {transform.rand_augment!r} ({reason})") from error
+    draw = RandomErasing(transform.random_erasing, mode="const", device="cpu")
+
+    def erase(pixels: Pixels) -> Pixels:
+        if not transform.random_erasing:
+            return pixels
+        # timm paints zeros, which shall be the mean colour: so values count from there meanwhile.
+        shifted = torch.from_numpy((pixels - ERASED).transpose(2, 0, 1))
+        return (draw(shifted).numpy().transpose(1, 2, 0) + ERASED).astype(np.uint8)
+
+    return Compose([first, second]), erase
+
+
+@cache
+def evaluation(transform: Transform, size: int) -> Callable[[Image], Any]:
+    from timm.data import create_transform
+
+    interpolation = "bilinear" if transform.interpolation == "random" else transform.interpolation
+    return create_transform(size, crop_pct=transform.test_crop, interpolation=interpolation, use_prefetcher=True)  # pyrefly: ignore
+
+
+def seed_sample(seed: int, epoch: int, sample: int) -> None:
+    """Seed the generators that transforms draw from, python's, numpy's and torch's: what they draw depends on these numbers alone."""
+    value = derive_seed(seed, "augment", epoch, sample)
+    random.seed(value)
+    np.random.seed(value & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(value)
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put these generators back afterwards: in the process that trains, others draw from them too."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
