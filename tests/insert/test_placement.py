@@ -106,6 +106,38 @@ def test_a_placement_that_a_network_does_not_have_is_refused(build, at, message)
     assert snapshot(model) == before
 
 
+class WithDecoder(nn.Module):
+    """A network of stages down to stride 8, and up again."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = cifar_resnet("resnet18", 10)
+        self.encoder.fc = nn.Identity()
+        self.decoder = nn.Sequential(*(Up(channels) for channels in (512, 256, 128)))
+
+    def forward(self, x):
+        stem = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(x)))
+        return self.decoder(self.encoder.layer4(self.encoder.layer3(self.encoder.layer2(self.encoder.layer1(stem)))))
+
+
+class Up(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels // 2, 3, padding=1), nn.BatchNorm2d(channels // 2)
+
+    def forward(self, x):
+        return nn.functional.interpolate(self.norm(self.conv(x)).relu(), scale_factor=2)
+
+
+def test_names_mean_no_block_of_a_decoder():
+    """Where it comes back to a stride it would be the last stage there."""
+    model, bare = on_meta(WithDecoder), on_meta(lambda: cifar_resnet("resnet18", 10))
+    for at in ("before-last", "stage-ends", "early", "every-branch"):
+        assert insert_attention(model, "norm_only", at=at) == [f"encoder.{path}" for path in insert_attention(bare, "norm_only", at=at)]
+        remove_attention(model), remove_attention(bare)
+    assert insert_attention(model, "norm_only", at="decoder.*") == ["decoder.0", "decoder.1", "decoder.2"]
+
+
 def all_placements(model):
     seen, found = probe(model), {}
     for at in PLACEMENTS:

@@ -55,8 +55,13 @@ def grows_with_image(probe: Probe, path: str) -> bool:
 
 
 def find_stages(model: nn.Module, probe: Probe) -> list[tuple[int, Stage]]:
-    """Runs of building blocks with the same output stride, as (stride, paths), in the order that they run in."""
-    return [(stride, list(paths)) for stride, paths in groupby(repeated_modules(model, probe), key=probe.stride)]
+    """Runs of building blocks with the same output stride, as (stride, paths), in the order that they run in.
+
+    They end where the stride falls: after that comes a decoder, which has strides 16 and 8 again, and which no placement means.
+    """
+    stages = [(stride, list(paths)) for stride, paths in groupby(repeated_modules(model, probe), key=probe.stride)]
+    falls = (index for index in range(1, len(stages)) if stages[index][0] < stages[index - 1][0])
+    return stages[: next(falls, None)]
 
 
 def branch_norm(model: nn.Module, probe: Probe, block: str) -> str:
@@ -137,10 +142,10 @@ def early(name: str, model: nn.Module, probe: Probe) -> list[str]:
 
 def every_branch(name: str, model: nn.Module, probe: Probe) -> list[str]:
     """In every residual block, after the branch's last norm, before the addition; the placement of SE."""
-    blocks = repeated_modules(model, probe)
-    if not blocks:
+    stages = find_stages(model, probe)
+    if not stages:
         raise UserError(f"placement {name!r} needs repeated modules; this model has none")
-    return [branch_norm(model, probe, path) for path in blocks]
+    return [branch_norm(model, probe, path) for _, stage in stages for path in stage]
 
 
 PLACEMENTS: dict[str, Callable[[str, nn.Module, Probe], list[str]]] = {
