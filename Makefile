@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := .peers
 
-.PHONY: demo test lint types layers unit test-timm tables docs lock clean
+.PHONY: demo test lint types layers unit test-timm test-peers tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -36,6 +37,15 @@ $(READY): requirements.lock pyproject.toml
 test-timm: $(READY)
 	$(BIN)/python tests/timm_suite.py
 
+# Not in `make test`: other people's layers, which lie beside .venv and leave it as the lock says.
+test-peers: $(PEERS)/.ready
+	PYTHONPATH=$(PEERS) $(BIN)/pytest tests/peers
+
+$(PEERS)/.ready: requirements-peers.txt $(READY)
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(PEERS) -r requirements-peers.txt
+	@touch $@
+
 tables: $(READY)
 	$(BIN)/python docs/tables.py
 
@@ -48,4 +58,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm $(PEERS)
