@@ -9,6 +9,7 @@ VERBS = {
     "compare": "train each block with each seed and put accuracy and cost side by side",
     "train": "train one network, with or without attention",
     "eval": "measure a trained run on its data",
+    "data": "look at every image of a data set before anything is trained on it",
     "cost": "what an insertion would cost in a network, place by place, before any training",
     "list": "names of blocks, placements, models and data sets",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cpsam.data.dataset import Indices, Pixels
 from cpsam.data.decode import decode_exact
@@ -17,6 +18,7 @@ from cpsam.data.parallel import map_ordered
 from cpsam.errors import DataError
 
 ROWS_A_BATCH = 512
+COLUMNS = (("image", "label"), ("img", "fine_label"), ("img", "label"))
 ROWS_A_PIECE = 100  # of files as large as photographs
 
 
@@ -55,19 +57,33 @@ def read_labels(path: Path, image_column: str, label_column: str, num_classes: i
     Raises:
         DataError: If the file is damaged, a column is missing or of another type, or a label is missing or out of range.
     """
-    with open_parquet(path, image_column, label_column) as file:
-        names = class_names(file.schema_arrow, label_column)
-        column = file.read(columns=[label_column]).column(0)
-        if column.null_count:
-            raise DataError(f"{path}, row {column.is_null().index(True).as_py()}: no label in column {label_column!r}")
-        labels = column.to_numpy()
+    labels, missing, names = label_column_of(path, image_column, label_column)
+    if missing.any():
+        raise DataError(f"{path}, row {missing.argmax()}: no label in column {label_column!r}")
     limit = num_classes or (len(names) if names else np.iinfo(np.int64).max)
     wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if len(wrong):
         raise DataError(f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {limit - 1}")
     if names is not None and len(names) != (num_classes or len(names)):
         raise DataError(f"{path}: its metadata names {len(names)} classes, not {num_classes}")
-    return labels.astype(np.int64), names
+    return labels, names
+
+
+def label_column_of(path: Path, image_column: str, label_column: str) -> tuple[Indices, NDArray[np.bool_], tuple[str, ...] | None]:
+    """The label of every row as it is, (N,), -1 where there is none; where there is none, (N,); and class names as :func:`read_labels`."""
+    with open_parquet(path, image_column, label_column) as file:
+        column = file.read(columns=[label_column]).column(0)
+        labels = column.fill_null(-1).to_numpy().astype(np.int64)
+        return labels, column.is_null().to_numpy(), class_names(file.schema_arrow, label_column)
+
+
+def find_columns(path: Path) -> tuple[str, str]:
+    """The names of the image and the label column, as the sets of the hub call them."""
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        names = []  # whoever reads the file will say so
+    return next((pair for pair in COLUMNS if set(pair) <= set(names)), COLUMNS[0])
 
 
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:

@@ -1,0 +1,61 @@
+"""``cpsam data verify``: look at every image of a data set before anything is trained on it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from cpsam.cli.parse import parse
+from cpsam.cli.progress import Progress
+from cpsam.errors import DataError, unknown
+
+ACTIONS = ("verify",)
+CLASSES_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    action: Annotated[str, tyro.conf.Positional]
+    """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3 if anything is."""
+    path: Annotated[Path, tyro.conf.Positional]
+    """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in its data/."""
+    json: bool = False
+    """Print JSON, which --skip-bad of other verbs reads."""
+
+
+def run(words: list[str]) -> None:
+    asked = parse(DataRequest, "data", words, "Look at every image of a data set before anything is trained on it.")
+    if asked.action not in ACTIONS:
+        raise unknown("action", asked.action, ACTIONS)
+    if not asked.path.is_dir():
+        raise DataError(f"no folder {asked.path}")
+    from cpsam.data.verify import verify
+
+    with Progress() as bars:
+        found = verify(asked.path, lambda what, done, total: bars({"event": "data", "what": what, "done": done, "total": total}))
+    if asked.json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        print_found(found.to_dict())
+        for fault in found.faults:
+            print(fault)
+    if found.faults:
+        images = len({fault.image for fault in found.faults} - {None})
+        raise DataError(f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be left out with --skip-bad")
+
+
+def print_found(found: dict[str, Any]) -> None:
+    """A line a split, and one a class where there are few."""
+    for split, part in found["splits"].items():
+        counts = part["classes"]
+        spread = f", {min(counts.values()):,} to {max(counts.values()):,} a class" if counts else ""
+        print(f"{split:5}  {part['images']:,} images of {len(counts):,} classes{spread}")
+    classes = found["splits"]["train"]["classes"]
+    if len(classes) <= CLASSES_SHOWN:
+        width = max(map(len, classes), default=0)
+        for name in classes:
+            print(f"  {name:{width}}  " + "  ".join(f"{split} {part['classes'][name]:,}" for split, part in found["splits"].items()))
+    if found["note"]:
+        print(found["note"])
