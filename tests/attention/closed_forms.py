@@ -19,7 +19,7 @@ BARE_FUSION = {"sum": lambda c: c * c, "concat": lambda c: c * c, "depthwise": l
 
 
 def fusion_macs(c, length, fusion):
-    return {"sum": c * c * length, "concat": 2 * c * c * length, "depthwise": 9 * c * length, "grouped": 9 * c * length + c}[fusion]
+    return {"sum": c * c * length, "concat": 2 * c * c * length, "depthwise": 9 * c * length, "grouped": 9 * c * length}[fusion]
 
 
 def cpsam(c, reduction, interaction, fusion, norm):

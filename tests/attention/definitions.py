@@ -55,9 +55,15 @@ def conv(w, x, padding=0, dilation=1):
     return y
 
 
+def flat(nested):
+    """The numbers of nested lists: a vector may be stored with axes of size one."""
+    return [number for part in nested for number in flat(part)] if isinstance(nested, list) else [nested]
+
+
 def dense(w, vector):
-    """A 1x1 convolution of a vector."""
-    return [row[0][0] for row in conv(w, [[[value]] for value in vector])]
+    """A product with a matrix, which may be stored as a 1x1 convolution."""
+    bias = w("bias") or [0.0] * len(w("weight"))
+    return [sum(k * value for k, value in zip(flat(row), vector, strict=True)) + b for row, b in zip(w("weight"), bias, strict=True)]
 
 
 def batch_norm(w, x):
@@ -73,7 +79,7 @@ def layer_norm(vector, weight=None, bias=None):
     mean = sum(vector) / len(vector)
     variance = sum((value - mean) ** 2 for value in vector) / len(vector)
     normal = [(value - mean) / math.sqrt(variance + 1e-5) for value in vector]
-    return normal if weight is None else [v * s[0][0] + b[0][0] for v, s, b in zip(normal, weight, bias, strict=True)]
+    return normal if weight is None else [v * s + b for v, s, b in zip(normal, flat(weight), flat(bias), strict=True)]
 
 
 def pixels(channel):
@@ -137,7 +143,7 @@ def fuse(fusion, w, p, c):
         return conv(w.under("conv"), [*p, *broadcast(c, p)])
     if fusion == "depthwise":
         return conv(w.under("conv"), add(p, broadcast(c, p)), padding=1)
-    through = [k[0][0][0] * value for k, value in zip(w("context.weight"), c, strict=True)]
+    through = [k * value for k, value in zip(w("context.weight"), c, strict=True)]
     return add(conv(w.under("conv"), p, padding=1), broadcast(through, p))
 
 

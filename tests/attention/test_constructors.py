@@ -108,7 +108,7 @@ def test_the_arguments_read_back_build_the_same_block(name, arguments):
 def test_a_bottleneck_is_never_narrower_than_eight():
     assert [hidden_channels(*pair) for pair in ((32, 16), (128, 16), (144, 16), (256, 16), (7, 1), (24, 2))] == [8, 8, 9, 16, 8, 12]
     block = CPSAM(32)
-    assert block.channel_squeeze.squeeze.out_channels == block.position_squeeze.relate.squeeze.out_channels == 8
+    assert block.channel_squeeze.squeeze.out_features == block.position_squeeze.relate.squeeze.out_features == 8
 
 
 def test_tables_name_blocks_that_there_are():

@@ -38,14 +38,17 @@ class ChannelSqueezeAttention(nn.Module):
         self.in_channels, self.reduction = in_channels, reduction
         hidden = hidden_channels(in_channels, reduction)
         self.key = nn.Conv2d(in_channels, 1, 1, bias=False, device=device, dtype=dtype)
-        self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
-        self.norm = nn.LayerNorm([hidden, 1, 1], device=device, dtype=dtype)
-        self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
+        self.squeeze = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
+        self.norm = nn.LayerNorm(hidden, device=device, dtype=dtype)
+        self.expand = nn.Linear(hidden, in_channels, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         zero_(self.expand)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = context_pool(x, self.key(x))  # (N, C, 1, 1)
-        return self.expand(self.norm(self.squeeze(context)).relu())
+        return self.transform(context_pool(x, self.key(x)))
+
+    def transform(self, context: Tensor) -> Tensor:
+        hidden = self.norm(self.squeeze(context.flatten(1))).relu()  # (N, C/r)
+        return self.expand(hidden).unsqueeze(-1).unsqueeze(-1)  # (N, C, 1, 1)

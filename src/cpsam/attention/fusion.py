@@ -2,12 +2,17 @@
 
 `p` are re-weighted features, (N, C, H, W), and `c` is a context that is the same at every position, (N, C, 1, 1). No reading has a bias: a
 norm follows.
+
+`split` writes ``F(p, c)`` as ``conv(p + before, weight) + after``, before and after being (N, C, 1, 1) or None: c is never broadcast.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpsam.attention.identity_start import start_at_zero
+
+Split = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class SumFusion(nn.Module):
@@ -20,6 +25,9 @@ class SumFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p + c)
 
+    def split(self, c: Tensor) -> Split:
+        return self.conv.weight, c, None
+
 
 class ConcatFusion(nn.Module):
     """Dense 1x1 convolution of the concatenation, 2 C^2 weights: ``W [p, c]``."""
@@ -30,6 +38,10 @@ class ConcatFusion(nn.Module):
 
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(torch.cat([p, c.expand_as(p)], 1))
+
+    def split(self, c: Tensor) -> Split:
+        on_p, on_c = self.conv.weight.chunk(2, 1)
+        return on_p, None, F.conv2d(c, on_c)
 
 
 class DepthwiseFusion(nn.Module):
@@ -42,6 +54,21 @@ class DepthwiseFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p + c)
 
+    def split(self, c: Tensor) -> Split:
+        return self.conv.weight, c, None
+
+
+class ChannelScale(nn.Module):
+    """One factor a channel: a depthwise 1x1 convolution, and started like one."""
+
+    def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
+        nn.init.uniform_(self.weight, -1, 1)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.weight.view(-1, 1, 1) * c
+
 
 class GroupedFusion(nn.Module):
     """Depthwise form of the concatenation, 10 C weights: ``DW(p) + k * c``.
@@ -52,10 +79,13 @@ class GroupedFusion(nn.Module):
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, device=device, dtype=dtype)
-        self.context = nn.Conv2d(in_channels, in_channels, 1, groups=in_channels, bias=False, device=device, dtype=dtype)
+        self.context = ChannelScale(in_channels, device=device, dtype=dtype)
 
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p) + self.context(c)
+
+    def split(self, c: Tensor) -> Split:
+        return self.conv.weight, None, self.context(c)
 
 
 FUSIONS = {"sum": SumFusion, "concat": ConcatFusion, "depthwise": DepthwiseFusion, "grouped": GroupedFusion}

@@ -1,7 +1,10 @@
 """Non-Local: every position attends to all others by a map of its own."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cpsam import fused
 from cpsam.attention.arguments import check_choice, hidden_channels
 from cpsam.attention.identity_start import residual_norm, start_at_zero
 from cpsam.functional import concatenation_attention, dot_product_attention, softmax_attention
@@ -49,6 +52,10 @@ class NonLocal(nn.Module):
         norm: ``"batch"``, a BatchNorm whose weight starts at zero, or ``"none"``; then `proj` starts at zero.
         subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs four times fewer.
         scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``. Off, as in the paper.
+
+    In the softmax modes torch's fused attention never holds the map of all pairs. In eager float32 and float64 the embedded Gaussian also
+    takes query, key and value from one product; traced, scripted, compiled or exported, under autocast, in half precision, or with hooks on
+    its layers, it runs layer by layer. Both compute the same.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -113,6 +120,25 @@ class NonLocal(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting() and self.goes_fused(x):
+            return self.forward_fused(x)
         key, value = self.pool(self.key(x)), self.pool(self.value(x))  # (N, C/r, H', W')
         attended = self.attend(self.query(x), key, value)  # (N, C/r, H, W)
         return x + self.batch_norm(self.proj(attended))
+
+    @torch.jit.unused
+    def goes_fused(self, x: Tensor) -> bool:
+        layers = (self.query, self.key, self.value, self.pool, self.attend, self.proj)
+        return self.mode == "embedded_gaussian" and fused.takes(x) and fused.is_bare(*layers)
+
+    @torch.jit.unused
+    def forward_fused(self, x: Tensor) -> Tensor:
+        """The same with one product for query, key and value, and rows of channels, (N, L, C/r), all the way."""
+        layers = [layer for layer in (self.query, self.key, self.value) if isinstance(layer, nn.Conv2d)]
+        weight = torch.cat([layer.weight for layer in layers]).flatten(1)
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        x_rows = fused.prefer_channels_last(x).permute(0, 2, 3, 1)  # (N, H, W, C)
+        query, key, value = (t.permute(0, 3, 1, 2) for t in F.linear(x_rows, weight, bias).chunk(3, 3))  # (N, C/r, H, W)
+        attended = self.attend(query, self.pool(key), self.pool(value))
+        z = F.linear(attended.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias).permute(0, 3, 1, 2)
+        return fused.like(self.batch_norm(z).add_(x), x)

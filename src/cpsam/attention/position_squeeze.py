@@ -14,15 +14,16 @@ class MlpInteraction(nn.Module):
     def __init__(self, in_channels: int, reduction: int, *, device=None, dtype=None) -> None:
         super().__init__()
         hidden = hidden_channels(in_channels, reduction)
-        self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
-        self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
+        self.squeeze = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
+        self.expand = nn.Linear(hidden, in_channels, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         zero_(self.expand)
 
     def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        return self.expand(self.squeeze(mean).relu()) + self.expand(self.squeeze(maximum).relu())  # (N, C, 1, 1)
+        related = self.expand(self.squeeze(mean.flatten(1)).relu()) + self.expand(self.squeeze(maximum.flatten(1)).relu())  # (N, C)
+        return related.unsqueeze(-1).unsqueeze(-1)  # (N, C, 1, 1)
 
 
 class AffinityInteraction(nn.Module):
@@ -86,5 +87,7 @@ class PositionSqueezeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, maximum = position_squeeze(x)  # (N, C, 1, 1)
-        gate = 2 * self.relate(mean, maximum).sigmoid()
-        return gate * x
+        return self.gates(mean, maximum) * x
+
+    def gates(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        return 2 * self.relate(mean, maximum).sigmoid()  # (N, C, 1, 1)
