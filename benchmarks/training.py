@@ -40,7 +40,8 @@ from cpsam.models import create_model
 from cpsam.train import Recipe
 from cpsam.train.environment import environment
 from cpsam.train.hardware import settle
-from cpsam.train.loop import make_optimizer, train
+from cpsam.train.loop import train
+from cpsam.train.update import make_optimizer
 
 BATCH, THREADS, WARMUP = 128, 2, 3
 TARGETS = {("our_loop", "bare_step"): 0.92, ("our_loop", "plain_script"): 2.2, ("our_loop", "plain_script_fast"): 1.1}

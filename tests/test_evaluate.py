@@ -114,7 +114,7 @@ def test_it_tells_where_it_is() -> None:
     ("options", "says"),
     [
         ({"split": "tests"}, "unknown split 'tests': did you mean 'test'"),
-        ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"precision": "float8"}, "unknown precision 'float8'"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -61,13 +62,17 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
     Raises:
         OSError: If it cannot be written, the disk being full for instance; earlier checkpoints are as they were.
     """
+    return write_checkpoint(folder, step, storable(tensors), meta, keep)
+
+
+def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int) -> Path:
+    """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in another thread."""
     folder.mkdir(parents=True, exist_ok=True)
-    stored, shared = storable(tensors)
-    data = safetensors.torch.save(stored)
+    data = safetensors.torch.save(tensors.stored)
     manifest = {
         "format": FORMAT,
         "step": step,
-        "tensors": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "shared": shared},
+        "tensors": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "shared": tensors.shared},
         "meta": dict(meta),
     }
     path = folder / checkpoint_name(step)
@@ -151,8 +156,26 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
 
 
-def storable(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Contiguous copies on the CPU that share no memory, as safetensors wants them, and under which name the others are found."""
+@dataclass(frozen=True)
+class Storable:
+    """Tensors as safetensors wants them: contiguous copies on the CPU that share no memory.
+
+    Args:
+        stored: Those that are stored.
+        shared: Names of the others, and under which of the stored ones each is found.
+    """
+
+    stored: dict[str, Tensor]
+    shared: dict[str, str]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with a prefix, without it."""
+        everything = self.stored | {name: self.stored[original] for name, original in self.shared.items()}
+        return {name.removeprefix(prefix): tensor for name, tensor in everything.items() if name.startswith(prefix)}
+
+
+def storable(tensors: Mapping[str, Tensor]) -> Storable:
+    """Copy tensors as they are now, in any memory format and on any device."""
     stored: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     names: dict[tuple[Any, ...], str] = {}
@@ -162,8 +185,8 @@ def storable(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
             shared[name] = names[view]
         else:
             names[view] = name
-            stored[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    return stored, shared
+            stored[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return Storable(stored, shared)
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -174,9 +197,9 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
         tensors: Such as a ``state_dict()``. A tensor under two names is stored once.
         meta: Plain data (JSON types), such as what is inserted in the model.
     """
-    stored, shared = storable(tensors)
-    header = {META_KEY: json.dumps({"meta": dict(meta), "shared": shared}, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(stored, metadata=header))
+    copies = storable(tensors)
+    header = {META_KEY: json.dumps({"meta": dict(meta), "shared": copies.shared}, sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(copies.stored, metadata=header))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,18 +1,18 @@
 """Top-1, top-5 and loss over a split: every image once, whatever the batch size."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cpsam.data.batches import eval_batches
 from cpsam.data.dataset import Dataset
 from cpsam.errors import UserError, unknown
 
 SPLITS = ("train", "test")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of autocast
 
 
 def evaluate(
@@ -24,6 +24,9 @@ def evaluate(
     precision: str = "float32",
     device: torch.device | str | None = None,
     channels_last: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Measure a model on a split, without augmentation. The mode of each of its modules is as before afterwards.
@@ -33,10 +36,13 @@ def evaluate(
         dataset: Its `num_classes` must be the model's.
         split: "train" or "test".
         batch_size: Images a forward. It changes the result by no more than the rounding of the model's own sums.
-        precision: "float32", or "bfloat16" for a forward under autocast. Sums are taken in float64 either way.
+        precision: "float32", or "bfloat16" or "float16" for a forward under autocast. Sums are taken in float64 in any case.
         device: Where the batches go; by default where the model's parameters are.
         channels_last: Memory format of the images.
-        on_batch: Called before every batch with the images done and the images in all.
+        rank: Which of several processes this is; each takes its part of the images.
+        world_size: How many there are.
+        total: The sum of a tensor over the processes.
+        on_batch: Called before every batch with the images done and the images in all, equally often in every process.
 
     Returns:
         ``top1`` and ``top5`` in [0, 1], the mean cross-entropy ``loss`` in nats, and ``n``, the number of images. With five classes or
@@ -63,26 +69,30 @@ def evaluate(
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
     # Sums stay on the device, so that a GPU is not waited for at every batch.
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits
-    done = 0
-    with evaluating(model), torch.no_grad(), autocast(precision, device):
-        for x, y in eval_batches(images, dataset, batch_size=batch_size, device=device, channels_last=channels_last):
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits, images
+    options = {"rank": rank, "world_size": world_size, "device": device, "channels_last": channels_last}
+    batches = eval_batches(images, dataset, batch_size=batch_size, **options)
+    with closing(batches), evaluating(model), torch.no_grad(), autocast(precision, device):  # pyrefly: ignore
+        for done in range(0, len(images), world_size * batch_size):
             if on_batch is not None:
                 on_batch(done, len(images))
+            if (batch := next(batches, None)) is None:  # the others have the last ones
+                continue
+            x, y = batch
             logits = model(x)  # (N, num_classes)
             if logits.shape != (len(x), dataset.num_classes):
                 raise UserError(f"the model answers {tuple(logits.shape)} for {len(x)} images of {dataset.num_classes} classes")
             hits = logits.topk(min(5, dataset.num_classes)).indices == y[:, None]  # (N, 5), best first
             loss = F.cross_entropy(logits.double(), y, reduction="sum")
-            sums += torch.stack((loss, hits[:, 0].sum().double(), hits.sum().double()))
-            done += len(x)
-    loss, top1, top5 = (sums / done).tolist()
-    return {"top1": top1, "top5": top5, "loss": loss, "n": done}
+            sums += torch.stack((loss, hits[:, 0].sum().double(), hits.sum().double(), torch.ones_like(loss) * len(x)))
+    loss, top1, top5, count = total(sums).tolist()
+    return {"top1": top1 / count, "top5": top5 / count, "loss": loss / count, "n": int(count)}
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """What a forward in this precision runs under."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextmanager

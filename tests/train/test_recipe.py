@@ -40,7 +40,7 @@ def test_importing_the_recipe_imports_no_torch() -> None:
         ("milestones", 0.5, "milestones must be a list of numbers; got 0.5"),
         ("optimizer", "sdg", "unknown optimizer 'sdg': did you mean 'sgd'"),
         ("schedule", "one-cycle", "unknown schedule 'one-cycle': did you mean 'onecycle'"),
-        ("precision", "bf16", "unknown precision 'bf16'.*Choices: auto, bfloat16, float32"),
+        ("precision", "bf16", "unknown precision 'bf16'.*Choices: auto, bfloat16, float16, float32"),
         ("channels_last", True, "unknown channels_last True.*Choices: auto, off, on"),
     ],
 )

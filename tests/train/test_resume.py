@@ -1,5 +1,6 @@
 """A run that was stopped or killed, and called again, ends with the bits of one that was not."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from test_loop import records, run
-from tiny import RECIPE, tiny_dataset, tiny_model
+from tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights
@@ -20,6 +21,7 @@ from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.insert import insert_attention, insert_from_config
 from cpsam.train import Recipe
 from cpsam.train.loop import train
+from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]
 
@@ -59,20 +61,70 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, recipe: Reci
     reference = tiny_model()
     run(tmp_path / "whole", reference, recipe)
     for epoch in (1, 2):
-        with pytest.raises(StoppedError) as caught:
+        with pytest.raises(
+            StoppedError, match=f"stopped after step {4 * epoch} of 12; the last checkpoint is of step {4 * epoch} "
+        ) as caught:
             run(tmp_path / "parts", tiny_model(), recipe, on_event=interrupt(kind, epoch))
         assert caught.value.exit_code == 75
     events: list[Event] = []
     model = tiny_model()
     run(tmp_path / "parts", model, recipe, on_event=events.append)
-    assert events[0] == {"event": "resumed", "epoch": 2 if kind == "epoch" else 1, "warnings": []}
+    assert events[0] == {"event": "resumed", "epoch": 2 if kind == "epoch" else 1, "step": 8, "steps": 12, "warnings": []}
+    assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_stopped_at_every_step_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, precision: str
+) -> None:  # fmt: skip
+    monkeypatch.setattr("cpsam.train.progress.REPORT_SECONDS", 0.0)
+    recipe = Recipe(**{**FULL, "optimizer": optimizer, "precision": precision})  # pyrefly: ignore
+    reference, model = tiny_residual(), tiny_residual()
+    run(tmp_path / "whole", reference, recipe)
+    calls = []
+    while not (tmp_path / "parts" / "summary.json").exists():
+        started: list[int] = []
+
+        def on_event(event: Event, started: list[int] = started) -> None:
+            if event["event"] == "step":
+                started.append(event["step"])
+                raise KeyboardInterrupt
+
+        model = tiny_residual()
+        with contextlib.suppress(StoppedError):
+            run(tmp_path / "parts", model, recipe, on_event=on_event)
+        calls.append(started)
+    assert len(calls) >= 6, "each call made two steps at most"
+    assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
+    for name in ("weights", "best"):
+        ours, theirs = (load_weights(tmp_path / folder / f"{name}.safetensors") for folder in ("parts", "whole"))
+        assert ours[1] == theirs[1]
+        assert all(torch.equal(ours[0][key], tensor) for key, tensor in theirs[0].items())
+
+
+def test_a_run_saves_as_often_as_asked(tmp_path: Path) -> None:
+    run(tmp_path, upkeep=Upkeep(checkpoint_steps=3, keep=9, checkpoint_minutes=0))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == [
+        f"step-{step:08d}" for step in (3, 4, 6, 8, 9, 12)
+    ]  # fmt: skip
+
+
+def test_time_saves_and_ends_a_run(tmp_path: Path) -> None:
+    run(tmp_path / "saves", recipe=Recipe(epochs=1, batch_size=8, lr=0.05), upkeep=Upkeep(checkpoint_minutes=1e-9, keep=9))
+    assert len(list((tmp_path / "saves" / "checkpoints").glob("step-*"))) == 4
+    model, reference = tiny_model(), tiny_model()
+    run(tmp_path / "whole", reference)
+    with pytest.raises(StoppedError, match="stopped after step 0 of 12; the last checkpoint is of step 0 "):
+        run(tmp_path / "parts", upkeep=Upkeep(max_minutes=1e-9))
+    run(tmp_path / "parts", model, upkeep=Upkeep(max_minutes=60))
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 
 def test_the_error_says_what_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="stopped: no epoch was finished, and the same command continues"):
+    with pytest.raises(StoppedError, match="stopped after step 2 of 12; the last checkpoint is of step 2 "):
         run(tmp_path, on_event=interrupt("step", 1))
-    with pytest.raises(StoppedError, match=f"stopped: epochs 1 to 2 of 3 are kept in {tmp_path}, and the same command continues"):
+    with pytest.raises(StoppedError, match=f"after step 8 .* is of step 8 \\({tmp_path}\\), and the same command continues"):
         run(tmp_path, on_event=interrupt("epoch", 2))
 
 
@@ -96,8 +148,8 @@ def in_child(folder: Path, kind: str, epoch: int, name: str) -> subprocess.Compl
     return subprocess.run(arguments, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize(("kind", "kept"), [("evaluation", 1), ("epoch", 2)])
-def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, kept: int) -> None:
+@pytest.mark.parametrize(("kind", "kept"), [("evaluation", {1}), ("epoch", {1, 2})])  # the second may die before it is written
+def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, kept: set[int]) -> None:
     reference, model = tiny_model(), tiny_model()
     run(tmp_path / "whole", reference)
     assert in_child(tmp_path / "parts", kind, 2, "SIGKILL").returncode == -signal.SIGKILL
@@ -105,7 +157,8 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, ke
         file.write('{"epoch": 3, "st')  # the epoch after died while it wrote its line
     events: list[Event] = []
     run(tmp_path / "parts", model, on_event=events.append)
-    assert events[0] == {"event": "resumed", "epoch": kept, "warnings": []}
+    assert (events[0]["event"], events[0]["warnings"]) == ("resumed", [])
+    assert events[0]["epoch"] in kept
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 
@@ -120,15 +173,17 @@ def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch:
             if seen == [kind] or (kind == "evaluation" and seen[-1] == kind):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(StoppedError, match="epochs 1 to 1 of 3 are kept"):
+    reached = 6 if kind == "step" else 8  # the step in which the signal came is finished
+    with pytest.raises(StoppedError, match=f"stopped after step {reached} of 12; the last checkpoint is of step {reached} "):
         run(tmp_path, on_event=on_event)
-    assert seen == (["step"] if kind == "step" else ["step"] * 4 + ["evaluation"])
+    assert seen == (["step"] * 2 if kind == "step" else ["step"] * 4 + ["evaluation"])
 
 
 def test_sigterm_from_outside_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> None:
     child = in_child(tmp_path, "evaluation", 2, "SIGTERM")
     assert child.returncode == 1
-    assert child.stderr.strip() == f"75 stopped: epochs 1 to 1 of 3 are kept in {tmp_path}, and the same command continues"
+    kept = f"the last checkpoint is of step 8 ({tmp_path})"
+    assert child.stderr.strip() == f"75 stopped after step 8 of 12; {kept}, and the same command continues"
 
 
 def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
@@ -138,7 +193,7 @@ def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
         if event["event"] == "epoch" and event["epoch"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored in a job in the background
 
-    with pytest.raises(StoppedError, match="epochs 1 to 3 of 3 are kept"):
+    with pytest.raises(StoppedError, match="stopped after step 12 of 12"):
         run(tmp_path, on_event=on_event)
     assert run(tmp_path)["epochs"] == 3
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

@@ -42,3 +42,43 @@ def tiny_model(seed: int = 1) -> TinyNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return TinyNet()
+
+
+class Block(nn.Module):
+    """A residual block with the names that torchvision gives to its parts."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))).relu()
+
+
+def tiny_residual(seed: int = 1) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(2, 5, 3, padding=1), Block(5), nn.Dropout(0.2), Block(5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 7)
+        )
+
+
+# Everything that draws or remembers: dropout, stochastic depth, mixing, average, parts of a batch, clipping.
+FULL = {
+    "epochs": 3,
+    "batch_size": 8,
+    "lr": 0.02,
+    "label_smoothing": 0.1,
+    "accumulate": 2,
+    "clip_norm": 0.5,
+    "ema_decay": 0.9,
+    "mixup": 0.3,
+    "cutmix": 0.7,
+    "drop_rate": 0.2,
+    "drop_path": 0.4,
+    "precision": "float32",
+}

@@ -23,7 +23,7 @@ class Setting:
 
     Args:
         device: "cpu" or "cuda".
-        precision: "float32" or "bfloat16".
+        precision: "float32", "bfloat16" or "float16".
         channels_last: Memory format of images and weights.
         threads: Threads of an operation on the CPU. They decide the order of sums, so the same run needs the same number.
     """
@@ -51,7 +51,7 @@ def settle(recipe: Recipe, device: torch.device | str | None = None) -> Setting:
     kind = find_device(device).type
     precision = ("bfloat16" if bfloat16_gains(kind) else "float32") if recipe.precision == "auto" else recipe.precision
     # On a GPU without tensor cores at work, NCHW is the faster one.
-    channels_last = kind == "cpu" or precision == "bfloat16" if recipe.channels_last == "auto" else recipe.channels_last == "on"
+    channels_last = kind == "cpu" or precision != "float32" if recipe.channels_last == "auto" else recipe.channels_last == "on"
     return Setting(kind, precision, channels_last, torch.get_num_threads())
 
 

@@ -1,36 +1,42 @@
 """The loop: epochs of steps, each a pure function of the weights, the recipe, the seed and the step number."""
 
+import errno
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cpsam.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from cpsam.data.batches import train_batches, train_indices
+from cpsam.checkpoint import save_weights
+from cpsam.data.batches import share, train_batches, train_indices
 from cpsam.data.dataset import Dataset
 from cpsam.errors import DivergedError, StoppedError, UserError
-from cpsam.evaluate import autocast, evaluate
+from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
-from cpsam.randomness import derive_seed
+from cpsam.train.distributed import Team, lost
+from cpsam.train.ema import Ema
 from cpsam.train.environment import environment
-from cpsam.train.hardware import Setting, exact, find_device, settle
+from cpsam.train.hardware import Setting, exact, settle
+from cpsam.train.health import Spikes, listed
 from cpsam.train.progress import Clock
 from cpsam.train.recipe import Recipe
+from cpsam.train.regularise import regularised
 from cpsam.train.run_folder import SETTLED, RunFolder, finished_summary, open_run
+from cpsam.train.saving import Keeper, Position
 from cpsam.train.schedule import learning_rate
-from cpsam.train.state import pack, unpack
-from cpsam.train.stop import StopOnSignal
+from cpsam.train.stop import Stop, StopRequest
+from cpsam.train.sync_norm import synchronous
+from cpsam.train.update import Gradients, Update
+from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]
 RESERVED = ("seed", "recipe", "dataset", SETTLED)
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def train(
@@ -43,57 +49,86 @@ def train(
     config: Mapping[str, Any],
     on_event: Callable[[Event], None] | None = None,
     device: torch.device | str | None = None,
+    upkeep: Upkeep | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Train a model and keep the run in a folder; the same call again continues where it was stopped or killed.
 
-    A run that was interrupted ends with the same bits, weights and metrics, as one that was not, on the same kind of processor. A
-    finished run is not repeated: its summary is read, and the model is left as it is (its trained weights are in `weights.safetensors`).
+    A run that was interrupted ends with the same bits, weights and metrics, as one that was not, on the same kind of processor with the
+    same number of processes. A finished run is not repeated: its summary is read, and the model is left as it is (its trained weights are
+    in `weights.safetensors`).
 
     Args:
         model: Trained in place, on `device`. Its initial weights must be the same in a call that continues a run.
         dataset: Trained on its train split, measured after every epoch on its test split.
         recipe: How.
-        seed: Of order, augmentation and dropout, at least 0.
+        seed: Of order, augmentation, mixing and dropout, at least 0.
         folder: New or empty, or of this very run.
         config: What else makes the run what it is, as plain data, such as how the model was made. Stored in `config.json`.
-        on_event: Called with small dicts, whose "event" is
+        on_event: Called in process 0 with small dicts, whose "event" is
 
-            - "resumed": `epoch` finished before, and `warnings` about checkpoints that were damaged;
+            - "resumed": `step` of `steps` made before, `epoch` finished before, and `warnings` about checkpoints that were damaged;
             - "step", at most twice a second: `epoch`, `epochs`, `step`, `steps`, `lr`, `loss`, `images_per_s`, `seconds_left`;
+            - "spike": `step`, its `loss`, and the `usual` one;
             - "evaluation": `epoch`, `epochs`, `images` done, `of` how many;
             - "epoch": the line of `metrics.jsonl`, and `epochs`.
 
             It may raise KeyboardInterrupt to stop the run.
         device: "cpu" or "cuda"; by default the GPU if there is one.
+        upkeep: When to save and to stop.
+        team: The processes that make the run together, from :func:`cpsam.train.distributed.joined`; by default this one alone.
 
     Returns:
-        The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and `n` of the last epoch, and `timing`.
+        The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and `n` of the last epoch, `best`, the epoch
+        of the highest `top1`, and `timing`.
 
     Raises:
-        UserError: If the folder holds something else, or is in use by another process.
-        DivergedError: If the loss is not finite; the optimizer has not moved on it.
-        StoppedError: On Ctrl-C or SIGTERM.
+        UserError: If the folder holds something else, is in use by another process, or cannot be written.
+        DivergedError: If a loss or the gradient is not finite; the optimizer has not moved on it.
+        StoppedError: On Ctrl-C, SIGTERM, SIGUSR1, or when the time is over; the step that was reached is kept.
         DataError: If the folder is damaged beyond what can be fallen back to.
     """
     if taken := [name for name in RESERVED if name in config]:
         raise ValueError(f"config must not have the key {taken[0]!r}, which the run writes itself")
-    target = find_device(device)
+    upkeep, team = upkeep or Upkeep(), team or Team()
+    target = team.device(device)
     path, described = Path(folder), describe(dataset, recipe, seed, config, settle(recipe, target))
-    if (summary := finished_summary(path, described)) is not None:
-        return summary
-    with open_run(path, described) as run:
-        if run.summary is not None:
-            return run.summary
+    tell = on_event if on_event is not None and team.leads else silent
+    with ExitStack() as stack:
+        held: list[RunFolder] = []
+
+        def begin() -> dict[str, Any]:
+            if (summary := finished_summary(path, described)) is not None:
+                return {"summary": summary}
+            held.append(stack.enter_context(open_run(path, described)))
+            return {"summary": held[0].summary, "config": held[0].config}
+
+        begun = team.together(begin)
+        if begun["summary"] is not None:
+            return begun["summary"]
+        run = held[0] if held else RunFolder(path, begun["config"])
         setting = Setting(**run.config[SETTLED])
         if setting.device != target.type:
             raise UserError(f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same")
+        training = Training(model, dataset, recipe, seed, run, setting, target, tell, upkeep, team)
         try:
-            with StopOnSignal() as stop, exact(setting, target):
-                return Training(model, dataset, recipe, seed, run, setting, target, stop, on_event or (lambda event: None)).run_all()
-        except KeyboardInterrupt:
-            done = len(run.records)
-            kept = f"epochs 1 to {done} of {recipe.epochs} are kept in {path}" if done else "no epoch was finished"
-            raise StoppedError(f"stopped: {kept}, and the same command continues") from None
+            with training.request, exact(setting, target):
+                return training.run_all()
+        except (Stop, KeyboardInterrupt):
+            said = f"stopped after step {training.step} of {training.steps}; {training.keeper.newest} ({path})"
+            raise team.echo(StoppedError(f"{said}, and the same command continues")) from None
+        except OSError as error:
+            if error.errno not in CANNOT_WRITE:
+                raise
+            raise UserError(f"run folder {path} cannot be written ({error.strerror}); {training.keeper.newest}") from error
+        except RuntimeError as error:
+            if team.size == 1 or not lost(error):
+                raise
+            raise StoppedError("another process of this run has ended; its message says why, and the same command continues") from error
+
+
+def silent(event: Event) -> None:
+    pass
 
 
 def describe(dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
@@ -104,7 +139,7 @@ def describe(dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, A
 
 @dataclass
 class Training:
-    """One call of :func:`train`: what it works with, and the step counter, its only clock."""
+    """One call of :func:`train`: what it works with, and where it is."""
 
     model: nn.Module
     dataset: Dataset
@@ -113,139 +148,208 @@ class Training:
     run: RunFolder
     setting: Setting
     device: torch.device
-    stop: StopOnSignal
     on_event: Callable[[Event], None]
-    step: int = 0  # optimizer steps made
+    upkeep: Upkeep
+    team: Team
 
     def __post_init__(self) -> None:
         if not self.recipe.augment:
-            self.dataset = replace(self.dataset, padding=0, flip=False)
-        self.model.to(self.device).to(memory_format=self.setting.memory_format)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+            self.dataset = self.dataset.unaugmented()
         batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0)
-        self.steps_per_epoch, self.images_per_epoch = len(batches), sum(map(len, batches))
+        self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
+        self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
         self.steps = self.recipe.epochs * self.steps_per_epoch
+        self.request = StopRequest(self.upkeep.max_minutes, echoes=self.team.launched)
+        self.keeper = Keeper(self.run, self.upkeep, self.team)
+        self.spikes = Spikes()
+        self.position = Position()
+
+    @property
+    def step(self) -> int:
+        return self.position.step
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that is measured and kept."""
+        return self.model if self.ema is None else self.ema.module
 
     def run_all(self) -> dict[str, Any]:
-        self.run.write_environment(environment(self.setting, self.device))
-        self.resume()
-        self.clock = Clock(self.steps - self.step)
-        while self.step < self.steps:
-            self.finish_epoch(*self.train_epoch(self.step // self.steps_per_epoch))
+        recipe, team = self.recipe, self.team
+        self.model.to(self.device).to(memory_format=self.setting.memory_format)
+        self.ema = Ema(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        classes = self.dataset.num_classes
+        with ExitStack() as stack:
+            stack.enter_context(regularised(self.model, classes, recipe.drop_rate, recipe.drop_path))
+            if recipe.sync_bn and team.size > 1:
+                stack.enter_context(synchronous(self.model, self.device))
+            self.update = Update(
+                self.model, recipe, seed=self.seed, num_classes=classes, setting=self.setting, device=self.device, team=team
+            )
+            if team.leads:
+                self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
+            self.resume()
+            self.update.wrap()
+            self.clock = Clock(self.steps - self.step)
+            try:
+                while self.position.epochs < recipe.epochs:
+                    self.look()
+                    self.train_epoch()
+                    self.finish_epoch()
+            except Stop:
+                self.save()
+                raise
+            finally:
+                self.keeper.finish()
         return self.summarise()
 
     def resume(self) -> None:
-        checkpoint = load_checkpoint(self.run.checkpoints)
-        if checkpoint is None:
-            self.run.keep_records(0)
-            return
-        unpack(checkpoint.tensors, checkpoint.meta, self.model, self.optimizer)
-        self.step = checkpoint.step
-        self.run.keep_records(self.step // self.steps_per_epoch)
-        self.on_event({"event": "resumed", "epoch": len(self.run.records), "warnings": checkpoint.warnings})
+        average = None if self.ema is None else self.ema.module
+        found = self.keeper.load(self.model, average, self.update)
+        self.position, warnings = found if found is not None else (self.position, [])
+        self.run.records = self.team.together(lambda: self.run.keep_records(self.position.epochs))
+        if found is not None:
+            where = {"epoch": self.position.epochs, "step": self.step, "steps": self.steps}
+            self.tell({"event": "resumed", **where, "warnings": warnings})
 
-    def train_epoch(self, epoch: int) -> tuple[float, float]:
-        """Make the steps of an epoch, counted from 0; returns the mean loss over its images and the seconds that it took."""
-        started, total = time.perf_counter(), 0.0
+    def train_epoch(self) -> None:
+        """Make the steps of an epoch that are still to be made."""
+        position, epoch = self.position, self.position.epochs
+        started, before = time.perf_counter(), self.position.seconds
         self.model.train()
         batches = train_batches(
             self.dataset,
             batch_size=self.recipe.batch_size,
             seed=self.seed,
             epoch=epoch,
+            start=self.step - epoch * self.steps_per_epoch,
+            rank=self.team.rank,
+            world_size=self.team.size,
             device=self.device,
             channels_last=self.setting.channels_last,
         )
-        for x, y in batches:
-            self.stop.check()
-            loss, lr = self.make_step(x, y)
-            total += loss * len(y)
-            if (pace := self.clock.tick(len(y))) is not None:
-                position = {"epoch": epoch + 1, "epochs": self.recipe.epochs, "step": self.step, "steps": self.steps}
-                self.on_event({"event": "step", **position, "lr": lr, "loss": loss, **pace})
-        return total / self.images_per_epoch, time.perf_counter() - started
+        with closing(batches):  # pyrefly: ignore
+            for x, y in batches:
+                images = self.batch_sizes[self.step % self.steps_per_epoch]
+                loss, lr, leave = self.make_step(x, y, images)
+                position.seconds = before + time.perf_counter() - started
+                if (pace := self.clock.tick(images)) is not None:
+                    where = {"epoch": epoch + 1, "epochs": self.recipe.epochs, "step": self.step, "steps": self.steps}
+                    self.tell({"event": "step", **where, "lr": lr, "loss": loss, **pace})
+                if (usual := self.spikes.usual(loss)) is not None:
+                    self.tell({"event": "spike", "step": self.step, "loss": loss, "usual": usual})
+                if leave:
+                    raise Stop
+                if self.keeper.due(self.step):
+                    self.save()
 
-    def make_step(self, x: Tensor, y: Tensor) -> tuple[float, float]:
-        """One optimizer step; returns the loss before it and its learning rate."""
+    def make_step(self, x: Tensor, y: Tensor, images: int) -> tuple[float, float, bool]:
+        """One optimizer step; returns the loss before it, its learning rate, and whether to leave after it."""
         lr = learning_rate(self.recipe, self.step, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        torch.manual_seed(derive_seed(self.seed, "step", self.step))  # dropout and the like
-        with autocast(self.setting.precision, self.device):
-            logits = self.model(x)  # (N, num_classes)
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
-        reading = Reading(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        value = reading.value()
-        if not math.isfinite(value):
-            raise self.diverged(value, lr)
-        self.optimizer.step()
-        self.step += 1
-        return value, lr
+        gradients = self.update.compute(x, y, self.step, images)
+        loss_sum, broken, leave = self.over_all(gradients.loss, not gradients.finite, self.asked)
+        if broken:
+            raise self.diverged(gradients, loss_sum / images, lr)
+        if not self.update.move(lr):
+            raise self.diverged(gradients, loss_sum / images, lr)
+        self.position.step += 1
+        self.position.loss_sum += loss_sum
+        if self.ema is not None:
+            self.ema.update(self.step)
+        return loss_sum / images, lr, leave
 
-    def diverged(self, loss: float, lr: float) -> DivergedError:
-        done = len(self.run.records)
-        last = f"the last checkpoint is of epoch {done}" if done else "there is no checkpoint yet"
-        where = f"step {self.step + 1} of {self.steps}, in epoch {self.step // self.steps_per_epoch + 1} of {self.recipe.epochs}"
-        return DivergedError(f"the loss is {loss} at {where}, with lr {lr:.4g}; {last} ({self.run.checkpoints})")
+    @property
+    def asked(self) -> bool:
+        return self.request.requested or self.keeper.writer.failed
 
-    def finish_epoch(self, train_loss: float, seconds: float) -> None:
+    def over_all(self, loss: float, broken: bool, asked: bool) -> tuple[float, bool, bool]:
+        """The sum of the losses over all processes, and whether anything is wrong or asked for in any: one message a step."""
+        if self.team.size == 1:
+            return loss, broken, asked
+        values = torch.tensor([loss, broken, asked], dtype=torch.float64, device=self.device)
+        loss, anywhere_broken, anywhere_asked = self.team.total(values).tolist()
+        return loss, anywhere_broken > 0, anywhere_asked > 0
+
+    def look(self) -> None:
+        """Leave if any process was asked to."""
+        if self.over_all(0.0, False, self.asked)[2]:
+            raise Stop
+
+    def tell(self, event: Event) -> None:
+        try:
+            self.on_event(event)
+        except KeyboardInterrupt:  # all processes must hear of it, and leave at the same step
+            self.request.signalled = True
+
+    def save(self, best: bool = False) -> None:
+        self.keeper.save(self.position, self.model, None if self.ema is None else self.ema.module, self.update, best)
+
+    def diverged(self, gradients: Gradients, loss: float, lr: float) -> UserError:
+        """Says what is not finite, where, and on which images of the train split."""
+        self.keeper.finish()
+        epoch = self.step // self.steps_per_epoch
+        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=epoch)
+        batch = batches[self.step % self.steps_per_epoch]
+        bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
+        bad[share(batch, self.team.rank, self.team.size)[gradients.bad]] = 1
+        found = self.team.total(bad).nonzero().flatten().tolist()
+        if not math.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif gradients.norm is not None:
+            what = f"the gradient norm is {gradients.norm}"
+        else:
+            what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
+        where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
+        images = f"train images {listed(found or batch.tolist())}"
+        return self.team.echo(DivergedError(f"{what} at {where}, on {images}; {self.keeper.newest} ({self.run.checkpoints})"))
+
+    def finish_epoch(self) -> None:
         """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are always there."""
-        started, epoch = time.perf_counter(), self.step // self.steps_per_epoch
+        started, position, epoch = time.perf_counter(), self.position, self.position.epochs + 1
 
         def on_batch(done: int, of: int) -> None:
-            self.stop.check()
-            self.on_event({"event": "evaluation", "epoch": epoch, "epochs": self.recipe.epochs, "images": done, "of": of})
+            self.look()
+            self.tell({"event": "evaluation", "epoch": epoch, "epochs": self.recipe.epochs, "images": done, "of": of})
 
+        self.team.copy_from_leader(self.shipped.buffers())
         measured = evaluate(
-            self.model,
+            self.shipped,
             self.dataset,
             batch_size=self.recipe.batch_size,
             precision=self.setting.precision,
             device=self.device,
             channels_last=self.setting.channels_last,
+            rank=self.team.rank,
+            world_size=self.team.size,
+            total=self.team.total,
             on_batch=on_batch,
         )
         lr = learning_rate(self.recipe, self.step - 1, self.steps_per_epoch)
         timing = {
-            "train_seconds": seconds,
+            "train_seconds": position.seconds,
             "evaluation_seconds": time.perf_counter() - started,
-            "images_per_s": self.images_per_epoch / seconds,
+            "images_per_s": self.images_per_epoch / position.seconds,
         }
+        train_loss = position.loss_sum / self.images_per_epoch
         record = {"epoch": epoch, "step": self.step, "lr": lr, "train_loss": train_loss, **measured, "timing": timing}
-        self.run.add_record(record)
-        tensors, meta = pack(self.model, self.optimizer)
-        save_checkpoint(self.run.checkpoints, self.step, tensors, meta)
-        self.on_event({"event": "epoch", "epochs": self.recipe.epochs, **record})
+        best = all(measured["top1"] > earlier["top1"] for earlier in self.run.records)
+        if self.team.leads:
+            self.run.add_record(record)
+        else:
+            self.run.records.append(record)
+        self.position = Position(self.step, epoch)
+        self.save(best)
+        self.tell({"event": "epoch", "epochs": self.recipe.epochs, **record})
 
     def summarise(self) -> dict[str, Any]:
-        last, timings = self.run.records[-1], [record["timing"] for record in self.run.records]
-        save_weights(self.run.weights, self.model.state_dict(), {"attention": attention_config(self.model)})
+        return self.team.together(self.write_summary)
+
+    def write_summary(self) -> dict[str, Any]:
+        records = self.run.records
+        timings = [record["timing"] for record in records]
+        save_weights(self.run.weights, self.shipped.state_dict(), {"attention": attention_config(self.shipped)})
         timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
         timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / timing["train_seconds"]
-        metrics = {name: last[name] for name in ("train_loss", "top1", "top5", "loss", "n")}
+        metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
+        best = max(records, key=lambda record: record["top1"])
+        metrics["best"] = {"epoch": best["epoch"], "top1": best["top1"]}
         return self.run.finish({"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing})
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """timm's factory; parameters with one axis, biases and norms among them, get no weight decay."""
-    options: dict[str, Any] = {"fused": True}
-    if recipe.optimizer != "adamw":
-        options["momentum"] = recipe.momentum
-    return create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
-
-
-class Reading:
-    """The value of a loss, on its way to the host while the device computes on: asked for after the backward pass, it is there."""
-
-    def __init__(self, loss: Tensor) -> None:
-        self.host = loss.detach().to("cpu", non_blocking=True)
-        self.arrived = torch.cuda.Event() if loss.is_cuda else None
-        if self.arrived is not None:
-            self.arrived.record()
-
-    def value(self) -> float:
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.host.item()

@@ -12,7 +12,7 @@ from cpsam.errors import UserError, unknown
 CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "momentum", "adamw"),
     "schedule": ("onecycle", "cosine", "step"),
-    "precision": ("auto", "float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
     "channels_last": ("auto", "on", "off"),
 }
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -21,7 +21,15 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "weight_decay": ("at least 0", lambda value: value >= 0),
     "gamma": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "label_smoothing": ("from 0 to below 1", lambda value: 0 <= value < 1),
+    "clip_norm": ("at least 0", lambda value: value >= 0),
+    "ema_decay": ("from 0 to below 1", lambda value: 0 <= value < 1),
+    "mixup": ("at least 0", lambda value: value >= 0),
+    "cutmix": ("at least 0", lambda value: value >= 0),
+    "drop_rate": ("from 0 to below 1", lambda value: 0 <= value < 1),
+    "drop_path": ("from 0 to below 1", lambda value: 0 <= value < 1),
 }
+# Left out of a run's description while they are off, so that runs from before there were such fields keep their names.
+LATER = ("accumulate", "clip_norm", "ema_decay", "mixup", "cutmix", "drop_rate", "drop_path", "sync_bn")
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,17 @@ class Recipe:
         gamma: Factor of each drop of "step".
         label_smoothing: Share of the target that is spread over all classes.
         precision: "float32"; "bfloat16" computes under autocast and keeps the weights in float32; "auto" takes it where the device gains.
+            "float16" likewise, under a scaler of gradients, for GPUs that have nothing better.
         channels_last: "on" or "off", the memory format of images and weights; "auto" takes it where the device gains.
         augment: Random crop and mirror, as far as the data set allows them.
+        accumulate: Parts in which a process computes its images of a step, one after the other, to save memory. The batch stays the batch.
+        clip_norm: Longest gradient, over all parameters together; 0: any.
+        ema_decay: Average the weights exponentially with this decay, then measure and keep the average; 0: not.
+        mixup: Parameters of the Beta distribution of mixup; 0: none.
+        cutmix: Those of CutMix; 0: none. With both, each step is either.
+        drop_rate: Dropout before the classifier.
+        drop_path: Stochastic depth: how often the last residual branch is left out; those before it less, in proportion.
+        sync_bn: Take BatchNorm's statistics over all GPUs, not over each.
 
     Raises:
         UserError: If a value breaks its rule.
@@ -68,6 +85,14 @@ class Recipe:
     precision: str = "auto"
     channels_last: str = "auto"
     augment: bool = True
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    drop_rate: float = 0.0
+    drop_path: float = 0.0
+    sync_bn: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -75,6 +100,7 @@ class Recipe:
                 raise unknown(name, getattr(self, name), choices)
         check_count("epochs", self.epochs, 1)
         check_count("batch_size", self.batch_size, 2)  # BatchNorm cannot train on a single image
+        check_count("accumulate", self.accumulate, 1)
         for name, (rule, holds) in NUMBERS.items():
             check_number(name, getattr(self, name), rule, holds)
         if self.optimizer == "sgd" and self.momentum == 0:
@@ -84,8 +110,9 @@ class Recipe:
                 "warmup_epochs", self.warmup_epochs, f"from 0 to below epochs ({self.epochs})", lambda value: 0 <= value < self.epochs
             )
         self.check_milestones()
-        if not isinstance(self.augment, bool):
-            raise UserError(f"augment must be true or false; got {self.augment!r}")
+        for name in ("augment", "sync_bn"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false; got {getattr(self, name)!r}")
 
     def check_milestones(self) -> None:
         if not isinstance(self.milestones, tuple | list):
@@ -100,8 +127,9 @@ class Recipe:
             raise UserError(f"milestones must lie before the end of the run (epochs is {self.epochs}); got {self.milestones}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """The fields as JSON has them, but for later ones that are off."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: value for name, value in values.items() if name not in LATER or value != getattr(Recipe, name)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

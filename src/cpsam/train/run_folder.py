@@ -1,4 +1,5 @@
-"""A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, `weights.safetensors`.
+"""A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, `weights.safetensors`,
+`best.safetensors`.
 
 The configuration is written first and the summary last, so a folder says by itself whether its run is of this configuration and whether
 it is finished.
@@ -17,7 +18,7 @@ from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, UserError
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
-CHECKPOINTS, WEIGHTS, LOCK = "checkpoints", "weights.safetensors", ".lock"
+CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
 SETTLED = "settled"  # in the configuration: what "auto" meant where the run began
 
 
@@ -43,10 +44,15 @@ class RunFolder:
         return self.path / WEIGHTS
 
     @property
+    def best(self) -> Path:
+        """The weights of the epoch with the highest top-1: a choice, so measure it on a validation split, or do not look at it."""
+        return self.path / BEST
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         return read_json(self.path / SUMMARY)
 
-    def keep_records(self, epochs: int) -> None:
+    def keep_records(self, epochs: int) -> list[dict[str, Any]]:
         """Read the metrics of the first epochs and drop what a killed epoch may have left behind them.
 
         Raises:
@@ -60,6 +66,7 @@ class RunFolder:
         if [record["epoch"] for record in self.records] != list(range(1, epochs + 1)):
             raise DataError(f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a checkpoint, are not all there")
         write_atomically(self.path / METRICS, b"".join(lines[:epochs]))
+        return self.records
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Append the metrics of an epoch; they are on the disk when this returns."""

@@ -1,4 +1,4 @@
-"""What a run is between two epochs, as tensors and plain data: to a checkpoint and back."""
+"""What a run is between two steps, as tensors and plain data: to a checkpoint and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,17 @@ from torch.optim import Optimizer
 from cpsam.errors import UserError
 from cpsam.insert import attention_config
 
-MODEL, OPTIMIZER = "model/", "optimizer/"
+MODEL, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
 
 
-def pack(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack(model: nn.Module, average: nn.Module | None, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and plain data: the optimizer's numbers and what is inserted in the model.
 
     Hyperparameters are not in it. They are functions of the recipe and the step.
     """
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {AVERAGE + name: tensor for name, tensor in average.state_dict().items()}
     numbers: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -29,13 +31,17 @@ def pack(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dic
     return tensors, {"optimizer": numbers, "attention": attention_config(model)}
 
 
-def unpack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
-    """Put a saved state into a model and an optimizer, in place; every tensor keeps its device and memory format.
+def unpack(
+    tensors: Mapping[str, Tensor], meta: Mapping[str, Any], model: nn.Module, average: nn.Module | None, optimizer: Optimizer
+) -> None:
+    """Put a saved state into a model, its average and an optimizer, in place; every tensor keeps its device and memory format.
 
     Raises:
         UserError: If the model is not the one that was saved.
     """
-    copy_into(model, {name.removeprefix(MODEL): tensor for name, tensor in tensors.items() if name.startswith(MODEL)})
+    for prefix, module in ((MODEL, model), (AVERAGE, average)):
+        if module is not None:
+            copy_into(module, {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
     groups = optimizer.state_dict()["param_groups"]
     indices = [index for group in groups for index in group["params"]]
     parameters = dict(zip(indices, (p for group in optimizer.param_groups for p in group["params"]), strict=True))

@@ -1,0 +1,186 @@
+"""Several processes that train one model, started by `torchrun` or `srun`.
+
+Each computes on its part of every batch. What they tell each other besides gradients goes through :class:`Team`: sums of numbers, and what
+process 0, which alone touches the run folder, has found or decided.
+"""
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.train.hardware import find_device
+
+T = TypeVar("T")
+ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}
+ECHO = "process 0 says the same"
+FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clients
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process and the others of a run. By default there are no others, and nothing is communicated.
+
+    Args:
+        rank: Which process this is, from 0; process 0 leads.
+        size: How many there are.
+        local_rank: Which of those on its machine.
+        launched: Whether a launcher started it, even as the only one.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    launched: bool = False
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def device(self, device: torch.device | str | None = None) -> torch.device:
+        """The device that is meant; of the GPUs of a machine each process takes its own."""
+        found = find_device(device)
+        return torch.device("cuda", self.local_rank) if found.type == "cuda" and self.size > 1 and found.index is None else found
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def copy_from_leader(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors by those of process 0."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def share(self, data: bytes | None) -> bytes:
+        """The bytes that process 0 gives, whatever the others give."""
+        if self.size == 1:
+            return data or b""
+        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+        length = torch.tensor([len(data or b"")], device=device)
+        dist.broadcast(length, 0)
+        buffer = torch.empty(int(length), dtype=torch.uint8, device=device)
+        if data:
+            buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(buffer, 0)
+        return buffer.cpu().numpy().tobytes()
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Work that process 0 alone does: its result, plain data, is everyone's, and so is its UserError."""
+        if self.size == 1:
+            return work()
+        answer: dict[str, Any] = {}
+        if self.leads:
+            try:
+                answer = {"result": work()}
+            except UserError as error:
+                answer = {"error": type(error).__name__, "says": str(error)}
+        answer = json.loads(self.share(json.dumps(answer).encode()))
+        if "error" in answer:
+            raise self.echo(ERRORS[answer["error"]](answer["says"]))
+        return answer["result"]
+
+    def leader_first(self, work: Callable[[], T]) -> T:
+        """Work that each process does, process 0 before the others, who then find what it left on the disk."""
+        done: list[T] = []
+        self.together(lambda: done.append(work()))
+        return done[0] if done else work()
+
+    def echo(self, error: UserError) -> UserError:
+        """Mark an error that every process raises, so that process 0 alone has to print it."""
+        if not self.leads:
+            error.add_note(ECHO)
+        return error
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """A module whose backward pass leaves the mean over all processes in the gradients of `model`.
+
+        Buffers are not kept alike at every step, as nothing in training reads them; see :meth:`copy_from_leader`.
+        """
+        if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
+            return model
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
+    """The team that a launcher has started this process in; one of its own without a launcher.
+
+    The processes talk over NCCL if there are GPUs, else over Gloo.
+
+    Raises:
+        UserError: If the launcher's variables do not fit together, or there are fewer GPUs than processes on this machine.
+    """
+    team, address, port = find_team(environment)
+    if team.size == 1:
+        yield team
+        return
+    cuda = torch.cuda.is_available()
+    if cuda and team.local_rank >= torch.cuda.device_count():
+        raise UserError(f"process {team.local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start fewer")
+    if cuda:
+        torch.cuda.set_device(team.local_rank)
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=f"tcp://{address}:{port}", rank=team.rank, world_size=team.size)
+    try:
+        yield team
+    finally:
+        dist.destroy_process_group()
+
+
+def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
+    """What the variables of `torchrun` or `srun` say: who this is, and where process 0 listens.
+
+    Example:
+        >>> find_team({"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500"})
+        (Team(rank=3, size=8, local_rank=1, launched=True), 'a', 29500)
+    """
+    if "RANK" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif "SLURM_PROCID" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS", "SLURM_LOCALID")
+    else:
+        return Team(), "", 0
+    if missing := [name for name in names if name not in environment]:
+        if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
+            return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number
+        raise UserError(f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset {names[0]}")
+    try:
+        rank, size, local_rank = (int(environment[name]) for name in names)
+    except ValueError as error:
+        raise UserError(f"{', '.join(names)} must be whole numbers; got {', '.join(environment[name] for name in names)}") from error
+    if not 0 <= rank < size or local_rank < 0:
+        raise UserError(f"{names[0]} must be from 0 to below {names[1]}; got {rank} of {size}")
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST", "")
+    job = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
+    address = environment.get("MASTER_ADDR") or first_host(nodes) or "127.0.0.1"
+    port = int(environment.get("MASTER_PORT") or FIRST_PORT + zlib.crc32(job.encode()) % PORTS)
+    return Team(rank, size, local_rank, launched=True), address, port
+
+
+def first_host(nodes: str) -> str:
+    """The first name in a list of SLURM's.
+
+    Example:
+        >>> first_host("gpu[003-007,9]-ib,login"), first_host("alone")
+        ('gpu003-ib', 'alone')
+    """
+    found = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", nodes)
+    return "".join(part or "" for part in found.groups()) if found else ""
+
+
+def lost(error: BaseException) -> bool:
+    """Whether this is what a process sees when another one of its team has ended."""
+    return isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and bool(re.search("gloo|Connection", str(error))))

@@ -1,0 +1,101 @@
+"""Dropout before the classifier and stochastic depth, hung on a network for as long as it is trained."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import torch.nn.functional as F
+from timm import layers
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from cpsam.errors import UserError
+from cpsam.models.weights import classifier_keys
+
+PATHS = ("drop_path", "drop_path1", "drop_path2")  # timm's names for where a branch may be left out
+
+
+@contextmanager
+def regularised(model: nn.Module, num_classes: int, drop_rate: float, drop_path: float) -> Iterator[None]:
+    """Dropout and stochastic depth at these rates in training mode; the network is as it was afterwards.
+
+    Neither adds a key to the state dict. Of n residual branches, branch i is left out for a share ``drop_path * i / (n - 1)`` of the
+    images, and scaled up for the others (Huang et al., 2016, arXiv:1603.09382, in timm's form).
+
+    Args:
+        model: Of timm or torchvision, or one of ours.
+        num_classes: Width of its classifier.
+        drop_rate: Dropout on the classifier's input; 0: none.
+        drop_path: Rate of the last branch; 0: none.
+
+    Raises:
+        UserError: If there is no such layer, or no residual branch of a known form.
+    """
+    with ExitStack() as stack:
+        if drop_rate:
+            stack.enter_context(dropped(classifier(model, num_classes), drop_rate))
+        if drop_path:
+            branches = residual_branches(model)
+            if not branches:
+                raise UserError("drop_path needs residual branches as timm or torchvision have them, and this network has none")
+            for index, branch in enumerate(branches):
+                stack.enter_context(branch(drop_path * index / (len(branches) - 1) if len(branches) > 1 else drop_path))
+        yield
+
+
+def classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    paths = {key.rpartition(".")[0] for key in classifier_keys(model, num_classes)}
+    if not paths:
+        raise UserError(f"drop_rate needs a last layer of {num_classes} outputs, and this network has none")
+    return model.get_submodule(paths.pop())
+
+
+@contextmanager
+def dropped(module: nn.Module, rate: float) -> Iterator[None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return F.dropout(inputs[0], rate, module.training), *inputs[1:]
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def residual_branches(model: nn.Module) -> list[Callable[[float], AbstractContextManager[None]]]:
+    """How to set the rate of each branch, in the order of the network: a context manager of the rate."""
+    found: list[Callable[[float], AbstractContextManager[None]]] = []
+    for module in model.modules():
+        if isinstance(module, StochasticDepth):
+            found.append(lambda rate, module=module: replaced(module, "p", rate))
+        elif names := [name for name in PATHS if hasattr(module, name)]:
+            found += [lambda rate, module=module, name=name: replaced(module, name, layers.DropPath(rate)) for name in names]
+        elif hasattr(module, "bn2") and hasattr(module, "downsample"):  # torchvision's residual blocks, and ours
+            last = module.get_submodule("bn3" if hasattr(module, "bn3") else "bn2")
+            found.append(lambda rate, last=last: left_out(last, rate))
+    return found
+
+
+@contextmanager
+def replaced(module: nn.Module, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(module, name)  # else an empty place of this name would stay among the children
+        setattr(module, name, before)
+
+
+@contextmanager
+def left_out(norm: nn.Module, rate: float) -> Iterator[None]:
+    """The last norm of a branch, and attention behind it, whose hook was there before."""
+
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return layers.drop_path(output, rate, module.training)
+
+    handle = norm.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
