@@ -269,6 +269,55 @@ class NoCopies(Healthy):
         return self.act(super().residual(x))
 
 
+class OneBiasTooMany(Healthy):
+    def __init__(self, in_channels, *, reduction=2, device=None, dtype=None):
+        super().__init__(in_channels, reduction=reduction, device=device, dtype=dtype)
+        self.value_bias = nn.Parameter(torch.zeros(self.value.out_channels, 1, 1, device=device, dtype=dtype))
+
+    def attend(self, x):
+        return super().attend(x) + self.value_bias
+
+
+class ComputedTwice(Healthy):
+    def attend(self, x):
+        return (super().attend(x) + super().attend(x)) / 2
+
+
+class RoundsTooEarly(Healthy):
+    """What float64 needs is cut to bfloat16 as soon as the features are of low precision."""
+
+    def attend(self, x):
+        y = super().attend(x)
+        return y if x.dtype == torch.float64 else y.to(torch.float8_e4m3fn).to(x.dtype)
+
+
+class Unscriptable(Healthy):
+    def attend(self, x):
+        return super().attend(*[x])
+
+
+class BreaksTheGraph(Healthy):
+    def forward(self, x):
+        if not torch.jit.is_scripting():
+            torch._dynamo.graph_break()
+        return x + self.residual(x)
+
+
+class ForgetsToExport(Healthy):
+    """Goes another way where it is exported."""
+
+    def forward(self, x):
+        y = self.residual(x)
+        if not torch.jit.is_scripting():
+            y = 2 * y if torch.compiler.is_exporting() else y
+        return x + y
+
+
+class UnknownToOnnx(Healthy):
+    def forward(self, x):
+        return x + self.residual(x) * torch.special.i0e(self.norm.weight).view(-1, 1, 1)
+
+
 class TwoOutputs(Healthy):
     def forward(self, x):
         return super().forward(x), self.attention(x)
@@ -309,21 +358,35 @@ BROKEN = {
     BranchesOnSize: {"fx"},
     BranchesOnAValue: {"shape"},
     NoCopies: {"copies"},
+    OneBiasTooMany: {"parameters"},
+    ComputedTwice: {"macs"},
+    RoundsTooEarly: {"precision"},
+    Unscriptable: {"script"},
+    BreaksTheGraph: {"compile"},
+    ForgetsToExport: {"export"},
+    UnknownToOnnx: {"onnx"},
     TwoOutputs: {"shape"},
 }
 
 
-def check(cls, **more):
+def check(cls):
     exact = cls in (Healthy, WrongScale, HeightAndWidthSwapped, SoftmaxOverQueries)
-    check_attention(cls, variants=[{"reduction": 3}], reference=definition if exact else None, **more)
+    counted = {"parameters": parameters, "macs": macs} if cls in (Healthy, OneBiasTooMany, ComputedTwice) else {}
+    check_attention(cls, variants=[{"reduction": 3}], reference=definition if exact else None, **counted)
 
 
 def test_a_healthy_block_passes():
-    check(Healthy, parameters=parameters, macs=macs)
+    check(Healthy)
+
+
+def test_every_law_catches_one():
+    assert set().union(*BROKEN.values()) == set(LAWS)
 
 
 @pytest.mark.parametrize("cls", BROKEN, ids=lambda cls: cls.__name__)
 def test_a_broken_block_is_caught_by_the_law_that_should(cls):
+    if BROKEN[cls] == {"onnx"}:  # it is tried where it is installed
+        pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
     with pytest.raises(BrokenLaw) as caught:
         check(cls)
     assert set(caught.value.laws) >= BROKEN[cls], caught.value
