@@ -1,5 +1,6 @@
 """Documents say what the program measured and what the code does."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -27,6 +28,15 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
     package = ROOT / "src" / "cpsam"
     there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__.py"}
     assert named == there
+
+
+def test_the_page_on_checking_a_block_shows_what_its_code_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "check_attention.md").read_text(), re.S | re.M)
+    (tmp_path / "my_block.py").write_text("\n\n".join(text for language, text in blocks if language == "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    my_block = importlib.import_module("my_block")
+    assert capsys.readouterr().out == "".join(text for language, text in blocks if language == "text")
+    my_block.test_mean_context()
 
 
 def test_every_command_of_the_readme_parses() -> None:
