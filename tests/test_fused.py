@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from cpsam import fused
-from cpsam.attention import CPSAM, NonLocal
+from cpsam.attention import ATTENTION, CPSAM, NonLocal
+from cpsam.measure import peak_memory_bytes
 from cpsam.testing import randomise
 
 C = 24
@@ -157,7 +158,7 @@ def test_autocast_is_not_taken():
 
 
 # What these copy is a bias into a result, or, in place, a tensor onto itself, which torch then leaves.
-NO_COPY_OF_AN_IMAGE = {"aten::_slow_conv2d_forward", "aten::baddbmm_"}
+NO_COPY_OF_AN_IMAGE = {"aten::_slow_conv2d_forward", "aten::addmm", "aten::baddbmm_"}
 
 
 def large_copies(step, x):
@@ -191,6 +192,16 @@ def test_channels_last_images_go_through_without_a_copy(fusion, training):
     assert large_copies(lambda: x.detach().contiguous(), x) != []  # the profile sees a copy where there is one
 
 
+@pytest.mark.parametrize("name", ATTENTION)
+def test_channels_last_images_go_forward_through_every_block_without_a_copy(name):
+    required = {"hidden_channels": 8} if name == "conv_control" else {}
+    block = randomise(ATTENTION[name](C, **required)).to(memory_format=torch.channels_last).eval()
+    x = images(torch.channels_last, size=(3, C, 9, 11), dtype=torch.float32)
+    with torch.no_grad():
+        block(x)
+        assert large_copies(lambda: block(x), x) == []
+
+
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("fusion", ["sum", "concat", "depthwise", "grouped"])
 def test_a_training_step_saves_at_most_four_times_its_input(fusion, memory_format):
@@ -210,8 +221,6 @@ def test_a_training_step_saves_at_most_four_times_its_input(fusion, memory_forma
 
 
 def test_non_local_in_eval_mode_takes_memory_linear_in_the_positions():
-    from cpsam.measure import peak_memory_bytes
-
     def peak(side):
         block, x = NonLocal(16, norm="none").eval(), torch.randn(1, 16, side, side).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():

@@ -123,17 +123,18 @@ def root_mean_square(x: Tensor) -> float:
 
 @torch.no_grad()
 def precision(case: Case) -> None:
-    """In bfloat16, float16 and under bfloat16 autocast the output keeps its dtype and is close to float64."""
+    """In bfloat16 and float16, and under their autocast, the output keeps its dtype and is close to float64."""
     for dtype, autocast, tolerance in (
-        (torch.float32, False, 1e-5),
-        (torch.float16, False, 2e-2),
-        (torch.bfloat16, False, 6e-2),
-        (torch.float32, True, 6e-2),
+        (torch.float32, None, 1e-5),
+        (torch.float16, None, 2e-2),
+        (torch.bfloat16, None, 6e-2),
+        (torch.float32, torch.float16, 2e-2),
+        (torch.float32, torch.bfloat16, 6e-2),
     ):
         block, x = case.block(dtype=dtype), noise(IMAGES, "precision", dtype=dtype)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
             y = case.run(block, x)
-        under = f"{dtype} under autocast" if autocast else f"{dtype}"
+        under = f"{dtype} under autocast to {autocast}" if autocast else f"{dtype}"
         require(y.dtype == dtype, f"returned {y.dtype} in {under}")
         expected = block.double()(x.double())  # the same rounded parameters, so that what is left is arithmetic
         off = root_mean_square(y.double() - expected) / root_mean_square(expected)
