@@ -12,8 +12,8 @@ from cpsam.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T], verb: str, words: list[str], description: str) -> T:
-    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own name.
+def parse(kind: type[T], verb: str, words: list[str], description: str, default: T | None = None) -> T:
+    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own name. What is not given is as in `default`.
 
     Raises:
         UserError: If the flags do not fit, in one line where tyro draws a box.
@@ -22,7 +22,7 @@ def parse(kind: type[T], verb: str, words: list[str], description: str) -> T:
     try:
         with redirect_stderr(box):
             config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-            return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config)
+            return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config, default=default)
     except SystemExit as end:
         if not end.code:
             raise

@@ -3,12 +3,16 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
 from cpsam.errors import UserError
 from cpsam.study.config import Task
 from cpsam.train.recipe import Recipe
+from cpsam.train.recipes import find_recipe
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class TrainRequest:
     recipe: Recipe = field(default_factory=Recipe)
     threads: int = 0
     """Threads, part of the run's specification. 0: as many as torch takes."""
+    named: Annotated[str, tyro.conf.arg(name="recipe")] = ""
+    """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast, imagenet-120ep or imagenet-finetune-40ep."""
+    dry_run: bool = False
+    """Print what the run would be, its steps, multiply-adds, memory and disk, and do nothing."""
     json: bool = False
     """Print the summary as JSON."""
 
@@ -33,7 +41,13 @@ class TrainRequest:
 
 
 def run(words: list[str]) -> None:
-    asked = parse(TrainRequest, "train", words, "Train one network; the same command continues it after an interruption.")
+    asked = parse(TrainRequest, "train", words, "Train one network; the same command continues it after an interruption.", preset(words))
+    for flag in find_recipe(asked.named).needs if asked.named else ():
+        if getattr(asked.task, flag) is None:
+            raise UserError(f"recipe {asked.named} needs --{flag}")
+    if asked.dry_run:
+        print_plan(asked)
+        return
     from cpsam.study.run import train_one
 
     with Progress() as progress:
@@ -42,3 +56,48 @@ def run(words: list[str]) -> None:
         print(json.dumps(summary, indent=1))
     else:
         print(f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}")
+
+
+def preset(words: list[str]) -> TrainRequest | None:
+    """The request that ``--recipe NAME`` among the words stands for, in which they then change what they name."""
+    given = [word.partition("=")[2] or (words[index + 1 : index + 2] or [""])[0] for index, word in enumerate(words) if is_recipe(word)]
+    if not given:
+        return None
+    found = find_recipe(given[-1])
+    return TrainRequest(out=tyro.MISSING, task=Task(**found.task), attention=found.attention, recipe=found.recipe, named=given[-1])
+
+
+def is_recipe(word: str) -> bool:
+    return word.partition("=")[0] == "--recipe"
+
+
+def print_plan(asked: TrainRequest) -> None:
+    from cpsam.study.dry_run import dry_run
+
+    with Progress() as progress:
+        plan = dry_run(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress)
+    if asked.json:
+        print(json.dumps(plan, indent=1))
+        return
+    for name, value in flat(plan["config"]):
+        print(f"{name:28} {value}")
+    data, memory = plan["data"], plan["memory_bytes"]
+    print(f"\n{data['train']:,} images to train on, {data['test']:,} to measure on, {data['classes']:,} classes  {data['note']}".rstrip())
+    print(f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at {', '.join(plan['places']) or 'no place'}")
+    print(f"{plan['macs']:,} multiply-adds an image, {plan['training_macs']:.3g} for the run")
+    print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} an epoch")
+    parts = ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in memory.items())
+    print(f"{size(sum(memory.values()))} of memory, if one process takes the whole batch ({parts})")
+    print(f"{size(plan['disk_bytes'])} of disk for the run folder")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested names joined by dots."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        rows += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return rows
+
+
+def size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

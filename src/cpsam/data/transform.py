@@ -9,20 +9,20 @@ INTERPOLATIONS = ("bilinear", "bicubic", "random")
 
 @dataclass(frozen=True)
 class Transform:
-    """How streamed pictures are augmented in training, and cropped in evaluation."""
+    """How streamed images are augmented in training, and cropped in evaluation."""
 
     min_crop: float = 0.08
-    """Streamed images: the smallest share of a picture that a random resized crop cuts out."""
+    """The smallest share of a picture that a random resized crop cuts out."""
     color_jitter: float = 0.0
-    """Streamed images: change brightness, contrast and saturation by up to this share."""
+    """Change brightness, contrast and saturation by up to this share."""
     rand_augment: str = ""
-    """Streamed images: RandAugment in timm's words, as in rand-m9-mstd0.5; it takes the place of color_jitter."""
+    """RandAugment in timm's words, as in rand-m9-mstd0.5; it takes the place of color_jitter."""
     random_erasing: float = 0.0
-    """Streamed images: the probability that a rectangle is painted over with the mean colour."""
+    """The probability that a rectangle is painted over with the mean colour."""
     test_crop: float = 0.875
-    """Streamed images, evaluation: the share that the square cut out of the centre has of the resized picture's shorter side."""
+    """In evaluation: the share that the square cut out of the centre has of the resized picture's shorter side."""
     interpolation: str = "bilinear"
-    """Streamed images: bilinear, bicubic, or random, which is one of these in training and bilinear in evaluation."""
+    """Of resizing: bilinear, bicubic, or random, which is one of these in training and bilinear in evaluation."""
 
     def __post_init__(self) -> None:
         for name in ("min_crop", "test_crop", "color_jitter", "random_erasing"):

@@ -1,11 +1,16 @@
 """What a person asks for, as frozen dataclasses that import nothing heavy: the command line makes its flags and help from them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cpsam.errors import UserError
+from cpsam.data.transform import Transform
+from cpsam.errors import UserError, unknown
 from cpsam.train.recipe import Recipe
+
+BUDGETS = ("epochs", "time")
 
 
 @dataclass(frozen=True)
@@ -13,11 +18,11 @@ class Task:
     """The data, the network, and the places in it."""
 
     data: str = "digits"
-    """Data set: digits (embedded), cifar10, cifar100, or folder (a tree of images)."""
+    """Data set: digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of images)."""
     data_root: Path | None = None
     """Folder of data sets; for --data folder, the tree itself. Default: the environment variable CPSAM_DATA."""
     image_size: int | None = None
-    """Side of the square that images of a folder are cropped to, in pixels. Default: 224."""
+    """Side of the square that images of a folder or of ImageNet are cropped to, in pixels. Default: 224."""
     validation: float = 0.0
     """Hold out this fraction of the train split, stratified, and measure on it instead of the test split; 0 measures on the test split."""
     model: str = "resnet20"
@@ -26,12 +31,108 @@ class Task:
     """Pretrained weights of the bare network, a .safetensors file."""
     at: tuple[str, ...] = ("before-last",)
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
+    stream: bool | None = None
+    """Read the images of a folder while they are needed, under the transforms below. Default: if they are many; ImageNet always."""
+    transform: Transform = field(default_factory=Transform)
+    workers: int | None = None
+    """Streamed images: processes that load them, 0 for the one that trains; no result depends on it. Default: the processors."""
+    skip_bad: Path | None = None
+    """Leave out the bad images of a folder or of ImageNet that this file names, as cpsam data verify --json writes it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(f"validation must be a fraction, at least 0 and below 1; got {self.validation}")
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"workers must be at least 0; got {self.workers}")
         if self.image_size is not None and self.image_size < 8:
             raise UserError(f"image_size must be at least 8 pixels; got {self.image_size}")
+
+
+@dataclass(frozen=True)
+class NamedArm:
+    """An arm under a name of its own, for what does not fit into ``cpsam:fusion=sum,reduction=8``.
+
+    Attributes:
+        name: What tables call it.
+        attention: A name in ``ATTENTION``, or ``"none"``.
+        arguments: Of the block's constructor.
+        recipe: Fields of the recipe that this arm alone has otherwise; the report warns of it.
+    """
+
+    name: str
+    attention: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where arms are compared: one network on one data set, with blocks at the same places.
+
+    Attributes:
+        name: What tables call it.
+        task: The data, the network and the places.
+        arms: The arms in their order: words, as on the command line, or :class:`NamedArm`.
+    """
+
+    name: str
+    task: Task
+    arms: tuple[str | NamedArm, ...]
+
+    def __post_init__(self) -> None:
+        check_list("at", self.task.at)
+        check_list("arms" if self.name else "attention", tuple(arm if isinstance(arm, str) else arm.name for arm in self.arms))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A question: top-1 of `arm` minus that of `reference`, in the setting of this name."""
+
+    arm: str
+    reference: str
+    setting: str
+
+    def __post_init__(self) -> None:
+        if self.arm == self.reference:
+            raise UserError(f"a contrast needs two arms; got {self.arm} twice")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms x seeds x settings under one recipe, and the question, all of it fixed before anything runs.
+
+    Attributes:
+        name: Of its folder; "" for a comparison made on the command line, which has one setting of no name.
+        settings: Where.
+        seeds: The same for every arm.
+        recipe: How every arm is trained.
+        threads: Of a run, part of its specification. 0: as many as torch takes.
+        primary: The question that the study is for; None: the first CPSAM against the first Non-Local.
+        contrasts: The secondary questions, whose p values Holm adjusts together. Empty: the primary arm against every other, wherever it is.
+        budget: "epochs": every arm trains as many; "time": as many as fit into the time that the bare network takes for its own.
+        control: Add the parameter-matched control to every setting that has both arms of the primary contrast and lacks it.
+    """
+
+    name: str
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    recipe: Recipe = field(default_factory=Recipe)
+    threads: int = 1
+    primary: Contrast | None = None
+    contrasts: tuple[Contrast, ...] = ()
+    budget: str = "epochs"
+    control: bool = True
+
+    def __post_init__(self) -> None:
+        check_list("seeds", self.seeds)
+        check_list("settings", tuple(setting.name for setting in self.settings))
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+                raise UserError(f"seeds must be at least 0 and whole numbers; got {seed!r}")
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 0:
+            raise UserError(f"threads must be at least 0 and a whole number; got {self.threads!r}")
+        if self.budget not in BUDGETS:
+            raise unknown("budget", self.budget, BUDGETS)
 
 
 @dataclass(frozen=True)
@@ -48,15 +149,18 @@ class Comparison:
     """Folder of results; finished runs in it are read, not repeated."""
     threads: int = 0
     """Threads of a run, part of its specification. 0: as many as torch takes."""
+    budget: str = "epochs"
+    """Every arm trains for as many epochs, or, with time, for as many as fit into the time of the bare network."""
+    control: bool = True
+    """Add the parameter-matched control where CPSAM and Non-Local are compared without it."""
 
     def __post_init__(self) -> None:
-        check_list("attention", self.attention)
-        check_list("seeds", self.seeds)
-        check_list("at", self.task.at)
-        if any(seed < 0 for seed in self.seeds):
-            raise UserError(f"seeds must be at least 0; got {min(self.seeds)}")
-        if self.threads < 0:
-            raise UserError(f"threads must be at least 0; got {self.threads}")
+        self.study()
+
+    def study(self) -> Study:
+        """The same as a plan of one setting."""
+        setting = Setting("", self.task, self.attention)
+        return Study("", (setting,), self.seeds, self.recipe, self.threads, budget=self.budget, control=self.control)
 
     @property
     def folder(self) -> Path:

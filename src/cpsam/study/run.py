@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from cpsam.checkpoint import load_weights
-from cpsam.data import Dataset, hold_out, load_dataset
+from cpsam.data import Dataset, StreamedSplit, Transform, hold_out, load_dataset
 from cpsam.data.digest import hash_file
+from cpsam.data.verify import read_skip
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.evaluate import SPLITS, evaluate
 from cpsam.insert import insert_from_config
@@ -43,12 +44,16 @@ class RunSpec:
     seed: int
     recipe: Recipe
     threads: int
+    streamed: bool = False
+    skipped: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task, dataset: Dataset, weights_sha256: str | None, arm: Arm, seed: int, recipe: Recipe, threads: int) -> "RunSpec":
         """The specification of a run on a loaded data set; threads = 0 takes as many as torch does."""
         threads = threads or torch.get_num_threads()
-        return cls(task, dataset.fingerprint, dataset.mean, dataset.std, weights_sha256, arm, seed, recipe, threads)
+        streamed = isinstance(dataset.train, StreamedSplit)
+        fixed = dataset.fingerprint, dataset.mean, dataset.std, weights_sha256
+        return cls(task, *fixed, arm, seed, recipe, threads, streamed, dataset.skipped)
 
     def as_config(self) -> dict[str, Any]:
         """What the loop does not know of itself, as plain data. Where files lie is not part of it; what is in them is."""
@@ -60,10 +65,12 @@ class RunSpec:
                 "fingerprint": self.data_fingerprint,
                 "mean": list(self.mean),
                 "std": list(self.std),
+                **({"stream": True, "transform": asdict(self.task.transform)} if self.streamed else {}),
+                **({"skipped": list(self.skipped)} if self.skipped else {}),
             },
             "model": self.task.model,
             "weights_sha256": self.weights_sha256,
-            "at": list(self.task.at),
+            "at": [] if self.arm.attention == "none" else list(self.task.at),  # the bare network is the same wherever blocks would go
             "attention": self.arm.attention,
             "arguments": dict(self.arm.arguments),
             "threads": self.threads,
@@ -91,13 +98,24 @@ def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int) -> nn.Module:
     )
 
 
-def load_task(task: Task, on_event: OnEvent) -> tuple[Dataset, str | None]:
-    """The data of a task as its network wants them, and the hash of its weights."""
+def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tuple[Dataset, str | None]:
+    """The data of a task as its network wants them, without the images in `skip` and `task.skip_bad`, and the hash of its weights."""
 
     def progress(what: str, done: int, total: int) -> None:
         on_event({"event": "data", "what": what, "done": done, "total": total})
 
-    dataset = load_dataset(task.data, task.data_root, image_size=task.image_size, progress=progress)
+    if task.skip_bad is not None:
+        skip |= read_skip(task.skip_bad)
+    dataset = load_dataset(
+        task.data,
+        task.data_root,
+        image_size=task.image_size,
+        stream=task.stream,
+        transform=task.transform,
+        workers=task.workers,
+        skip=skip,
+        progress=progress,
+    )
     if task.validation:
         dataset = hold_out(dataset, task.validation, SPLIT_SEED)
     if task.weights is None:
@@ -142,8 +160,16 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
     if not weights.is_file():
         raise UserError(f"the run in {folder} is not finished: {WEIGHTS} is missing")
     data = config["data"]
-    task = Task(data["name"], data_root, data["image_size"], data["validation"], config["model"])
-    dataset, _ = load_task(task, on_event)
+    task = Task(
+        data["name"],
+        data_root,
+        data["image_size"],
+        data["validation"],
+        config["model"],
+        stream=data.get("stream"),
+        transform=Transform(**data.get("transform", {})),
+    )
+    dataset, _ = load_task(task, on_event, frozenset(data.get("skipped", ())))
     if dataset.fingerprint != data["fingerprint"]:
         raise DataError(f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs")
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))

@@ -85,8 +85,8 @@ def imagenet_120ep() -> Preset:
         Not run here. Global context's paper, as recalled: 76.88 % top-1 bare, 77.70 % with a block everywhere.
 
     Cost:
-        1.9e18 multiply-adds (arithmetic: 4.1 G an image, times 3, times 1.28 M images, times 120). On a GPU that trains 2,500 images a second
-        (recalled, of the A100 class) 17 hours, on eight a little over 2.
+        1.9e18 multiply-adds (arithmetic: 4.1 G an image, times 3, times 1.28 M images, times 120). On a GPU that trains 2,500 images a
+        second (recalled, of the A100 class) 17 hours, on eight a little over 2.
     """
     recipe = Recipe(
         epochs=120,
@@ -105,7 +105,7 @@ def imagenet_finetune_40ep() -> Preset:
     """ImageNet-1k, 40 epochs on from a trained ResNet-50 with one block at the end of c4, as in global context's paper.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights RESNET50.safetensors --data-root DATA --out RUN``
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights W.safetensors --data-root DATA --out RUN``
 
     Expected:
         Not run here. That paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 % simplified, 77.34 % global context.
