@@ -72,7 +72,6 @@ def gradients(run, model, x):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.filterwarnings("ignore:Grad strides do not match")  # of a depthwise kernel, whose strides are a matter of taste
 def test_distributed_data_parallel(one_process):
     model, x = randomise(network()).to(DEVICE).eval(), torch.randn(4, 3, 12, 20, device=DEVICE)
     plain = gradients(model, model, x)
