@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,8 @@ from cpsam.train.hardware import find_device
 
 T = TypeVar("T")
 ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}
+# What torch calls it from 2.14 on, and what it was called before.
+SYNC_BUFFERS = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in signature(DistributedDataParallel).parameters)
 ECHO = "process 0 says the same"
 FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clients
 
@@ -66,10 +69,11 @@ class Team:
 
     def share(self, data: bytes | None) -> bytes:
         """The bytes that process 0 gives, whatever the others give."""
+        data = (data or b"") if self.leads else b""
         if self.size == 1:
-            return data or b""
+            return data
         device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-        length = torch.tensor([len(data or b"")], device=device)
+        length = torch.tensor([len(data)], device=device)
         dist.broadcast(length, 0)
         buffer = torch.empty(int(length), dtype=torch.uint8, device=device)
         if data:
@@ -111,8 +115,8 @@ class Team:
         """
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(model, **options, **{SYNC_BUFFERS: False})
 
 
 @contextmanager

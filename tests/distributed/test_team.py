@@ -1,0 +1,100 @@
+"""Who is who, by the variables of the launchers, and what the processes tell each other."""
+
+import json
+from pathlib import Path
+
+import child
+import processes
+import pytest
+
+from cpsam.errors import UserError
+from cpsam.train.distributed import FIRST_PORT, PORTS, Team, find_team, first_host
+
+
+def test_without_a_launcher_a_process_is_alone() -> None:
+    assert find_team({"HOME": "/root", "SLURM_JOB_ID": "7"})[0] == Team()
+    alone = Team()
+    assert (alone.together(lambda: 3), alone.share(b"ab"), alone.leader_first(lambda: 5)) == (3, b"ab", 5)
+
+
+@pytest.mark.parametrize(
+    ("variables", "team", "address"),
+    [
+        (
+            {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "head", "MASTER_PORT": "29400", "SLURM_PROCID": "9"},
+            Team(1, 4, 0, True),
+            ("head", 29400),
+        ),
+        (
+            {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NODELIST": "gpu[003-007]"},
+            Team(5, 8, 1, True),
+            ("gpu003",),
+        ),
+        (
+            {
+                "SLURM_PROCID": "1",
+                "SLURM_NTASKS": "8",
+                "SLURM_STEP_NUM_TASKS": "2",  # a step of fewer tasks than the job has
+                "SLURM_LOCALID": "1",
+                "SLURM_JOB_NODELIST": "a1,b2",
+                "SLURM_STEP_NODELIST": "b2",
+                "MASTER_PORT": "1234",
+            },
+            Team(1, 2, 1, True),
+            ("b2", 1234),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, Team(), ("",)),  # a batch script without srun
+    ],
+    ids=["torchrun", "srun", "step", "batch"],
+)
+def test_the_variables_of_launchers(variables: dict[str, str], team: Team, address: tuple[str, int]) -> None:
+    found, *where = find_team(variables)
+    assert found == team
+    assert tuple(where)[: len(address)] == address
+
+
+def test_the_port_is_of_the_job_and_the_step() -> None:
+    def port(job: str, step: str) -> int:
+        names = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0", "SLURM_JOB_ID": job, "SLURM_STEP_ID": step}
+        return find_team(names)[2]
+
+    ports = [port("1000", "0"), port("1000", "0"), port("1000", "1"), port("1001", "0")]
+    assert ports[0] == ports[1] and len(set(ports)) == 3
+    assert all(FIRST_PORT <= number < FIRST_PORT + PORTS for number in ports)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("", ""), ("one", "one"), ("n1,n2", "n1"), ("n[09-12,3]", "n09"), ("a[1,3]-ib,b", "a1-ib"), ("rack2-n[7],x", "rack2-n7")],
+)
+def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"RANK": "0"}, "RANK is set and WORLD_SIZE is not: start with torchrun or srun, or unset RANK"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK, WORLD_SIZE, LOCAL_RANK must be whole numbers; got x, 2, 0"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK must be from 0 to below WORLD_SIZE; got 2 of 2"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "SLURM_PROCID is set and SLURM_LOCALID is not"),
+    ],
+)
+def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        find_team(variables)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> None:
+    variables = {"SLURM_JOB_ID": str(processes.free_port()), "SLURM_NODELIST": "localhost"} if launcher == "srun" else {}
+    team = processes.team(3, child.share_around, tmp_path, **variables)
+    assert [processes.end(process) for process in team] == [0, 0, 0]
+    for rank in range(3):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["together"] == {"from": 0}
+        assert bytes.fromhex(found["share"]) == b"\x00bytes"
+        assert found["total"] == [3.0, 3.0]
+        assert found["copied"] == [0.0]
+        assert found["before"][0] >= min(rank, 1), "process 0 was first"
+        assert found["error"] == ["no, says 0", rank > 0]
