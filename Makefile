@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := .peers
 
-.PHONY: demo test lint types layers unit test-timm test-peers tables docs lock clean
+.PHONY: demo test lint types layers unit test-timm test-crash test-peers tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -36,6 +36,10 @@ $(READY): requirements.lock pyproject.toml
 # Not in `make test`: it fetches timm's source distribution, which holds its tests.
 test-timm: $(READY)
 	$(BIN)/python tests/timm_suite.py
+
+# Not in `make test`: some minutes of runs that are killed at every step and at every call of the save path.
+test-crash: $(READY)
+	$(BIN)/pytest tests/crash
 
 # Not in `make test`: other people's layers, which lie beside .venv and leave it as the lock says.
 test-peers: $(PEERS)/.ready

@@ -1,12 +1,15 @@
 """Draws what a library function reports: bars on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+SECONDS_BETWEEN_LINES = 60  # where there are no bars
 
 
 class Progress:
@@ -24,6 +27,7 @@ class Progress:
         self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
         self.prefix = ""
+        self.told = time.monotonic()
 
     def __enter__(self) -> "Progress":
         self.bars.start()
@@ -62,16 +66,28 @@ class Progress:
     def on_step(self, event: dict[str, Any]) -> None:
         note = f"{self.prefix}  loss {event['loss']:.3f}  lr {event['lr']:.3g}  {event['images_per_s']:.0f} images/s"
         self.bar("steps", event["step"], event["steps"], note)
+        if self.bars.disable and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+            self.told = time.monotonic()
+            minutes = event["seconds_left"] / 60
+            self.line(f"{note.strip()}  step {event['step']}/{event['steps']}  {minutes:.0f} minutes left")
+
+    def on_spike(self, event: dict[str, Any]) -> None:
+        self.line(f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where {event['usual']:.3f} was usual")
+
+    @property
+    def head(self) -> str:
+        return f"{self.prefix}  " if self.prefix else ""
 
     def on_epoch(self, event: dict[str, Any]) -> None:
         if self.bars.disable:
-            head = f"{self.prefix}  " if self.prefix else ""
-            self.line(f"{head}epoch {event['epoch']}/{event['epochs']}  loss {event['train_loss']:.4f}  top-1 {100 * event['top1']:.2f} %")
+            self.line(
+                f"{self.head}epoch {event['epoch']}/{event['epochs']}  loss {event['train_loss']:.4f}  top-1 {100 * event['top1']:.2f} %"
+            )
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         for warning in event["warnings"]:
             self.line(f"warning: {warning}")
-        self.line(f"{self.prefix}  continues after epoch {event['epoch']}")
+        self.line(f"{self.head}continues after step {event['step']} of {event['steps']}")
 
     def on_finished(self, event: dict[str, Any]) -> None:
         self.drop("steps")

@@ -1,6 +1,8 @@
 """``cpsam train``: one network, with or without attention, in a run folder of its own."""
 
 import json
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from cpsam.errors import UserError
 from cpsam.study.config import Task
 from cpsam.train.recipe import Recipe
 from cpsam.train.recipes import find_recipe
+from cpsam.train.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TrainRequest:
     """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast, imagenet-120ep or imagenet-finetune-40ep."""
     dry_run: bool = False
     """Print what the run would be, its steps, multiply-adds, memory and disk, and do nothing."""
+    upkeep: Upkeep = field(default_factory=Upkeep)
     json: bool = False
     """Print the summary as JSON."""
 
@@ -49,13 +53,27 @@ def run(words: list[str]) -> None:
         print_plan(asked)
         return
     from cpsam.study.run import train_one
+    from cpsam.train.distributed import ECHO, joined
 
-    with Progress() as progress:
-        summary = train_one(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, asked.out, progress)
+    with joined() as team, Progress() if team.leads else nullcontext(silent) as progress:
+        try:
+            summary = train_one(
+                asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, asked.out, progress, upkeep=asked.upkeep, team=team
+            )
+        except UserError as error:
+            if ECHO in getattr(error, "__notes__", ()):
+                sys.exit(error.exit_code)
+            raise
+    if not team.leads:
+        return
     if asked.json:
         print(json.dumps(summary, indent=1))
     else:
         print(f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}")
+
+
+def silent(event: dict[str, Any]) -> None:
+    """One process prints for all."""
 
 
 def preset(words: list[str]) -> TrainRequest | None:

@@ -182,7 +182,7 @@ def workers(count: int) -> Iterator[Workers]:
 
 def serve(requests: "connection.Connection") -> None:
     """What a process does: make batches until nobody asks for more."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; the one that trains decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all processes of a job; the one that trains decides when to stop
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     memory, length = None, 0

@@ -20,9 +20,11 @@ from cpsam.insert import insert_from_config
 from cpsam.models import create_model, normalisation
 from cpsam.study.arm import Arm, missing_arguments, parse_arm
 from cpsam.study.config import Task
+from cpsam.train.distributed import Team
 from cpsam.train.loop import train
 from cpsam.train.recipe import Recipe
 from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
+from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -129,20 +131,35 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
     return dataset, hash_file(task.weights)
 
 
-def execute(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def execute(
+    spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent, upkeep: Upkeep | None = None, team: Team | None = None
+) -> dict[str, Any]:
     """Train a run in its folder, or read it there if it is finished; returns its summary."""
     torch.set_num_threads(spec.threads)
-    return train(spec.build(dataset), dataset, spec.recipe, seed=spec.seed, folder=folder, config=spec.as_config(), on_event=on_event)
+    options: dict[str, Any] = {"config": spec.as_config(), "on_event": on_event, "upkeep": upkeep, "team": team}
+    return train(spec.build(dataset), dataset, spec.recipe, seed=spec.seed, folder=folder, **options)
 
 
-def train_one(task: Task, attention: str, recipe: Recipe, seed: int, threads: int, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does."""
+def train_one(
+    task: Task,
+    attention: str,
+    recipe: Recipe,
+    seed: int,
+    threads: int,
+    folder: Path,
+    on_event: OnEvent,
+    *,
+    upkeep: Upkeep | None = None,
+    team: Team | None = None,
+) -> dict[str, Any]:
+    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does. A team does it together."""
+    team = team or Team()
     arm = parse_arm(attention)
     if missing := missing_arguments(arm.attention, arm.arguments):
         raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
-    dataset, weights_sha256 = load_task(task, on_event)
+    dataset, weights_sha256 = team.leader_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(task, dataset, weights_sha256, arm, seed, recipe, threads)
-    return execute(spec, dataset, folder, on_event)
+    return execute(spec, dataset, folder, on_event, upkeep, team)
 
 
 def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnEvent) -> dict[str, Any]:

@@ -116,7 +116,8 @@ class Team:
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None, "gradient_as_bucket_view": True}
-        return DistributedDataParallel(model, **options, **{SYNC_BUFFERS: False})
+        options[SYNC_BUFFERS] = False
+        return DistributedDataParallel(model, **options)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cpsam.data.dataset import Dataset
 from cpsam.errors import DivergedError, StoppedError, UserError
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
+from cpsam.train.board import Board
 from cpsam.train.distributed import Team, lost
 from cpsam.train.ema import Ema
 from cpsam.train.environment import environment
@@ -94,6 +95,7 @@ def train(
     target = team.device(device)
     path, described = Path(folder), describe(dataset, recipe, seed, config, settle(recipe, target))
     tell = on_event if on_event is not None and team.leads else silent
+    board = Board(path / "tensorboard") if upkeep.tensorboard and team.leads else None
     with ExitStack() as stack:
         held: list[RunFolder] = []
 
@@ -110,7 +112,7 @@ def train(
         setting = Setting(**run.config[SETTLED])
         if setting.device != target.type:
             raise UserError(f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same")
-        training = Training(model, dataset, recipe, seed, run, setting, target, tell, upkeep, team)
+        training = Training(model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board)
         try:
             with training.request, exact(setting, target):
                 return training.run_all()
@@ -151,6 +153,7 @@ class Training:
     on_event: Callable[[Event], None]
     upkeep: Upkeep
     team: Team
+    board: Board | None
 
     def __post_init__(self) -> None:
         if not self.recipe.augment:
@@ -189,6 +192,9 @@ class Training:
                 self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
             self.resume()
             self.update.wrap()
+            if self.board is not None:
+                self.board.open(self.step)
+                stack.callback(self.board.close)
             self.clock = Clock(self.steps - self.step)
             try:
                 while self.position.epochs < recipe.epochs:
@@ -275,6 +281,8 @@ class Training:
             raise Stop
 
     def tell(self, event: Event) -> None:
+        if self.board is not None:
+            self.board(event)
         try:
             self.on_event(event)
         except KeyboardInterrupt:  # all processes must hear of it, and leave at the same step
