@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,9 @@ def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Pa
         for worker in pool.workers:
             os.kill(worker.process.pid, signal.SIGTERM)
             os.kill(worker.process.pid, signal.SIGINT)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # what they were forked from is one of the job's processes too
     assert len(list(batches)) == 18
+    assert len(list(train_batches(load(folder, workers=3), batch_size=2, seed=0, epoch=0))) == 19, "others can still be started"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

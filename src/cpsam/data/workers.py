@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, get_all_start_methods, get_context, reduction
+from multiprocessing import get_all_start_methods, get_context, reduction
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,12 +51,16 @@ class Worker:
             context.set_forkserver_preload(["cpsam.data.stream", "timm.data"])  # imported once for all processes
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name="cpsam-loader")
-        self.process.start()
+        try:
+            self.process.start()
+        except (EOFError, OSError) as error:  # a signal to all processes of a job can hit the server that they are forked from
+            raise DataError(f"a process that loads images could not be started ({error})") from error
         theirs.close()
         self.file = nameless_file()
         self.memory: mmap.mmap | None = None
         self.room = 0  # bytes for one batch
         self.owed = 0  # answers still to come
+        self.gone = False
         try:
             reduction.send_handle(self.connection, self.file, self.process.pid)
         except OSError as error:
@@ -75,9 +80,8 @@ class Worker:
 
     def answer(self) -> Exception | None:
         """Wait for an answer: None, or what went wrong with the job."""
-        connection.wait([self.connection, self.process.sentinel])
         try:
-            answer = self.connection.recv()
+            answer = self.connection.recv()  # nobody else holds the other end, so it ends when the process does
         except (EOFError, OSError) as error:
             raise self.ended() from error
         self.owed -= 1
@@ -88,6 +92,7 @@ class Worker:
         return np.ndarray(shape, np.uint8, self.memory, slot * self.room)
 
     def ended(self) -> DataError:
+        self.gone = True
         self.process.join(SECONDS_TO_END)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -174,15 +179,19 @@ def workers(count: int) -> Iterator[Workers]:
     try:
         yield pool
     finally:
-        if all(worker.process.is_alive() for worker in pool.workers):
-            idle.append(pool)
-        else:
+        if any(worker.gone for worker in pool.workers):
             pool.close()
+        else:
+            idle.append(pool)
 
 
-def serve(requests: "connection.Connection") -> None:
+def serve(requests: Connection) -> None:
     """What a process does: make batches until nobody asks for more."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all processes of a job; the one that trains decides when to stop
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+    ):  # to all processes of a job: the one that trains decides
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     memory, length = None, 0
