@@ -89,6 +89,16 @@ def test_second_derivatives(name):
     close(*seconds)
 
 
+@pytest.mark.parametrize("of_weights", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("of_images", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
+def test_gradients_have_the_strides_of_their_weights(make, of_images, of_weights):
+    block = randomise(make()).double().to(memory_format=of_weights)
+    block(images(of_images)).square().sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad.stride() == parameter.stride(), name
+
+
 def test_frozen_parameters_and_a_first_layer_need_no_gradient():
     block = randomise(CPSAM(C)).double()
     block.channel_squeeze.requires_grad_(False)

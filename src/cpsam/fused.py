@@ -63,6 +63,27 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
 
+def with_own_strides(weight: Tensor) -> Tensor:
+    """The weight, whose gradient shall have its strides."""
+    return OwnStrides.apply(weight)
+
+
+class OwnStrides(torch.autograd.Function):
+    """Distributed training wants gradients with the strides of their weights, and convolutions in channels-last give others."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor) -> Tensor:
+        ctx.strides = weight.stride()
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:
+        (dweight,) = grads
+        if dweight.stride() == ctx.strides or torch.is_grad_enabled():
+            return dweight
+        return torch.empty_strided(dweight.shape, ctx.strides, dtype=dweight.dtype, device=dweight.device).copy_(dweight)
+
+
 def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
@@ -84,7 +105,7 @@ def squeeze(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Returns:
         x, to be used in its place from here on, and context, mean and maximum, each (N, C, 1, 1).
     """
-    return Squeeze.apply(x, key)
+    return Squeeze.apply(x, with_own_strides(key))
 
 
 def squeeze_definition(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -193,6 +214,7 @@ def fuse(x: Tensor, gates: Tensor, conv: nn.Conv2d, weight: Tensor, before: Tens
         after: (N, C, 1, 1), or None for nothing.
         norm: BatchNorm or nothing.
     """
+    weight = with_own_strides(weight)
     if (affine := fixed_affine(norm)) is None:
         x, p = gate(x, gates, before)
         z = conv._conv_forward(p, weight, None)

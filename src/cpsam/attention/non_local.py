@@ -135,10 +135,11 @@ class NonLocal(nn.Module):
     def forward_fused(self, x: Tensor) -> Tensor:
         """The same with one product for query, key and value, and rows of channels, (N, L, C/r), all the way."""
         layers = [layer for layer in (self.query, self.key, self.value) if isinstance(layer, nn.Conv2d)]
-        weight = torch.cat([layer.weight for layer in layers]).flatten(1)
+        weight = torch.cat([fused.with_own_strides(layer.weight) for layer in layers]).flatten(1)
         bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
         x_rows = fused.prefer_channels_last(x).permute(0, 2, 3, 1)  # (N, H, W, C)
         query, key, value = (t.permute(0, 3, 1, 2) for t in F.linear(x_rows, weight, bias).chunk(3, 3))  # (N, C/r, H, W)
         attended = self.attend(query, self.pool(key), self.pool(value))
-        z = F.linear(attended.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias).permute(0, 3, 1, 2)
+        proj = fused.with_own_strides(self.proj.weight).flatten(1)
+        z = F.linear(attended.permute(0, 2, 3, 1), proj, self.proj.bias).permute(0, 3, 1, 2)
         return fused.like(self.batch_norm(z).add_(x), x)
