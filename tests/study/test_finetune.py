@@ -42,7 +42,7 @@ def test_a_folder_of_pictures_with_pretrained_weights(pictures: Path, weights: P
     task = Task(data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights)
     arms = ("none", "non_local", "cpsam")
     results = compare(Comparison(task, arms, (0,), Recipe(epochs=1, batch_size=8, lr=0.01), tmp_path))
-    assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 3
+    assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 4
     assert results["arms"][1]["places"] == ["layer2.0", "layer3.0", "layer4.0"]
     assert results["data"]["classes"] == 3
 

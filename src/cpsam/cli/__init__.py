@@ -7,6 +7,7 @@ from cpsam.errors import UserError, unknown
 
 VERBS = {
     "compare": "train each block with each seed and put accuracy and cost side by side",
+    "study": "the same for a plan in a file, of any size, on one machine or many",
     "train": "train one network, with or without attention",
     "eval": "measure a trained run on its data",
     "data": "look at every image of a data set before anything is trained on it",

@@ -67,25 +67,42 @@ def parse_arm(text: str) -> Arm:
         {'fusion': 'sum', 'reduction': 4}
     """
     attention, _, rest = text.partition(":")
-    if attention not in ("none", *ATTENTION):
-        raise unknown("attention", attention, ("none", *ATTENTION))
     arguments: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         name, equals, value = part.partition("=")
-        if attention == "none":
-            raise UserError(f"the arm 'none' has no block and takes no argument; got {text!r}")
-        allowed = [known for known in argument_names(ATTENTION[attention]) if known != "in_channels"]
-        if not equals or name not in allowed:
-            raise unknown(f"argument of {attention}", name, allowed)
+        if not equals and attention in ATTENTION:
+            raise unknown(f"argument of {attention}", name, allowed_arguments(attention))
         if name in arguments:
             raise UserError(f"argument {name} is given twice in {text!r}")
         arguments[name] = parse_value(value)
-    if attention != "none" and not missing_arguments(attention, arguments):
+    return checked_arm(text, attention, arguments)
+
+
+def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
+    """An arm whose block takes these arguments.
+
+    Raises:
+        UserError: If the block or an argument is unknown, or a value is refused by the block.
+    """
+    if attention not in ("none", *ATTENTION):
+        raise unknown("attention", attention, ("none", *ATTENTION))
+    if attention == "none":
+        if arguments:
+            raise UserError(f"the arm 'none' has no block and takes no argument; got {name!r}")
+        return Arm(name, attention)
+    for argument in arguments:
+        if argument not in allowed_arguments(attention):
+            raise unknown(f"argument of {attention}", argument, allowed_arguments(attention))
+    if not missing_arguments(attention, arguments):
         try:
             ATTENTION[attention](32, **arguments, device="meta")
         except (ValueError, TypeError) as error:
-            raise UserError(f"{text!r}: {error}") from error
-    return Arm(text, attention, arguments)
+            raise UserError(f"{name!r}: {error}") from error
+    return Arm(name, attention, arguments)
+
+
+def allowed_arguments(attention: str) -> list[str]:
+    return [known for known in argument_names(ATTENTION[attention]) if known != "in_channels"]
 
 
 def missing_arguments(attention: str, arguments: Mapping[str, Any]) -> list[str]:

@@ -1,40 +1,65 @@
-"""Compare arms over paired seeds: plan, run or read each run, put the numbers side by side."""
+"""Carry out a study: plan, bring each run to its end, put the numbers side by side."""
 
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cpsam.checkpoint import write_atomically
-from cpsam.data import Dataset
-from cpsam.errors import DivergedError, UserError
-from cpsam.study.arm import Arm, missing_arguments, parse_arm
-from cpsam.study.config import Comparison, Task
-from cpsam.study.control import arm_parameters, match_parameters
-from cpsam.study.cost import LATENCY_BATCH, Cost, cost_of, latencies
+from cpsam.errors import StoppedError, UserError
+from cpsam.study.config import Comparison, Study
+from cpsam.study.cost import LATENCY_BATCH, latencies
+from cpsam.study.executor import Executor, InProcess
+from cpsam.study.job import FAILED, Job, claimed, outcome
+from cpsam.study.plan import Plan, make_plan
 from cpsam.study.report import render_report
-from cpsam.study.run import OnEvent, RunSpec, build_arm, execute, load_task
-from cpsam.study.statistics import paired_difference, summarize
+from cpsam.study.results import label, study_results, train_seconds
+from cpsam.study.run import OnEvent, RunSpec, build_arm
+from cpsam.study.run import execute as train_run
 from cpsam.train.environment import environment
 from cpsam.train.hardware import find_device, settle
-from cpsam.train.run_folder import SUMMARY
+from cpsam.train.run_folder import read_json
 
-# The primary contrast, by block; the first arm of each block stands for it.
-PRIMARY = ("cpsam", "non_local")
+PLAN, HISTORY, BUDGET, LOCK = "plan.json", "plans.json", "budget.json", ".planning"
 
 
-def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = lambda event: None) -> dict[str, Any]:
-    """Train each arm with each seed, and write the comparison beside the runs.
+def silent(event: dict[str, Any]) -> None:
+    pass
 
-    Runs that are finished already are read, so the same call after an interruption continues it.
+
+def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = silent) -> dict[str, Any]:
+    """Train each arm with each seed, one run after the other, and write the comparison beside the runs; see :func:`conduct`."""
+    return conduct(comparison.study(), comparison.folder, command=command, on_event=on_event)
+
+
+def conduct(
+    study: Study,
+    folder: Path,
+    *,
+    executor: Executor | None = None,
+    command: str = "",
+    on_event: OnEvent = silent,
+    retry_failed: bool = False,
+    train: bool = True,
+) -> dict[str, Any]:
+    """Carry out a study in a folder, and write its results and report there.
+
+    Runs that have an end already are read, so the same call after an interruption continues it, and a study that was given more seeds,
+    arms or settings trains those alone.
 
     Args:
-        comparison: What to compare.
+        study: What to compare.
+        folder: Of the study; each run has a folder of its own in it, named by its content.
+        executor: Who trains; by default this process, one run after the other.
         command: The command line to print in the report.
-        on_event: Called with what happens, as small dicts whose ``event`` names it: those of :func:`cpsam.train.loop.train`, and its own.
+        on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those of :func:`cpsam.study.job.attempt` and of
+            :func:`cpsam.train.loop.train`.
+        retry_failed: Try failed runs once more. One that diverged would diverge again.
+        train: False reports on what there is.
 
     Returns:
         The results as plain data; all that depends on the clock is under the one key ``timing``.
@@ -45,120 +70,104 @@ def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = la
         StoppedError: If it was interrupted.
     """
     started = time.perf_counter()
-    task, folder = comparison.task, comparison.folder
-    threads = comparison.threads or torch.get_num_threads()
-    arms = [parse_arm(text) for text in comparison.attention]
-    dataset, weights_sha256 = load_task(task, on_event)
-    arms, notes = complete_controls(arms, task, dataset)
-    models = {arm.name: build_arm(task, arm, dataset, seed=0) for arm in arms}
-    shape = (dataset.in_channels, *dataset.image_size)
-    bare = cost_of(build_arm(task, Arm("none", "none"), dataset, seed=0), shape)
-    costs = {name: cost_of(model, shape) for name, model in models.items()}
-
-    # Seed by seed, so that a study that is stopped early is paired as far as it got.
-    specs = [RunSpec.of(task, dataset, weights_sha256, arm, seed, comparison.recipe, threads) for seed in comparison.seeds for arm in arms]
-    records: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
-    for index, spec in enumerate(specs):
-        on_event({"event": "run", "index": index, "runs": len(specs), "arm": spec.arm.name, "seed": spec.seed})
-        records[spec.arm.name].append(run_or_read(spec, dataset, folder, on_event))
-
-    primary = [next((arm.name for arm in arms if arm.attention == block), block) for block in PRIMARY]
-    references = ["none", primary[1]]
-    on_event({"event": "latency"})
-    device = find_device()
-    torch.set_num_threads(threads)
-    setting = settle(comparison.recipe, device)
-    results = {
-        "schema": 1,
-        "command": command,
-        "data": describe_data(dataset, task),
-        "model": task.model,
-        "at": list(task.at),
-        "recipe": comparison.recipe.to_dict(),
-        "seeds": list(comparison.seeds),
-        "primary": primary,
-        "arms": [describe_arm(arm, costs[arm.name], bare, records, references) for arm in arms],
-        "environment": environment(setting, device),
-        "notes": notes,
-        "timing": {
-            "arms": {
-                name: {"latency_ms": latency, "train_seconds": [run["timing"].get("train_seconds") for run in records[name]]}
-                for name, latency in latencies(models, dataset, setting).items()
-            },
-            "batch_size": LATENCY_BATCH,
-            "total_seconds": time.perf_counter() - started,
-        },
-    }
-    for runs in records.values():
-        for run in runs:
-            del run["timing"]
+    plan = settle_plan(study, folder, on_event)
+    jobs = [Job(spec, folder / spec.folder_name, index, len(plan.runs)) for index, spec in enumerate(plan.runs)]
+    if retry_failed:
+        for job in jobs:
+            (job.folder / FAILED).unlink(missing_ok=True)
+    ended = sum(outcome(job.folder) is not None for job in jobs)
+    on_event({"event": "plan", "runs": len(jobs), "ended": ended, "seeds": list(study.seeds), "folder": str(folder)})
+    if train:
+        try:
+            (executor or InProcess(trainer(plan))).run(jobs, on_event)
+        except KeyboardInterrupt:
+            raise StoppedError("stopped between two runs, and the same command continues") from None
+    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event)}
+    if study.name:
+        results |= read_json(folder / HISTORY) or {}
+    results["timing"]["total_seconds"] = time.perf_counter() - started
     write_atomically(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_atomically(folder / "report.html", render_report(results).encode())
     return results
 
 
-def complete_controls(arms: list[Arm], task: Task, dataset: Dataset) -> tuple[list[Arm], list[str]]:
-    """Give each parameter-matched control its width, that of the first CPSAM arm, and say how near it came."""
-    target = next((arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
-    completed, notes = [], []
-    for arm in arms:
-        missing = missing_arguments(arm.attention, arm.arguments)
-        if arm.attention == "conv_control" and missing:
-            widths = cost_of(build_arm(task, target, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
-            arm = match_parameters(arm, target, widths)
-            ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
-            notes.append(f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%}).")
-        elif missing:
-            raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=...")
-        completed.append(arm)
-    return completed, notes
+def trainer(plan: Plan) -> Any:
+    """Trains a run on the data that the plan has loaded."""
+    by_fingerprint = {dataset.fingerprint: dataset for dataset in plan.datasets.values()}
+
+    def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        return train_run(spec, by_fingerprint[spec.data_fingerprint], folder, on_event)
+
+    return execute
 
 
-def run_or_read(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-    """The record of one run. A run that diverged has a record too: it stays in the table and is not repeated."""
-    run = folder / spec.folder_name
-    record = {"seed": spec.seed, "folder": spec.folder_name, "status": "done", "top1": None, "top5": None, "loss": None, "error": None}
-    diverged = run / "diverged.json"
-    if not diverged.exists():
-        try:
-            read = (run / SUMMARY).exists()
-            summary = execute(spec, dataset, run, on_event)
-            on_event({"event": "finished", "top1": summary["top1"], "read": read, "seconds": summary["timing"]["train_seconds"]})
-            return record | {key: summary[key] for key in ("top1", "top5", "loss")} | {"timing": summary["timing"]}
-        except DivergedError as error:
-            write_atomically(diverged, json.dumps({"error": str(error)}).encode())
-            on_event({"event": "diverged", "arm": spec.arm.name, "seed": spec.seed, "error": str(error)})
-    return record | {"status": "diverged", "error": json.loads(diverged.read_bytes())["error"], "timing": {}}
+def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
+    """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same."""
+    known = read_json(folder / BUDGET) or {}
+    plan = make_plan(study, on_event, known)
+    with planning(folder):
+        there = read_json(folder / BUDGET) or {}
+        if any(there.get(key, epochs) != epochs for key, epochs in known.items()):
+            known |= there
+            plan = make_plan(study, on_event, known)
+        if known != there:
+            write_json(folder / BUDGET, {**there, **known})
+        described = plan.describe()
+        if study.name:
+            remember(described, folder)
+        if read_json(folder / PLAN) != described:
+            write_json(folder / PLAN, described)
+    return plan
 
 
-def describe_data(dataset: Dataset, task: Task) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "note": dataset.note,
-        "measured_on": "validation split" if task.validation else "test split",
-        "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
-        "classes": dataset.num_classes,
-        "fingerprint": dataset.fingerprint,
-    }
+def remember(described: dict[str, Any], folder: Path) -> None:
+    """Keep what the plan said each time it changed, with how many of its runs had ended by then: seeds that were added later are seen.
+
+    Raises:
+        UserError: If the primary contrast is not the one that the study began with.
+    """
+    history = (read_json(folder / HISTORY) or {"plans": []})["plans"]
+    entry = {key: described[key] for key in ("primary", "contrasts", "seeds", "budget")} | {"runs": sorted(described["runs"])}
+    if history and history[0]["primary"] != entry["primary"]:
+        was, now = (" against ".join(each["primary"][:2]) + f" in {each['primary'][2]}" for each in (history[0], entry))
+        raise UserError(
+            f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another question needs another name"
+        )
+    if not history or {key: value for key, value in history[-1].items() if key != "ended_before"} != entry:
+        ended = sum(outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"])
+        write_json(folder / HISTORY, {"plans": [*history, {**entry, "ended_before": ended}]})
 
 
-def describe_arm(arm: Arm, cost: Cost, bare: Cost, records: dict[str, list[dict[str, Any]]], references: list[str]) -> dict[str, Any]:
-    top1 = {name: {run["seed"]: run["top1"] for run in runs if run["status"] == "done"} for name, runs in records.items()}
-    differences = {}
-    for reference in references:
-        paired = arm.name != reference and reference in top1 and top1[arm.name].keys() & top1[reference].keys()
-        differences[reference] = asdict(paired_difference(top1[arm.name], top1[reference])) if paired else None
-    return {
-        "name": arm.name,
-        "attention": arm.attention,
-        "arguments": dict(arm.arguments),
-        "places": list(cost.places),
-        "parameters": cost.parameters,
-        "parameters_added": cost.parameters - bare.parameters,
-        "macs": cost.macs,
-        "macs_added": cost.macs - bare.macs,
-        "runs": records[arm.name],
-        "top1": asdict(summarize(top1[arm.name].values())),
-        "difference": differences,
-    }
+@contextmanager
+def planning(folder: Path) -> Iterator[None]:
+    """One process at a time."""
+    while True:
+        with claimed(folder / LOCK) as ours:
+            if ours:
+                yield
+                return
+        time.sleep(0.05)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """The environment, and latencies, all arms of a setting in turn."""
+    on_event({"event": "latency"})
+    before = torch.get_num_threads()
+    torch.set_num_threads(plan.study.threads or before)
+    try:
+        setting, device = settle(plan.study.recipe), find_device()
+        times: dict[str, Any] = {}
+        for place in plan.study.settings:
+            dataset = plan.datasets[place.name]
+            arms = [arm for arm in plan.arms if arm.setting == place.name]
+            models = {label(plan, place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
+            seconds = {label(plan, place.name, arm.arm.name): [train_seconds(spec, folder) for spec in arm.specs] for arm in arms}
+            measured = latencies(models, dataset, setting)
+            times |= {name: {"latency_ms": measured[name], "train_seconds": seconds[name]} for name in models}
+        return {"environment": environment(setting, device), "timing": {"arms": times, "batch_size": LATENCY_BATCH}}
+    finally:
+        torch.set_num_threads(before)

@@ -108,7 +108,7 @@ class Study:
         recipe: How every arm is trained.
         threads: Of a run, part of its specification. 0: as many as torch takes.
         primary: The question that the study is for; None: the first CPSAM against the first Non-Local.
-        contrasts: The secondary questions, whose p values Holm adjusts together. Empty: the primary arm against every other, wherever it is.
+        contrasts: The secondary questions, whose p Holm adjusts together. Empty: the primary arm against every other, wherever it is.
         budget: "epochs": every arm trains as many; "time": as many as fit into the time that the bare network takes for its own.
         control: Add the parameter-matched control to every setting that has both arms of the primary contrast and lacks it.
     """

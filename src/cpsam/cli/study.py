@@ -1,0 +1,71 @@
+"""``cpsam study``: carry out a plan, from one machine or many, then one report."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cpsam.cli.parse import parse
+from cpsam.cli.progress import Progress
+from cpsam.cli.table import print_results
+from cpsam.errors import UserError
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    plan: Annotated[Path, tyro.conf.Positional]
+    """The plan, a TOML file: seeds, arms, settings and the question, all fixed before anything runs."""
+    data_root: Path | None = None
+    """Folder of data sets. Default: the environment variable CPSAM_DATA."""
+    out: Path = Path("runs")
+    """Folder of studies; this one gets a folder of its name in it. Runs in it that have ended are read, not repeated."""
+    workers: int | None = None
+    """Streamed images: processes that load them. Default: the processors."""
+    retry_failed: bool = False
+    """Try runs that failed once more."""
+    report: bool = False
+    """Train nothing: report on what there is."""
+    dry_run: bool = False
+    """Print the runs and do nothing."""
+    json: bool = False
+    """Print the results as JSON."""
+
+
+def run(words: list[str]) -> None:
+    asked = parse(StudyRequest, "study", words, "Carry out a plan; the same command continues it after an interruption.")
+    from cpsam.study.compare import conduct
+    from cpsam.study.plan_file import read_plan
+
+    study = read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers)
+    folder = asked.out / study.name
+    if asked.dry_run:
+        print_runs(asked, folder)
+        return
+    if asked.report and not folder.is_dir():
+        raise UserError(f"there is nothing to report on: {folder} is missing")
+    with Progress() as progress:
+        command = shlex.join(["cpsam", "study", *(word for word in words if word not in ("--json", "--no-json"))])
+        results = conduct(study, folder, command=command, on_event=progress, retry_failed=asked.retry_failed, train=not asked.report)
+    if asked.json:
+        print(json.dumps(results, indent=1))
+    else:
+        print_results(results, folder)
+
+
+def print_runs(asked: StudyRequest, folder: Path) -> None:
+    from cpsam.study.job import outcome
+    from cpsam.study.plan import make_plan
+    from cpsam.study.plan_file import read_plan
+
+    with Progress() as progress:
+        plan = make_plan(read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers), progress)
+    if asked.json:
+        print(json.dumps(plan.describe(), indent=1))
+        return
+    for spec in plan.runs:
+        print(f"{(outcome(folder / spec.folder_name) or {'status': 'to do'})['status']:9} {folder / spec.folder_name}")
+    for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
+        print(line)

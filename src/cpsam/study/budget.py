@@ -1,0 +1,84 @@
+"""A budget of equal time: an arm that takes longer a step gets fewer epochs, fixed by one measurement before anything runs."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from cpsam.data import Dataset
+from cpsam.evaluate import autocast
+from cpsam.measure import measure_latency
+from cpsam.study.arm import Arm
+from cpsam.study.config import Task
+from cpsam.study.run import build_arm
+from cpsam.train.hardware import find_device, settle
+from cpsam.train.recipe import Recipe
+
+BARE = Arm("none", "none")
+
+
+def epochs_in_time(
+    recipes: Mapping[str, Recipe], arms: Mapping[str, Arm], task: Task, dataset: Dataset, known: dict[str, int], threads: int
+) -> dict[str, Recipe]:
+    """The recipes with as many epochs as fit into the training time of the bare network for its own.
+
+    Args:
+        recipes: Arm -> how it is trained with a budget of epochs.
+        arms: The arms by the same names.
+        task: The network and the places.
+        dataset: Its image size is what steps are measured on.
+        known: What was measured before; new figures are added to it. They are never measured twice, for they name the runs.
+        threads: Of a run; 0: as many as torch takes.
+    """
+    keys = {name: key_of(arms[name], task, recipe, threads) for name, recipe in recipes.items()}
+    new = [name for name in recipes if keys[name] not in known]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        for recipe in {recipe: None for name, recipe in recipes.items() if name in new}:
+            same = [name for name in new if recipes[name] == recipe]
+            steps = {f"arm {name}": training_step(build_arm(task, arms[name], dataset, seed=0), dataset, recipe) for name in same}
+            steps["bare"] = training_step(build_arm(task, BARE, dataset, seed=0), dataset, recipe)
+            times = {name: latency.median for name, latency in measure_latency(steps, repeats=10, warmup=2).items()}
+            for name in same:
+                share = 1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
+                known[keys[name]] = max(1, round(recipe.epochs * share))
+    finally:
+        torch.set_num_threads(before)
+    return {name: shortened(recipe, known[keys[name]]) for name, recipe in recipes.items()}
+
+
+def key_of(arm: Arm, task: Task, recipe: Recipe, threads: int) -> str:
+    """What the time of a step depends on, but for the machine, as a hash with a name in front."""
+    content = [arm.attention, dict(arm.arguments), task.model, list(task.at), recipe.to_dict(), threads]
+    return f"{arm.slug}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+def shortened(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe in another number of epochs, its schedule stretched with it."""
+    scale = epochs / recipe.epochs
+    warmup = None if recipe.warmup_epochs is None else recipe.warmup_epochs * scale
+    milestones = tuple(milestone if milestone < 1 else milestone * scale for milestone in recipe.milestones)
+    return replace(recipe, epochs=epochs, warmup_epochs=warmup, milestones=milestones)
+
+
+def training_step(model: nn.Module, dataset: Dataset, recipe: Recipe) -> Callable[[], object]:
+    """Forward and backward of one batch, in the setting that the recipe trains in."""
+    setting = settle(recipe)
+    device = find_device()
+    model = model.to(device).to(memory_format=setting.memory_format).train()
+    batch = torch.randn(recipe.batch_size, dataset.in_channels, *dataset.image_size, device=device)
+    batch = batch.contiguous(memory_format=setting.memory_format)
+    labels = torch.arange(recipe.batch_size, device=device) % dataset.num_classes
+
+    def step() -> None:
+        with autocast(setting.precision, device):
+            loss = cross_entropy(model(batch), labels)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    return step

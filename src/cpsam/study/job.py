@@ -1,0 +1,136 @@
+"""A run of a study and its one end: done, diverged or failed. The folder alone says which, so that any process may ask, and any may die."""
+
+import fcntl
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpsam.checkpoint import write_atomically
+from cpsam.errors import DivergedError, StoppedError, UserError
+from cpsam.study.run import OnEvent, RunSpec
+from cpsam.train.run_folder import SUMMARY, read_json
+
+DIVERGED, FAILED, CLAIM = "diverged.json", "failed.json", ".claim"
+
+Execute = Callable[[RunSpec, Path, OnEvent], dict[str, Any]]
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be brought to an end.
+
+    Attributes:
+        spec: What to run.
+        folder: Where.
+        index: Its place in the study, from 0.
+        runs: How many there are.
+    """
+
+    spec: RunSpec
+    folder: Path
+    index: int
+    runs: int
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What its events carry."""
+        return {"run": self.folder.name, "index": self.index, "runs": self.runs, "arm": self.spec.arm.name, "seed": self.spec.seed}
+
+
+def outcome(folder: Path) -> Outcome | None:
+    """How the run in this folder ended, None if it has not.
+
+    Raises:
+        DataError: If a file of it is damaged.
+    """
+    if (summary := read_json(folder / SUMMARY)) is not None:
+        return {"status": "done", "error": None, **summary}
+    for status, name in (("diverged", DIVERGED), ("failed", FAILED)):
+        if (record := read_json(folder / name)) is not None:
+            return {"status": status, "error": record["error"]}
+    return None
+
+
+def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
+    """Bring a run to its end, and record it; a run that has one is read, and one that another process is at is left to it.
+
+    Args:
+        job: The run.
+        execute: Trains it. What it raises is the end of the run, as diverged or failed; the study goes on.
+        on_event: Told of "run", then of what `execute` tells, then of "finished", "diverged" or "failed", or "kept" where
+            it had diverged or failed before; each with `job.header`.
+
+    Returns:
+        Whether the run has an end now.
+
+    Raises:
+        StoppedError: If it was interrupted.
+        OSError: If its folder cannot be written; as UserError where `execute` says so.
+    """
+
+    def tell(event: dict[str, Any]) -> None:
+        on_event({**job.header, **event})
+
+    found = outcome(job.folder)
+    if found is not None:
+        tell({"event": "run"})
+        tell_end(found, True, tell)
+        return True
+    with claimed(job.folder / CLAIM) as ours:
+        if not ours:
+            return False
+        found = outcome(job.folder)  # once more: it may have ended between the look and the claim
+        read = found is not None
+        tell({"event": "run"})
+        if found is None:
+            found = carry_out(job, execute, tell)
+    tell_end(found, read, tell)
+    return True
+
+
+def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
+    try:
+        return {"status": "done", "error": None, **execute(job.spec, job.folder, tell)}
+    except DivergedError as error:
+        return record_end(job.folder, "diverged", str(error))
+    except (StoppedError, OSError):
+        raise
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):  # a full disk is no fault of the run
+            raise
+        return record_end(job.folder, "failed", str(error))
+    except Exception as error:
+        return record_end(job.folder, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def record_end(folder: Path, status: str, error: str, trace: str | None = None) -> Outcome:
+    """Write how a run ended that has no summary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"error": error, **({"traceback": trace.splitlines()} if trace else {})}
+    write_atomically(folder / {"diverged": DIVERGED, "failed": FAILED}[status], (json.dumps(record, indent=1) + "\n").encode())
+    return {"status": status, "error": error}
+
+
+def tell_end(found: Outcome, read: bool, tell: OnEvent) -> None:
+    if found["status"] == "done":
+        tell({"event": "finished", "top1": found["top1"], "read": read, "seconds": found["timing"]["train_seconds"]})
+    else:
+        tell({"event": "kept" if read else found["status"], "status": found["status"], "error": found["error"]})
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds a lock file. The system takes it back when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,204 @@
+"""From what is asked for to the runs that answer it: arms x seeds x settings, each run a specification with a folder of its own."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cpsam.data import Dataset
+from cpsam.errors import UserError, unknown
+from cpsam.study.arm import Arm, checked_arm, missing_arguments, parse_arm
+from cpsam.study.budget import epochs_in_time
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
+from cpsam.study.control import arm_parameters, match_parameters
+from cpsam.study.cost import Cost, cost_of
+from cpsam.study.run import OnEvent, RunSpec, build_arm, load_task
+from cpsam.train.recipe import Recipe
+
+# The primary contrast where none is named, by block; the first arm of each block stands for it.
+PRIMARY = ("cpsam", "non_local")
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm in a setting, with its cost there and its runs, one a seed."""
+
+    setting: str
+    arm: Arm
+    recipe: Recipe
+    cost: Cost
+    specs: tuple[RunSpec, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.setting, self.arm.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to.
+
+    Attributes:
+        study: What was asked for, its primary contrast filled in.
+        datasets: That of each setting, by name.
+        bare: The cost of the bare network in each setting.
+        arms: Setting by setting, in their order.
+        runs: Each specification once, seed by seed, so that a study that is stopped early is paired as far as it got.
+        notes: What a reader should know.
+        warnings: Where arms differ in anything but the block.
+    """
+
+    study: Study
+    datasets: Mapping[str, Dataset]
+    bare: Mapping[str, Cost]
+    arms: tuple[PlannedArm, ...]
+    runs: tuple[RunSpec, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The secondary questions."""
+        assert self.study.primary is not None
+        if self.study.contrasts:
+            return self.study.contrasts
+        first = self.study.primary.arm
+        with_it = {arm.setting for arm in self.arms if arm.arm.name == first}
+        against = (Contrast(first, arm.arm.name, arm.setting) for arm in self.arms if arm.setting in with_it and arm.arm.name != first)
+        return tuple(contrast for contrast in against if contrast != self.study.primary)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain data: the question, the seeds, and every run by its folder."""
+        study = self.study
+        assert study.primary is not None
+        return {
+            "schema": 1,
+            "name": study.name,
+            "primary": [study.primary.arm, study.primary.reference, study.primary.setting],
+            "contrasts": [[contrast.arm, contrast.reference, contrast.setting] for contrast in study.contrasts],
+            "seeds": list(study.seeds),
+            "budget": study.budget,
+            "runs": {
+                spec.folder_name: {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}
+                for spec in sorted(self.runs, key=lambda spec: spec.folder_name)
+            },
+        }
+
+
+def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | None = None) -> Plan:
+    """Load the data, check every arm in every setting, and name the runs. Nothing is trained or written.
+
+    Args:
+        study: What is asked for.
+        on_event: Told of loading.
+        known_epochs: Of a budget of time: what was measured before, so that a study is planned once; new figures are added to it.
+
+    Raises:
+        UserError: If a name is unknown, an insertion is refused, or arms or contrasts do not fit together.
+        DataError: If data or weights are missing or damaged.
+    """
+    loaded: dict[Task, tuple[Dataset, str | None]] = {}
+    known_epochs = {} if known_epochs is None else known_epochs
+    datasets, bare, notes, warnings = {}, {}, [], []
+    asked = {setting.name: [read_arm(arm) for arm in setting.arms] for setting in study.settings}
+    primary = study.primary or default_primary(asked)
+    check_contrasts(study, primary, asked)
+    planned: list[PlannedArm] = []
+    for setting in study.settings:
+        key = replace(setting.task, at=(), model=setting.task.model if setting.task.weights else "")
+        if key not in loaded:
+            loaded[key] = load_task(setting.task, on_event)
+        dataset, weights_sha256 = loaded[key]
+        shape = (dataset.in_channels, *dataset.image_size)
+        datasets[setting.name] = dataset
+        bare[setting.name] = cost_of(build_arm(setting.task, Arm("none", "none"), dataset, seed=0), shape)
+        arms, more = complete_controls(with_control(asked[setting.name], primary, study.control), setting.task, dataset, primary.arm)
+        notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
+        recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
+        if study.budget == "time":
+            by_name = {arm.name: arm for arm in arms}
+            recipes = epochs_in_time(recipes, by_name, setting.task, dataset, known_epochs, study.threads)
+        warnings += differing_recipes(setting.name, study.recipe, recipes)
+        for arm in arms:
+            cost = cost_of(build_arm(setting.task, arm, dataset, seed=0), shape)
+            fixed = (setting.task, dataset, weights_sha256, arm)
+            specs = tuple(RunSpec.of(*fixed, seed, recipes[arm.name], study.threads) for seed in study.seeds)
+            planned.append(PlannedArm(setting.name, arm, recipes[arm.name], cost, specs))
+    runs = unique(spec for index in range(len(study.seeds)) for spec in (arm.specs[index] for arm in planned))
+    return Plan(replace(study, primary=primary), datasets, bare, tuple(planned), runs, tuple(notes), tuple(warnings))
+
+
+def read_arm(asked: str | NamedArm) -> Arm:
+    return parse_arm(asked) if isinstance(asked, str) else checked_arm(asked.name, asked.attention, dict(asked.arguments))
+
+
+def own_recipe(setting: Setting, name: str) -> dict[str, Any]:
+    return next((dict(arm.recipe) for arm in setting.arms if isinstance(arm, NamedArm) and arm.name == name), {})
+
+
+def default_primary(asked: Mapping[str, list[Arm]]) -> Contrast:
+    """The first CPSAM against the first Non-Local of the first setting; a block that takes no part is named all the same."""
+    setting, arms = next(iter(asked.items()))
+    names = [next((arm.name for arm in arms if arm.attention == block), block) for block in PRIMARY]
+    return Contrast(names[0], names[1], setting)
+
+
+def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Arm]]) -> None:
+    """A question in a plan is about arms that take part. A comparison without one of the two is a table without an answer."""
+    for contrast in (*([primary] if study.primary else []), *study.contrasts):
+        names = [arm.name for arm in asked[contrast.setting]] + ["conv_control"] * study.control
+        for name in (contrast.arm, contrast.reference):
+            if name not in names:
+                raise unknown(f"arm of a contrast in {contrast.setting}", name, names)
+
+
+def with_control(arms: list[Arm], primary: Contrast, control: bool) -> list[Arm]:
+    """The arms, and the parameter-matched control where both sides of the question are there without one."""
+    asked = {primary.arm, primary.reference} <= {arm.name for arm in arms}
+    if not control or not asked or any(arm.attention == "conv_control" for arm in arms):
+        return arms
+    return [*arms, Arm("conv_control", "conv_control")]
+
+
+def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, target_name: str = "") -> tuple[list[Arm], list[str]]:
+    """Give each parameter-matched control its width, that of the primary arm or else of the first CPSAM arm, and say how near it came."""
+    candidates = [arm for arm in arms if arm.name == target_name] + [arm for arm in arms if arm.attention == "cpsam"]
+    target = next(iter(candidates), Arm("cpsam", "cpsam"))
+    completed, notes = [], []
+    for arm in arms:
+        missing = missing_arguments(arm.attention, arm.arguments)
+        if arm.attention == "conv_control" and missing:
+            widths = cost_of(build_arm(task, target, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
+            arm = match_parameters(arm, target, widths)
+            ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
+            notes.append(f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%}).")
+        elif missing:
+            raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=...")
+        completed.append(arm)
+    return completed, notes
+
+
+def differing_recipes(setting: str, shared: Recipe, recipes: Mapping[str, Recipe]) -> list[str]:
+    """A sentence for each arm that is trained in another way than the study says."""
+    ours, warnings = shared.to_dict(), []
+    for name, recipe in recipes.items():
+        theirs = recipe.to_dict()
+        differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if differing:
+            what = ", ".join(f"{key} {json.dumps(theirs.get(key))} instead of {json.dumps(ours.get(key))}" for key in differing)
+            warnings.append(f"{name}{f' in {setting}' if setting else ''} differs from the others in more than its block: {what}.")
+    return warnings
+
+
+def unique(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
+    """Each run once: what two settings share, such as the bare network, is one run.
+
+    Raises:
+        UserError: If two arms of different names would have one folder.
+    """
+    found: dict[str, RunSpec] = {}
+    for spec in specs:
+        other = found.setdefault(spec.folder_name, spec)
+        if other.arm.name != spec.arm.name:
+            raise UserError(f"arms {other.arm.name!r} and {spec.arm.name!r} are one and the same run; leave one out")
+    return tuple(found.values())

@@ -1,0 +1,192 @@
+"""A study from a file: ``PLAN.toml``. Every key is checked, so that a slip of the pen is not an option left at its default.
+
+    name = "blocks"
+    seeds = [0, 1, 2, 3, 4, 5]
+    threads = 1
+
+    [primary]
+    arm = "cpsam"
+    reference = "non_local"
+    setting = "before-last"
+
+    [task]
+    data = "cifar100"
+    validation = 0.1
+    model = "resnet20"
+
+    [recipe]
+    epochs = 8
+    lr = 0.3
+
+    [arm.narrow]
+    attention = "cpsam"
+    arguments = { reduction = 32 }
+
+    [[setting]]
+    name = "before-last"
+    at = ["before-last"]
+    arms = ["none", "non_local", "cpsam", "narrow"]
+
+    [[setting]]
+    name = "early"
+    at = ["early"]
+    arms = ["none", "non_local", "cpsam"]
+
+Further keys: ``budget`` ("epochs" or "time"), ``control`` (false leaves the parameter-matched control out), any number of ``[[contrast]]``
+like ``[primary]``, and in an arm a ``recipe`` of its own. What ``[task]`` says holds in all settings, and a setting may say it otherwise.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cpsam.data.transform import Transform
+from cpsam.errors import UserError, unknown
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
+from cpsam.train.recipe import Recipe
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+OPTIONAL = ("threads", "budget", "control", "primary", "task", "recipe", "arm", "contrast")
+# Where the data lies and how many processes load it is a matter of the machine, not of the study.
+OF_THE_MACHINE = ("data_root", "workers")
+KINDS: dict[str, tuple[type, ...]] = {
+    "data": (str,),
+    "image_size": (int,),
+    "validation": (float, int),
+    "model": (str,),
+    "weights": (str,),
+    "at": (list,),
+    "stream": (bool,),
+    "transform": (dict,),
+    "skip_bad": (str,),
+}
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
+
+Table = Mapping[str, Any]
+
+
+def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None = None) -> Study:
+    """The study that a file describes.
+
+    Args:
+        path: The file. Paths in it start from its folder.
+        data_root: The folder of data sets on this machine.
+        workers: Processes that load streamed images.
+
+    Raises:
+        UserError: If the file is missing or is not TOML, a key is unknown or missing, or a value does not fit.
+    """
+    try:
+        content = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise UserError(f"plan {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UserError(f"plan {path} is not TOML: {error}") from error
+    try:
+        return plan_of(content, path.parent, {"data_root": data_root, "workers": workers})
+    except UserError as error:
+        raise UserError(f"plan {path}: {error}") from error
+
+
+def plan_of(content: Table, folder: Path, machine: Table) -> Study:
+    check_keys(
+        "key", content, ("name", "seeds", "setting"), ("threads", "budget", "control", "primary", "task", "recipe", "arm", "contrast")
+    )
+    name = expect("name", content["name"], str)
+    if not NAME.fullmatch(name):
+        raise UserError(f"name must be letters, digits, '.', '_' or '-', 64 at most; got {name!r}")
+    arms = {arm: named_arm(arm, table) for arm, table in expect("arm", content.get("arm", {}), dict).items()}
+    shared = expect("task", content.get("task", {}), dict)
+    settings = tuple(setting(table, shared, arms, folder, machine) for table in expect("setting", content["setting"], list))
+    primary = contrast("primary", content["primary"], settings) if "primary" in content else None
+    secondary = tuple(contrast("contrast", table, settings) for table in expect("contrast", content.get("contrast", []), list))
+    if repeated := [question for question in secondary if question == primary or secondary.count(question) > 1]:
+        raise UserError(f"contrast {repeated[0].arm} against {repeated[0].reference} in {repeated[0].setting} is asked twice")
+    return Study(
+        name,
+        settings,
+        tuple(expect("seeds", content["seeds"], list)),
+        recipe(expect("recipe", content.get("recipe", {}), dict)),
+        expect("threads", content.get("threads", 1), int),
+        primary,
+        secondary,
+        expect("budget", content.get("budget", "epochs"), str),
+        expect("control", content.get("control", True), bool),
+    )
+
+
+def setting(table: Any, shared: Table, arms: Mapping[str, NamedArm], folder: Path, machine: Table) -> Setting:
+    table = expect("setting", table, dict)
+    check_keys("key of a setting", table, ("name", "arms"), KINDS)
+    name = expect("name of a setting", table["name"], str)
+    if not NAME.fullmatch(name):
+        raise UserError(f"name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got {name!r}")
+    words = [expect(f"arms of {name}", arm, str) for arm in expect(f"arms of {name}", table["arms"], list)]
+    own = {key: value for key, value in table.items() if key in KINDS}
+    return Setting(name, task({**shared, **own}, folder, machine), tuple(arms.get(word, word) for word in words))
+
+
+def task(table: Table, folder: Path, machine: Table) -> Task:
+    check_keys("key of a task", table, (), KINDS)
+    values = {key: expect(key, value, *KINDS[key]) for key, value in table.items()}
+    for key in ("weights", "skip_bad"):
+        if key in values:
+            values[key] = folder / values[key]
+    if "at" in values:
+        values["at"] = tuple(expect("at", place, str) for place in values["at"])
+    if "transform" in values:
+        values["transform"] = transform(values["transform"])
+    return Task(**values, **machine)
+
+
+def transform(table: Table) -> Transform:
+    kinds = {field.name: (float, int) if isinstance(field.default, float) else (type(field.default),) for field in fields(Transform)}
+    check_keys("key of a transform", table, (), kinds)
+    return Transform(**{key: expect(key, value, *kinds[key]) for key, value in table.items()})
+
+
+def recipe(table: Table) -> Recipe:
+    check_keys("key of a recipe", table, (), [field.name for field in fields(Recipe)])
+    return Recipe(**table)
+
+
+def named_arm(name: str, table: Any) -> NamedArm:
+    table = expect(f"arm.{name}", table, dict)
+    check_keys(f"key of arm {name}", table, ("attention",), ("arguments", "recipe"))
+    own = expect(f"recipe of arm {name}", table.get("recipe", {}), dict)
+    check_keys(f"key of the recipe of arm {name}", own, (), [field.name for field in fields(Recipe)])
+    attention = expect(f"attention of arm {name}", table["attention"], str)
+    return NamedArm(name, attention, expect(f"arguments of arm {name}", table.get("arguments", {}), dict), own)
+
+
+def contrast(what: str, table: Any, settings: Iterable[Setting]) -> Contrast:
+    table = expect(what, table, dict)
+    names = [setting.name for setting in settings]
+    only = {"setting": names[0]} if len(names) == 1 else {}
+    table = {**only, **table}
+    check_keys(f"key of {what}", table, ("arm", "reference", "setting"), ())
+    if table["setting"] not in names:
+        raise unknown(f"setting of {what}", table["setting"], names)
+    return Contrast(*(expect(f"{key} of {what}", table[key], str) for key in ("arm", "reference", "setting")))
+
+
+def check_keys(kind: str, table: Table, needed: Iterable[str], allowed: Iterable[str]) -> None:
+    needed = tuple(needed)
+    for key in table:
+        if key in OF_THE_MACHINE:
+            raise UserError(f"{key} is of the machine, not of the plan: give --{key.replace('_', '-')}")
+        if key not in {*needed, *allowed}:
+            raise unknown(kind, key, {*needed, *allowed})
+    for key in needed:
+        if key not in table:
+            raise UserError(f"{kind} {key!r} is missing")
+
+
+def expect(name: str, value: Any, *kinds: type) -> Any:
+    """The value, if it is of one of these kinds; true is no number."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UserError(f"{name} must be {WORDS[kinds[0]]}; got {value!r}")
+    return value

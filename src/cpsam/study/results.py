@@ -1,0 +1,119 @@
+"""What a study found, as plain data: arms, differences, costs and every run, read from the folders of its runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cpsam.data import Dataset
+from cpsam.study.config import Contrast, Setting
+from cpsam.study.job import outcome
+from cpsam.study.plan import Plan, PlannedArm
+from cpsam.study.run import RunSpec
+from cpsam.study.statistics import paired_difference, summarize
+from cpsam.train.run_folder import METRICS
+
+Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
+
+
+def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
+    """All that a study knows but for what depends on the clock and the machine that measures.
+
+    A run without an end has the status "missing"; it is in no mean, and neither is one that diverged or failed.
+    """
+    study = plan.study
+    assert study.primary is not None
+    records = {arm.key: [read_run(spec, folder) for spec in arm.specs] for arm in plan.arms}
+    top1 = {key: {run["seed"]: run["top1"] for run in runs if run["status"] == "done"} for key, runs in records.items()}
+    settings = [describe_setting(setting, plan.datasets[setting.name]) for setting in study.settings]
+    first = next(setting for setting in settings if setting["name"] == study.primary.setting)
+    primary = study.primary
+    return {
+        "schema": 1,
+        "name": study.name,
+        **{key: first[key] for key in ("data", "model", "at")},
+        "settings": settings,
+        "recipe": study.recipe.to_dict(),
+        "budget": study.budget,
+        "seeds": list(study.seeds),
+        "primary": [label(plan, primary.setting, name) for name in (primary.arm, primary.reference)],
+        "contrasts": [describe_contrast(plan, contrast, top1) for contrast in (primary, *plan.contrasts)],
+        "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
+        "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
+    }
+
+
+def label(plan: Plan, setting: str, arm: str) -> str:
+    """The name of an arm that is its own in the whole study."""
+    return arm if len(plan.study.settings) == 1 else f"{arm} @ {setting}"
+
+
+def read_run(spec: RunSpec, folder: Path) -> dict[str, Any]:
+    """The record of one run. One that diverged or failed has a record too: it stays in the table."""
+    found = outcome(folder / spec.folder_name) or {"status": "missing", "error": None}
+    done = found["status"] == "done"
+    record = {"seed": spec.seed, "folder": spec.folder_name, "status": found["status"], "error": found["error"]}
+    record |= {key: found[key] if done else None for key in ("top1", "top5", "loss")}
+    return record | {"curve": read_curve(folder / spec.folder_name / METRICS)}
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """Top-1 and train loss after each epoch; a run that stopped early has a short one."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    epochs = [json.loads(line) for line in lines]
+    return {key: [epoch[key] for epoch in epochs] for key in ("top1", "train_loss")}
+
+
+def train_seconds(spec: RunSpec, folder: Path) -> float | None:
+    found = outcome(folder / spec.folder_name)
+    return found["timing"]["train_seconds"] if found is not None and found["status"] == "done" else None
+
+
+def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
+    task = setting.task
+    data = {
+        "name": dataset.name,
+        "note": dataset.note,
+        "measured_on": "validation split" if task.validation else "test split",
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "classes": dataset.num_classes,
+        "fingerprint": dataset.fingerprint,
+    }
+    return {"name": setting.name, "data": data, "model": task.model, "at": list(task.at)}
+
+
+def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]], top1: Top1) -> dict[str, Any]:
+    assert plan.study.primary is not None
+    arm, cost, bare = planned.arm, planned.cost, plan.bare[planned.setting]
+    differences = {}
+    for reference in ("none", plan.study.primary.reference):
+        other = (planned.setting, reference)
+        paired = arm.name != reference and other in top1 and top1[planned.key].keys() & top1[other].keys()
+        name = label(plan, planned.setting, reference)
+        differences[name] = asdict(paired_difference(top1[planned.key], top1[other])) if paired else None
+    return {
+        "name": label(plan, planned.setting, arm.name),
+        "arm": arm.name,
+        "setting": planned.setting,
+        "attention": arm.attention,
+        "arguments": dict(arm.arguments),
+        "recipe": {key: value for key, value in planned.recipe.to_dict().items() if value != plan.study.recipe.to_dict().get(key)},
+        "places": list(cost.places),
+        "parameters": cost.parameters,
+        "parameters_added": cost.parameters - bare.parameters,
+        "macs": cost.macs,
+        "macs_added": cost.macs - bare.macs,
+        "runs": list(runs),
+        "top1": asdict(summarize(top1[planned.key].values())),
+        "difference": differences,
+    }
+
+
+def describe_contrast(plan: Plan, contrast: Contrast, top1: Top1) -> dict[str, Any]:
+    names = [label(plan, contrast.setting, name) for name in (contrast.arm, contrast.reference)]
+    one, other = (top1.get((contrast.setting, name), {}) for name in (contrast.arm, contrast.reference))
+    difference = asdict(paired_difference(one, other)) if one.keys() & other.keys() else None
+    return {"arm": names[0], "reference": names[1], "setting": contrast.setting, "difference": difference}
