@@ -1,0 +1,71 @@
+"""What the pages on data say: their commands parse, their example runs, their figures are those of the code."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from imagenet_tree import write_folder
+
+from cpsam.cli.data import DataRequest
+from cpsam.cli.parse import parse
+from cpsam.cli.train import TrainRequest, preset
+from cpsam.data import load, parallel
+from cpsam.data.folder import STREAM_ABOVE_BYTES, UNREAD_SUFFIXES
+from cpsam.data.transform import Transform
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.S | re.M)
+    return [text for kind, text in found if kind == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    text = "".join(blocks(page, "")).replace("\\\n", " ")
+    found = re.findall(r"\bcpsam(?:\.cli)? ((?:data|train) .*)", text)
+    return [shlex.split(line.partition(" > ")[0]) for line in found]
+
+
+@pytest.mark.parametrize(("page", "count"), [("data.md", 3), ("scaling.md", 5)])
+def test_the_commands_parse(page: str, count: int) -> None:
+    found = commands(page)
+    assert len(found) == count
+    for verb, *words in found:
+        request = DataRequest if verb == "data" else TrainRequest
+        assert parse(request, verb, words, "", preset(words) if verb == "train" else None)
+
+
+@pytest.mark.parametrize("page", ["data.md", "scaling.md"])
+def test_every_flag_in_the_text_exists(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (DOCS / page).read_text(), flags=re.S | re.M)
+    spans = re.findall(r"`([^`]+)`", text)
+    for span in spans:
+        if span.startswith("--") and " " in span:
+            assert parse(TrainRequest, "train", ["--out", "RUN", *shlex.split(span)], "")
+    flags = {flag for span in spans for flag in re.findall(r"--[a-z-]+", span)}
+    fields = {name for kind in (TrainRequest, *(type(part) for part in parts())) for name in kind.__dataclass_fields__}
+    assert {flag[2:].removeprefix("no-").replace("-", "_") for flag in flags} <= fields
+
+
+def parts() -> list[object]:
+    asked = TrainRequest(out=Path("RUN"))
+    return [asked.task, asked.task.transform, asked.recipe]
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "DATA", classes=5, train=6, validation=1)
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("data.md", "python")
+    exec(compile(code, "docs/data.md", "exec"), {})
+
+
+def test_figures_and_names_are_those_of_the_code() -> None:
+    text = (DOCS / "data.md").read_text()
+    assert all(f"`{name}`" in text for name in load.DATASETS)
+    assert STREAM_ABOVE_BYTES == 8 << 30 and f"{STREAM_ABOVE_BYTES // (3 * 224 * 224):,} of 224x224" in text
+    assert parallel.MAX_WORKERS == 16 and "16 at most" in text
+    assert (Transform().min_crop, Transform().test_crop) == (0.08, 0.875)
+    assert {".gif", ".tif", ".heic", ".avif", ".jp2", ".jxl"} <= set(UNREAD_SUFFIXES)
+    assert 1_281_167 % 256 == 143 and 143 // 2 == 71 and "leave 143 over from batches of 256, enough for 71 processes" in text
