@@ -16,22 +16,22 @@ sys.path.insert(0, str(Path(__file__).parent / "train"))
 context = multiprocessing.get_context("forkserver")
 
 
-def start(function: Callable[..., Any], *arguments: Any) -> Any:
+def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function in a process of its own, on one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the server starts
     context.set_forkserver_preload(["processes", "cpsam.train.loop", "torchvision", "tiny"])
-    process = context.Process(target=guarded, args=(function, *arguments), daemon=True)
+    process = context.Process(target=guarded, args=(function, arguments, options), daemon=True)
     process.start()
     return process
 
 
-def guarded(function: Callable[..., Any], *arguments: Any) -> None:
+def guarded(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server, whose child this is, ignores it
     torch.set_num_threads(1)
     try:
-        function(*arguments)
+        function(*arguments, **options)
     except BaseException as error:
         if (code := getattr(error, "exit_code", None)) is None:
             traceback.print_exc()

@@ -188,6 +188,7 @@ def test_files_reach_the_disk_before_their_names_do(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "replace", lambda path, to: done.append(f"rename {to.name}") or real_replace(path, to))
     save_checkpoint(tmp_path / "all", 7, tensors(), {})
     assert done == [
+        f"fsync {tmp_path.name}",  # in which the folder of all checkpoints is new
         "fsync tensors.safetensors",
         "fsync manifest.json",
         "fsync .writing-step-00000007",

@@ -67,7 +67,9 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
 
 def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int) -> Path:
     """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in another thread."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        sync_folder(folder.parent)
     data = safetensors.torch.save(tensors.stored)
     manifest = {
         "format": FORMAT,
@@ -122,6 +124,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             tensors, meta = read_checkpoint(path)
         except Damaged as damage:
             warnings.append(f"checkpoint {path} is damaged: {damage}")
+        except (KeyError, TypeError, AttributeError, SafetensorError) as error:
+            warnings.append(f"checkpoint {path} is not what this version writes: {error!r}")
         except FileNotFoundError as missing:
             warnings.append(f"checkpoint {path} is damaged: {Path(missing.filename).name} is missing")
         else:

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import child
 import processes
 import pytest
+import teammate
 
 from cpsam.errors import UserError
 from cpsam.train.distributed import FIRST_PORT, PORTS, Team, find_team, first_host
@@ -88,7 +88,7 @@ def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> None:
     variables = {"SLURM_JOB_ID": str(processes.free_port()), "SLURM_NODELIST": "localhost"} if launcher == "srun" else {}
-    team = processes.team(3, child.share_around, tmp_path, **variables)
+    team = processes.team(3, teammate.share_around, tmp_path, **variables)
     assert [processes.end(process) for process in team] == [0, 0, 0]
     for rank in range(3):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import child
 import processes
 import pytest
+import teammate
 from tiny import FULL
 
 from cpsam.checkpoint import load_weights
@@ -26,7 +26,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def together(size: int, *arguments: Any, codes: int = 0, **variables: str) -> None:
-    team = processes.team(size, child.run, *arguments, **variables)
+    team = processes.team(size, teammate.run, *arguments, **variables)
     assert [processes.end(process) for process in team] == [codes] * size
 
 
@@ -54,13 +54,13 @@ def test_any_number_of_processes_make_the_same_run(
         return
     seen = [note["seen"] for note in notes(tmp_path / "notes", size)]
     batches = [[image for part in parts for image in part] for parts in zip(*seen, strict=True)]
-    assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in child.whole_order(recipe)]
+    assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in teammate.whole_order(recipe)]
     assert [note["events"] > 0 for note in notes(tmp_path / "notes", size)] == [True] + [False] * (size - 1)
 
 
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
 def test_evaluation_sees_every_image_once(tmp_path: Path, count: int) -> None:
-    team = [*processes.team(1, child.measure, tmp_path / "one", count), *processes.team(3, child.measure, tmp_path / "three", count)]
+    team = [*processes.team(1, teammate.measure, tmp_path / "one", count), *processes.team(3, teammate.measure, tmp_path / "three", count)]
     assert [processes.end(process) for process in team] == [0] * 4
     alone, shared = notes(tmp_path / "one", 1)[0], notes(tmp_path / "three", 3)
     assert all(note["result"] == pytest.approx(alone["result"], rel=1e-12) for note in shared)
@@ -118,7 +118,7 @@ def test_a_run_may_go_on_with_fewer_processes(tmp_path: Path) -> None:
 
 def test_the_end_of_one_process_is_the_end_of_all(tmp_path: Path) -> None:
     act = {"ranks": [1], "at": ["train", 9], "signal": "SIGKILL"}
-    team = processes.team(2, child.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act)
+    team = processes.team(2, teammate.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act)
     assert [processes.end(process) for process in team] == [75, -9]
     left = json.loads((tmp_path / "notes" / "0.json").read_text())
     assert "another process of this run has ended" in left["error"]

@@ -163,7 +163,7 @@ class Training:
         self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
         self.steps = self.recipe.epochs * self.steps_per_epoch
         self.request = StopRequest(self.upkeep.max_minutes, echoes=self.team.launched)
-        self.keeper = Keeper(self.run, self.upkeep, self.team)
+        self.keeper = Keeper(self.run, self.upkeep, self.team, self.steps_per_epoch)
         self.spikes = Spikes()
         self.position = Position()
 

@@ -8,6 +8,7 @@ import safetensors.torch
 from torch import nn
 
 from cpsam.checkpoint import Checkpoint, checkpoint_steps, load_checkpoint, save_weights, storable, write_checkpoint
+from cpsam.errors import DataError, UserError
 from cpsam.train.distributed import Team
 from cpsam.train.run_folder import RunFolder
 from cpsam.train.state import AVERAGE, MODEL, pack, unpack
@@ -40,10 +41,11 @@ class Keeper:
         run: The folder.
         upkeep: How often, and how many are kept.
         team: The processes.
+        steps_per_epoch: Steps an epoch.
     """
 
-    def __init__(self, run: RunFolder, upkeep: Upkeep, team: Team) -> None:
-        self.run, self.upkeep, self.team = run, upkeep, team
+    def __init__(self, run: RunFolder, upkeep: Upkeep, team: Team, steps_per_epoch: int) -> None:
+        self.run, self.upkeep, self.team, self.steps_per_epoch = run, upkeep, team, steps_per_epoch
         self.writer = Writer()
         self.last: tuple[int, int] | None = None  # step and epochs of what was saved last
         self.time = time.monotonic()
@@ -95,10 +97,19 @@ class Keeper:
         checkpoint = self.read()
         if checkpoint is None:
             return None
-        unpack(checkpoint.tensors, checkpoint.meta, model, average, update.optimizer)
-        if update.scaler is not None:
-            update.scaler.load_state_dict(checkpoint.meta["scaler"])
-        position = Position(**checkpoint.meta["position"])
+        try:
+            unpack(checkpoint.tensors, checkpoint.meta, model, average, update.optimizer)
+            if update.scaler is not None:
+                update.scaler.load_state_dict(checkpoint.meta["scaler"])
+            position = Position(**checkpoint.meta["position"])
+            epoch, steps = position.epochs, self.steps_per_epoch
+            fits = position.step == checkpoint.step and epoch * steps <= position.step <= (epoch + 1) * steps
+        except UserError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(f"the checkpoint of step {checkpoint.step} is not what this version writes: {error!r}") from error
+        if not fits:
+            raise DataError(f"the checkpoint of step {checkpoint.step} does not fit this run: it claims {position}")
         self.last = (position.step, position.epochs)
         return position, checkpoint.warnings
 

@@ -1,0 +1,1 @@
+import processes  # noqa: F401, it makes the tiny networks of tests/train importable

@@ -1,0 +1,88 @@
+"""A run that is killed anywhere ends, called again, with the bytes of one that was not."""
+
+import hashlib
+import json
+import random
+import signal
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import doomed
+import processes
+import pytest
+
+AT_ONCE = 2
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def digest(folder: Path) -> str:
+    """Of the final weights, the best weights and the metrics."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines.append(json.loads((folder / "summary.json").read_text()))
+    for line in lines:
+        del line["timing"]
+    files = [(folder / name).read_bytes() for name in ("weights.safetensors", "best.safetensors")]
+    return hashlib.sha256(b"".join([*files, json.dumps(lines).encode()])).hexdigest()
+
+
+def finished(folder: Path, optimizer: str, **options: Any) -> str:
+    process = processes.start(doomed.run, folder, optimizer, **options)
+    assert processes.end(process) == 0
+    return digest(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("whole")
+    return {optimizer: finished(folder / optimizer, optimizer) for optimizer in OPTIMIZERS}
+
+
+def killed_and_continued(folder: Path, optimizer: str, **options: Any) -> tuple[int, str]:
+    code = processes.end(processes.start(doomed.run, folder, optimizer, **options))
+    return code, finished(folder, optimizer, saves=options.get("saves"))
+
+
+def all_of(trials: Iterable[Callable[[], tuple[int, str]]]) -> list[tuple[int, str]]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [future.result() for future in [pool.submit(trial) for trial in trials]]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_at_every_call_that_changes_a_file(tmp_path: Path, whole: dict[str, str], optimizer: str) -> None:
+    assert finished(tmp_path / "counted", optimizer, log=tmp_path / "calls") == whole[optimizer]
+    calls = json.loads((tmp_path / "calls.json").read_text())
+    assert {"open to write", "write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir"} <= set(calls)
+
+    def trial(number: int) -> Callable[[], tuple[int, str]]:
+        return lambda: killed_and_continued(tmp_path / str(number), optimizer, call=number)
+
+    results = all_of(trial(number) for number in range(1, len(calls) + 1))
+    # Two threads write, so the last calls of one run may be fewer in another, which then ends by itself.
+    assert all(code == -signal.SIGKILL for code, _ in results[:-3])
+    wrong = [f"{number} ({calls[number - 1]})" for number, (_, found) in enumerate(results, 1) if found != whole[optimizer]]
+    assert not wrong, f"of {len(calls)} calls"
+
+
+def test_at_fifty_random_parts_of_steps(tmp_path: Path, whole: dict[str, str]) -> None:
+    draw = random.Random(7)
+
+    def trial(number: int) -> Callable[[], tuple[int, str]]:
+        optimizer, part = OPTIMIZERS[number % 2], draw.randint(1, 16)  # 8 steps of 2 parts
+        saves = {"checkpoint_steps": draw.choice([1, 2, 3])}
+        return lambda: killed_and_continued(tmp_path / str(number), optimizer, forward=part, saves=saves)
+
+    results = all_of([trial(number) for number in range(50)])
+    assert {code for code, _ in results} == {-signal.SIGKILL}
+    assert [found for _, found in results] == [whole[OPTIMIZERS[number % 2]] for number in range(50)]
+
+
+def test_again_and_again(tmp_path: Path, whole: dict[str, str]) -> None:
+    """No call gets further than three parts of steps before it is killed, but each step is kept."""
+    saves = {"checkpoint_steps": 1}
+    codes = []
+    while not codes or codes[-1]:
+        codes.append(processes.end(processes.start(doomed.run, tmp_path, "adamw", forward=6, saves=saves)))
+        assert len(codes) < 20
+    assert digest(tmp_path) == whole["adamw"]
