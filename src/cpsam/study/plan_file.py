@@ -45,7 +45,7 @@ from typing import Any
 
 from cpsam.data.transform import Transform
 from cpsam.errors import UserError, unknown
-from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task, check_list
 from cpsam.train.recipe import Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -101,6 +101,7 @@ def plan_of(content: Table, folder: Path, machine: Table) -> Study:
     arms = {arm: named_arm(arm, table) for arm, table in expect("arm", content.get("arm", {}), dict).items()}
     shared = expect("task", content.get("task", {}), dict)
     settings = tuple(setting(table, shared, arms, folder, machine) for table in expect("setting", content["setting"], list))
+    check_list("settings", tuple(place.name for place in settings))  # before they are looked for by name
     primary = contrast("primary", content["primary"], settings) if "primary" in content else None
     secondary = tuple(contrast("contrast", table, settings) for table in expect("contrast", content.get("contrast", []), list))
     if repeated := [question for question in secondary if question == primary or secondary.count(question) > 1]:

@@ -11,7 +11,7 @@ from cpsam.study.config import Contrast, Setting
 from cpsam.study.job import outcome
 from cpsam.study.plan import Plan, PlannedArm
 from cpsam.study.run import RunSpec
-from cpsam.study.statistics import paired_difference, summarize
+from cpsam.study.statistics import evidence, holm, paired_difference, summarize
 from cpsam.train.run_folder import METRICS
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
@@ -38,7 +38,7 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "budget": study.budget,
         "seeds": list(study.seeds),
         "primary": [label(plan, primary.setting, name) for name in (primary.arm, primary.reference)],
-        "contrasts": [describe_contrast(plan, contrast, top1) for contrast in (primary, *plan.contrasts)],
+        "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
@@ -112,8 +112,24 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]]
     }
 
 
+def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
+    """The primary question, then the others; Holm adjusts the p of these together, one without a p counting as 1."""
+    assert plan.study.primary is not None
+    first, *others = [describe_contrast(plan, contrast, top1) for contrast in (plan.study.primary, *plan.contrasts)]
+    adjusted = holm([1.0 if other["p"] is None else other["p"] for other in others])
+    secondary = [
+        {**other, "p_holm": None if other["p"] is None else p, "primary": False} for other, p in zip(others, adjusted, strict=True)
+    ]
+    return [{**first, "p_holm": None, "primary": True}, *secondary]
+
+
 def describe_contrast(plan: Plan, contrast: Contrast, top1: Top1) -> dict[str, Any]:
     names = [label(plan, contrast.setting, name) for name in (contrast.arm, contrast.reference)]
+    record = {"arm": names[0], "reference": names[1], "setting": contrast.setting}
     one, other = (top1.get((contrast.setting, name), {}) for name in (contrast.arm, contrast.reference))
-    difference = asdict(paired_difference(one, other)) if one.keys() & other.keys() else None
-    return {"arm": names[0], "reference": names[1], "setting": contrast.setting, "difference": difference}
+    if not one.keys() & other.keys():
+        empty = {"n": 0} | dict.fromkeys(("mean", "sd", "low", "high", "p", "p_sign_flip", "detectable"))
+        return record | empty | {"note": "no seed finished with both"}
+    found, tests = asdict(paired_difference(one, other)), asdict(evidence(one, other))
+    notes = [note for note in (tests.pop("note"), found.pop("note")) if note]
+    return record | found | tests | {"note": "; ".join(dict.fromkeys(notes))}

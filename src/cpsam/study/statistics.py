@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # the t distribution and its inverse; scipy.stats takes a second to import
+from scipy.special import nctdtr, stdtr, stdtrit  # the t distribution, its inverse and its shifted form; scipy.stats is slow to import
 
 from cpsam.errors import UserError
 
 CONFIDENCE = 0.95
+POWER = 0.8
+ENOUGH_PAIRS = 6  # with five, no sign-flip p is below 2 / 2^5 = 0.0625: the check of the t-test could never agree with it
 MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
 
 
@@ -41,6 +43,23 @@ class PairedDifference:
     low: float | None
     high: float | None
     p: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a contrast's differences say against "there is none".
+
+    Attributes:
+        p: Two-sided p of the paired t-test; None where none was made, and where all differences are equal.
+        p_sign_flip: Exact two-sided p of the sign-flip test, which assumes less: the check.
+        detectable: The true difference that a study of this size and spread finds four times in five; None for one pair.
+        note: Why there is no test; "" if there is one.
+    """
+
+    p: float | None
+    p_sign_flip: float | None
+    detectable: float | None
     note: str
 
 
@@ -96,11 +115,73 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
     # Each difference of two values is off by an ulp of the larger at most: what stays within that is one constant, not a tiny spread.
     if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(np.abs(first).max(), np.abs(second).max()):
         return PairedDifference(n, mean, 0.0, mean, mean, None, "; ".join(["the same difference on every seed: no p", *notes]))
-    sd = float(differences.std(ddof=1))
-    error = sd / n**0.5
-    half_width = error * float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    sd, half_width, p = (float(value) for value in t_test(differences))
     return PairedDifference(n, mean, sd, mean - half_width, mean + half_width, p, "; ".join(notes))
+
+
+def t_test(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row of n >= 2 differences, (..., n): sd, half the width of the 95 % interval, and two-sided p, (...), NaN where sd is 0."""
+    n = differences.shape[-1]
+    sd = differences.std(axis=-1, ddof=1)
+    error = sd / n**0.5
+    t = np.abs(differences.mean(axis=-1)) / np.where(error > 0, error, np.nan)
+    return sd, error * stdtrit(n - 1, (1 + CONFIDENCE) / 2), 2 * stdtr(n - 1, -t)
+
+
+def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
+    """The tests of a paired difference, if there are seeds enough for one.
+
+    Args:
+        a: Seed -> value of the one arm.
+        b: Seed -> value of the other.
+
+    Raises:
+        UserError: As :func:`paired_difference`.
+
+    Example:
+        >>> evidence({0: 0.75, 1: 1.0}, {0: 0.5, 1: 0.25}).note
+        'not enough seeds for a test: 2 pairs, and with fewer than 6 the sign-flip test cannot reach 5 %'
+    """
+    difference = paired_difference(a, b)
+    detectable = detectable_difference(difference.sd, difference.n) if difference.sd is not None else None
+    if difference.n < ENOUGH_PAIRS:
+        pairs = f"{difference.n} pair{'s' * (difference.n > 1)}"
+        why = f"not enough seeds for a test: {pairs}, and with fewer than {ENOUGH_PAIRS} the sign-flip test cannot reach 5 %"
+        return Evidence(None, None, detectable, why)
+    check = sign_flip_p(a[seed] - b[seed] for seed in a.keys() & b.keys()) if difference.n <= MOST_SIGN_FLIPS else None
+    return Evidence(difference.p, check, detectable, "" if difference.p is not None else "the same difference on every seed: no p")
+
+
+def detectable_difference(sd: float, n: int) -> float:
+    """The smallest true mean difference that a two-sided 5 % t-test of n pairs finds with a power of 80 %.
+
+    Args:
+        sd: Standard deviation of the differences.
+        n: Pairs, at least 2.
+
+    Raises:
+        UserError: If `n` is below 2, or `sd` is negative or not finite.
+
+    Example:
+        >>> round(detectable_difference(0.3, 6), 3)
+        0.43
+    """
+    (sd,) = finite([sd], "sd").tolist()
+    if n < 2 or sd < 0:
+        raise UserError(f"a detectable difference needs at least 2 pairs and an sd of at least 0; got {n} and {sd}")
+    critical = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    low, high = 0.0, 1.0
+    while power_at(high, n, critical) < POWER:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_at(middle, n, critical) < POWER else (low, middle)
+    return high * sd
+
+
+def power_at(effect: float, n: int, critical: float) -> float:
+    """How often a t-test of n pairs rejects where the true mean is `effect` standard deviations; the far tail is left out."""
+    return 1 - float(nctdtr(n - 1, effect * n**0.5, critical))
 
 
 def signed_sums(values: np.ndarray) -> np.ndarray:
@@ -150,8 +231,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     array = finite(p_values, "p")
     if array.size and (array.min() < 0 or array.max() > 1):
         raise UserError(f"p must lie in [0, 1]; got {list(p_values)}")
-    order = np.argsort(array, kind="stable")
-    steps = array[order] * np.arange(array.size, 0, -1)
-    adjusted = np.empty_like(array)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted.tolist()
+    return step_down(array).tolist()
+
+
+def step_down(p: np.ndarray) -> np.ndarray:
+    """Holm's adjustment within each row, (..., m)."""
+    order = np.argsort(p, axis=-1, kind="stable")
+    steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), axis=-1)
+    return adjusted

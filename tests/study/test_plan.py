@@ -1,0 +1,145 @@
+"""From a question to its runs: each once, each in a folder that its content names."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpsam.errors import UserError
+from cpsam.study.arm import Arm
+from cpsam.study.budget import shortened
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
+from cpsam.study.plan import Plan, make_plan
+from cpsam.study.run import RunSpec
+from cpsam.train.recipe import Recipe
+
+ARMS = ("none", "non_local", "cpsam")
+
+
+def planned(study: Study, known: dict[str, int] | None = None) -> Plan:
+    return make_plan(study, lambda event: None, known)
+
+
+def study(**changes: Any) -> Study:
+    settings = (Setting("last", Task(), ARMS), Setting("early", Task(at=("early",)), ("none", "cpsam", "squeeze_excite")))
+    return replace(Study("s", settings, (5, 2), Recipe(epochs=1)), **changes)
+
+
+def test_arms_seeds_and_settings_are_crossed_and_what_settings_share_is_one_run() -> None:
+    plan = planned(study())
+    assert [arm.key for arm in plan.arms] == [
+        *(("last", name) for name in (*ARMS, "conv_control")),
+        *(("early", name) for name in ("none", "cpsam", "squeeze_excite")),
+    ]
+    names = [spec.folder_name for spec in plan.runs]
+    assert len(names) == len(set(names)) == 2 * (4 + 2), "the bare network is the same in both settings"
+    assert [spec.seed for spec in plan.runs] == [5] * 6 + [2] * 6, "seed by seed"
+    bare = [arm.specs[0].folder_name for arm in plan.arms if arm.arm.name == "none"]
+    assert bare[0] == bare[1]
+
+
+def test_more_seeds_arms_or_settings_add_runs_and_rename_none() -> None:
+    first = {spec.folder_name for spec in planned(study()).runs}
+    wider = (*study().settings, Setting("branch", Task(at=("every-branch",)), ("none", "eca")))
+    for change in ({"seeds": (9, 2, 5)}, {"settings": wider}, {"contrasts": (Contrast("cpsam", "none", "early"),)}):
+        assert first <= {spec.folder_name for spec in planned(study(**change)).runs}
+
+
+def test_whatever_changes_a_run_changes_its_name() -> None:
+    task = Task()
+    spec = RunSpec(task, "f" * 64, (0.5,), (0.25,), None, Arm("cpsam", "cpsam"), 3, Recipe(), 2)
+    others = [
+        replace(spec, task=Task(at=("early",))),
+        replace(spec, task=Task(model="resnet32")),
+        replace(spec, task=Task(validation=0.25)),
+        replace(spec, data_fingerprint="e" * 64),
+        replace(spec, weights_sha256="a" * 64),
+        replace(spec, arm=Arm("cpsam", "cpsam", {"reduction": 8})),
+        replace(spec, seed=4),
+        replace(spec, recipe=Recipe(lr=0.2)),
+        replace(spec, threads=1),
+    ]
+    assert len({other.folder_name for other in [spec, *others]}) == len(others) + 1
+    assert replace(spec, task=Task(data_root=Path("elsewhere"), workers=3)).folder_name == spec.folder_name
+    # Names that runs out there have: a change here is a change that repeats every run of every study.
+    assert spec.folder_name == "cpsam-seed3-fd6aaf376a"
+
+
+def test_the_control_comes_with_the_question_and_can_be_left_out() -> None:
+    names = lambda plan: [arm.arm.name for arm in plan.arms if arm.setting == "last"]  # noqa: E731
+    assert "conv_control" in names(planned(study()))
+    assert "conv_control" not in names(planned(study(control=False)))
+    own = Setting("last", Task(), (*ARMS, "conv_control:hidden_channels=5"))
+    assert names(planned(study(settings=(own,)))) == [*ARMS, "conv_control:hidden_channels=5"]
+    plan = planned(study())
+    parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms if arm.setting == "last"}
+    assert abs(parameters["conv_control"] / parameters["cpsam"] - 1) <= 0.01
+
+
+def test_the_control_matches_the_arm_of_the_question() -> None:
+    arms = (*ARMS, NamedArm("wide", "cpsam", {"reduction": 2}))
+    plan = planned(study(settings=(Setting("last", Task(), arms),), primary=Contrast("wide", "non_local", "last")))
+    parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms}
+    assert abs(parameters["conv_control"] / parameters["wide"] - 1) <= 0.01
+
+
+def test_the_question_and_the_others() -> None:
+    plan = planned(study())
+    assert plan.study.primary == Contrast("cpsam", "non_local", "last")
+    assert [(contrast.reference, contrast.setting) for contrast in plan.contrasts] == [
+        ("none", "last"),
+        ("conv_control", "last"),
+        ("none", "early"),
+        ("squeeze_excite", "early"),
+    ]
+    asked = (Contrast("squeeze_excite", "none", "early"),)
+    assert planned(study(contrasts=asked)).contrasts == asked
+    with pytest.raises(UserError, match=r"unknown arm of a contrast in early 'non_local'"):
+        planned(study(contrasts=(Contrast("cpsam", "non_local", "early"),)))
+    with pytest.raises(UserError, match=r"unknown arm of a contrast in last 'cpsm': did you mean 'cpsam'"):
+        planned(study(primary=Contrast("cpsm", "none", "last")))
+
+
+def test_an_arm_that_differs_in_more_than_its_block_is_warned_of() -> None:
+    assert planned(study()).warnings == ()
+    arms = ("none", NamedArm("tuned", "cpsam", {}, {"lr": 0.02, "epochs": 1}), "non_local")
+    plan = planned(study(settings=(Setting("last", Task(), arms),)))
+    assert plan.warnings == ("tuned in last differs from the others in more than its block: lr 0.02 instead of 0.1.",)
+    assert {arm.arm.name: arm.specs[0].recipe.lr for arm in plan.arms}["tuned"] == 0.02
+    assert plan.study.primary == Contrast("tuned", "non_local", "last")
+
+
+def test_arms_that_would_share_a_folder_are_refused() -> None:
+    arms = (NamedArm("a b", "cpsam"), NamedArm("a/b", "cpsam"))
+    with pytest.raises(UserError, match=r"'a b' and 'a/b' are one and the same run"):
+        planned(study(settings=(Setting("last", Task(), arms),)))
+
+
+def test_a_named_arm_is_checked_like_words() -> None:
+    for arm, words in (
+        (NamedArm("x", "cpsm"), r"unknown attention 'cpsm'"),
+        (NamedArm("x", "cpsam", {"fusio": "sum"}), r"unknown argument of cpsam 'fusio': did you mean 'fusion'"),
+        (NamedArm("x", "none", {"reduction": 2}), r"has no block"),
+    ):
+        with pytest.raises(UserError, match=words):
+            planned(study(settings=(Setting("last", Task(), ("none", arm)),)))
+
+
+def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs() -> None:
+    timed = study(budget="time", recipe=Recipe(epochs=40, batch_size=16), settings=study().settings[:1])
+    known: dict[str, int] = {}
+    plan = planned(timed, known)
+    epochs = {arm.arm.name: arm.recipe.epochs for arm in plan.arms}
+    assert epochs["none"] == 40
+    assert all(1 <= epochs[name] < 40 for name in ("non_local", "cpsam"))
+    assert len(known) == 4
+    assert [spec.folder_name for spec in planned(timed, known).runs] == [spec.folder_name for spec in plan.runs]
+    assert any("cpsam in last differs" in warning and "epochs" in warning for warning in plan.warnings)
+
+
+def test_a_schedule_is_stretched_with_its_epochs() -> None:
+    recipe = Recipe(epochs=200, schedule="step", milestones=(0.3, 120, 160), warmup_epochs=5)
+    short = shortened(recipe, 100)
+    assert (short.epochs, short.milestones, short.warmup_epochs) == (100, (0.3, 60, 80), 2.5)
+    assert shortened(Recipe(epochs=8), 5) == Recipe(epochs=5)
