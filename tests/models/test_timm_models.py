@@ -164,10 +164,10 @@ def test_device_and_precision_from_the_start(name):
 
 @each_net
 def test_features_only(name):
-    model, x = trained(name)
+    model, x = (each.double() for each in trained(name))
     expected = model.forward_intermediates(x, intermediates_only=True)
     for kind in ("list", "getter", "fx"):
-        backbone = timm.create_model(name, features_only=True, feature_cls=kind, out_indices=(0, 2, 3)).eval()
+        backbone = timm.create_model(name, features_only=True, feature_cls=kind, out_indices=(0, 2, 3)).double().eval()
         target = getattr(backbone, "graph_module", None) or getattr(backbone, "model", backbone)
         target.load_state_dict({key: value for key, value in model.state_dict().items() if key in target.state_dict()})
         features = backbone(x)

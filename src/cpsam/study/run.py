@@ -72,9 +72,9 @@ class RunSpec:
             },
             "model": self.task.model,
             "weights_sha256": self.weights_sha256,
-            "at": [] if self.arm.attention == "none" else list(self.task.at),  # the bare network is the same wherever blocks would go
             "attention": self.arm.attention,
             "arguments": dict(self.arm.arguments),
+            "at": [] if self.arm.attention == "none" else list(self.task.at),  # the bare network is the same wherever blocks would go
             "threads": self.threads,
         }
 
