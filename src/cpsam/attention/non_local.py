@@ -1,7 +1,6 @@
 """Non-Local: every position attends to all others by a map of its own."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpsam import fused
@@ -135,11 +134,9 @@ class NonLocal(nn.Module):
     def forward_fused(self, x: Tensor) -> Tensor:
         """The same with one product for query, key and value, and rows of channels, (N, L, C/r), all the way."""
         layers = [layer for layer in (self.query, self.key, self.value) if isinstance(layer, nn.Conv2d)]
-        weight = torch.cat([fused.with_own_strides(layer.weight) for layer in layers]).flatten(1)
+        weight = torch.cat([fused.with_own_strides(layer.weight) for layer in layers])
         bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
-        x_rows = fused.prefer_channels_last(x).permute(0, 2, 3, 1)  # (N, H, W, C)
-        query, key, value = (t.permute(0, 3, 1, 2) for t in F.linear(x_rows, weight, bias).chunk(3, 3))  # (N, C/r, H, W)
+        images = fused.prefer_channels_last(x)
+        query, key, value = fused.pointwise(images, weight, bias).chunk(3, 1)  # (N, C/r, H, W)
         attended = self.attend(query, self.pool(key), self.pool(value))
-        proj = fused.with_own_strides(self.proj.weight).flatten(1)
-        z = F.linear(attended.permute(0, 2, 3, 1), proj, self.proj.bias).permute(0, 3, 1, 2)
-        return fused.like(self.batch_norm(z).add_(x), x)
+        return fused.like(fused.project(attended, self.proj, self.batch_norm).add_(images), x)

@@ -105,7 +105,7 @@ def imagenet_finetune_40ep() -> Preset:
     """ImageNet-1k, 40 epochs on from a trained ResNet-50 with one block at the end of c4, as in global context's paper.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights W.safetensors --data-root DATA --out RUN``
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights WEIGHTS --data-root DATA --out RUN``
 
     Expected:
         Not run here. That paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 % simplified, 77.34 % global context.
