@@ -1,0 +1,260 @@
+"""Epochs of steps, each a pure function of the weights, the recipe, the seed and the step number."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpsam.checkpoint import save_weights
+from cpsam.data.batches import share, train_batches, train_indices
+from cpsam.data.dataset import Dataset
+from cpsam.errors import DivergedError, UserError
+from cpsam.evaluate import evaluate
+from cpsam.insert import attention_config
+from cpsam.train.board import Board
+from cpsam.train.distributed import Team
+from cpsam.train.ema import Ema
+from cpsam.train.environment import environment
+from cpsam.train.hardware import Setting
+from cpsam.train.health import Spikes, listed
+from cpsam.train.progress import Clock
+from cpsam.train.recipe import Recipe
+from cpsam.train.regularise import regularised
+from cpsam.train.run_folder import RunFolder
+from cpsam.train.saving import Keeper, Position
+from cpsam.train.schedule import learning_rate
+from cpsam.train.stop import Stop, StopRequest
+from cpsam.train.sync_norm import synchronous
+from cpsam.train.update import Gradients, Update
+from cpsam.train.upkeep import Upkeep
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Training:
+    """One call of :func:`train`: what it works with, and where it is."""
+
+    model: nn.Module
+    dataset: Dataset
+    recipe: Recipe
+    seed: int
+    run: RunFolder
+    setting: Setting
+    device: torch.device
+    on_event: Callable[[Event], None]
+    upkeep: Upkeep
+    team: Team
+    board: Board | None
+
+    def __post_init__(self) -> None:
+        if not self.recipe.augment:
+            self.dataset = self.dataset.unaugmented()
+        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0)
+        self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
+        self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
+        self.steps = self.recipe.epochs * self.steps_per_epoch
+        self.request = StopRequest(self.upkeep.max_minutes, echoes=self.team.launched)
+        self.keeper = Keeper(self.run, self.upkeep, self.team, self.steps_per_epoch)
+        self.spikes = Spikes()
+        self.position = Position()
+
+    @property
+    def step(self) -> int:
+        return self.position.step
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that is measured and kept."""
+        return self.model if self.ema is None else self.ema.module
+
+    def run_all(self) -> dict[str, Any]:
+        recipe, team = self.recipe, self.team
+        self.model.to(self.device).to(memory_format=self.setting.memory_format)
+        self.ema = Ema(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        classes = self.dataset.num_classes
+        with ExitStack() as stack:
+            stack.enter_context(regularised(self.model, classes, recipe.drop_rate, recipe.drop_path))
+            if recipe.sync_bn and team.size > 1:
+                stack.enter_context(synchronous(self.model, self.device))
+            self.update = Update(
+                self.model, recipe, seed=self.seed, num_classes=classes, setting=self.setting, device=self.device, team=team
+            )
+            if team.leads:
+                self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
+            self.resume()
+            self.update.wrap()
+            if self.board is not None:
+                self.board.open(self.step)
+                stack.callback(self.board.close)
+            self.clock = Clock(self.steps - self.step)
+            try:
+                while self.position.epochs < recipe.epochs:
+                    self.look()
+                    self.train_epoch()
+                    self.finish_epoch()
+            except Stop:
+                self.save()
+                raise
+            finally:
+                self.keeper.finish()
+        return self.summarise()
+
+    def resume(self) -> None:
+        average = None if self.ema is None else self.ema.module
+        found = self.keeper.load(self.model, average, self.update)
+        self.position, warnings = found if found is not None else (self.position, [])
+        self.run.records = self.team.together(lambda: self.run.keep_records(self.position.epochs))
+        if found is not None:
+            where = {"epoch": self.position.epochs, "step": self.step, "steps": self.steps}
+            self.tell({"event": "resumed", **where, "warnings": warnings})
+
+    def train_epoch(self) -> None:
+        """Make the steps of an epoch that are still to be made."""
+        position, epoch = self.position, self.position.epochs
+        started, before = time.perf_counter(), self.position.seconds
+        self.model.train()
+        batches = train_batches(
+            self.dataset,
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            start=self.step - epoch * self.steps_per_epoch,
+            rank=self.team.rank,
+            world_size=self.team.size,
+            device=self.device,
+            channels_last=self.setting.channels_last,
+        )
+        with closing(batches):  # pyrefly: ignore
+            for x, y in batches:
+                images = self.batch_sizes[self.step % self.steps_per_epoch]
+                loss, lr, leave = self.make_step(x, y, images)
+                position.seconds = before + time.perf_counter() - started
+                if (pace := self.clock.tick(images)) is not None:
+                    where = {"epoch": epoch + 1, "epochs": self.recipe.epochs, "step": self.step, "steps": self.steps}
+                    self.tell({"event": "step", **where, "lr": lr, "loss": loss, **pace})
+                if (usual := self.spikes.usual(loss)) is not None:
+                    self.tell({"event": "spike", "step": self.step, "loss": loss, "usual": usual})
+                if leave:
+                    raise Stop
+                if self.keeper.due(self.step):
+                    self.save()
+
+    def make_step(self, x: Tensor, y: Tensor, images: int) -> tuple[float, float, bool]:
+        """One optimizer step; returns the loss before it, its learning rate, and whether to leave after it."""
+        lr = learning_rate(self.recipe, self.step, self.steps_per_epoch)
+        gradients = self.update.compute(x, y, self.step, images)
+        loss_sum, broken, leave = self.over_all(gradients.loss, not gradients.finite, self.asked)
+        if broken:
+            raise self.diverged(gradients, loss_sum / images, lr)
+        if not self.update.move(lr):
+            raise self.diverged(gradients, loss_sum / images, lr)
+        self.position.step += 1
+        self.position.loss_sum += loss_sum
+        if self.ema is not None:
+            self.ema.update(self.step)
+        return loss_sum / images, lr, leave
+
+    @property
+    def asked(self) -> bool:
+        return self.request.requested or self.keeper.writer.failed
+
+    def over_all(self, loss: float, broken: bool, asked: bool) -> tuple[float, bool, bool]:
+        """The sum of the losses over all processes, and whether anything is wrong or asked for in any: one message a step."""
+        if self.team.size == 1:
+            return loss, broken, asked
+        values = torch.tensor([loss, broken, asked], dtype=torch.float64, device=self.device)
+        loss, anywhere_broken, anywhere_asked = self.team.total(values).tolist()
+        return loss, anywhere_broken > 0, anywhere_asked > 0
+
+    def look(self) -> None:
+        """Leave if any process was asked to."""
+        if self.over_all(0.0, False, self.asked)[2]:
+            raise Stop
+
+    def tell(self, event: Event) -> None:
+        if self.board is not None:
+            self.board(event)
+        try:
+            self.on_event(event)
+        except KeyboardInterrupt:  # all processes must hear of it, and leave at the same step
+            self.request.signalled = True
+
+    def save(self, best: bool = False) -> None:
+        self.keeper.save(self.position, self.model, None if self.ema is None else self.ema.module, self.update, best)
+
+    def diverged(self, gradients: Gradients, loss: float, lr: float) -> UserError:
+        """Says what is not finite, where, and on which images of the train split."""
+        self.keeper.finish()
+        epoch = self.step // self.steps_per_epoch
+        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=epoch)
+        batch = batches[self.step % self.steps_per_epoch]
+        bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
+        bad[share(batch, self.team.rank, self.team.size)[gradients.bad]] = 1
+        found = self.team.total(bad).nonzero().flatten().tolist()
+        if not math.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif gradients.norm is not None:
+            what = f"the gradient norm is {gradients.norm}"
+        else:
+            what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
+        where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
+        images = f"train images {listed(found or batch.tolist())}"
+        return self.team.echo(DivergedError(f"{what} at {where}, on {images}; {self.keeper.newest} ({self.run.checkpoints})"))
+
+    def finish_epoch(self) -> None:
+        """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are always there."""
+        started, position, epoch = time.perf_counter(), self.position, self.position.epochs + 1
+
+        def on_batch(done: int, of: int) -> None:
+            self.look()
+            self.tell({"event": "evaluation", "epoch": epoch, "epochs": self.recipe.epochs, "images": done, "of": of})
+
+        self.team.copy_from_leader(self.shipped.buffers())
+        measured = evaluate(
+            self.shipped,
+            self.dataset,
+            batch_size=self.recipe.batch_size,
+            precision=self.setting.precision,
+            device=self.device,
+            channels_last=self.setting.channels_last,
+            rank=self.team.rank,
+            world_size=self.team.size,
+            total=self.team.total,
+            on_batch=on_batch,
+        )
+        lr = learning_rate(self.recipe, self.step - 1, self.steps_per_epoch)
+        timing = {
+            "train_seconds": position.seconds,
+            "evaluation_seconds": time.perf_counter() - started,
+            "images_per_s": self.images_per_epoch / position.seconds,
+        }
+        train_loss = position.loss_sum / self.images_per_epoch
+        record = {"epoch": epoch, "step": self.step, "lr": lr, "train_loss": train_loss, **measured, "timing": timing}
+        best = all(measured["top1"] > earlier["top1"] for earlier in self.run.records)
+        if self.team.leads:
+            self.run.add_record(record)
+        else:
+            self.run.records.append(record)
+        self.position = Position(self.step, epoch)
+        self.save(best)
+        self.tell({"event": "epoch", "epochs": self.recipe.epochs, **record})
+
+    def summarise(self) -> dict[str, Any]:
+        return self.team.together(self.write_summary)
+
+    def write_summary(self) -> dict[str, Any]:
+        records = self.run.records
+        timings = [record["timing"] for record in records]
+        save_weights(self.run.weights, self.shipped.state_dict(), {"attention": attention_config(self.shipped)})
+        timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
+        timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / timing["train_seconds"]
+        metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
+        best = max(records, key=lambda record: record["top1"])
+        metrics["best"] = {"epoch": best["epoch"], "top1": best["top1"]}
+        return self.run.finish({"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing})
