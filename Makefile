@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := .peers
+CLUSTER := .cluster
 
-.PHONY: demo test lint types layers unit test-timm test-crash test-peers tables docs lock clean
+.PHONY: demo test lint types layers unit test-timm test-crash test-peers test-cluster tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -51,6 +52,15 @@ $(PEERS)/.ready: requirements-peers.txt $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(PEERS) -r requirements-peers.txt
 	@touch $@
 
+# Not in `make test`: Ray, which lies beside .venv too; the tests start it on this machine.
+test-cluster: $(CLUSTER)/.ready
+	PYTHONPATH=$(CURDIR)/$(CLUSTER) $(BIN)/pytest tests/cluster
+
+$(CLUSTER)/.ready: requirements-cluster.txt $(READY)
+	rm -rf $(CLUSTER)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(CLUSTER) -r requirements-cluster.txt
+	@touch $@
+
 tables: $(READY)
 	$(BIN)/python docs/tables.py
 
@@ -63,4 +73,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm $(PEERS)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm $(PEERS) $(CLUSTER)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from cpsam.cli.live import Live
 from cpsam.cli.parse import parse
-from cpsam.cli.progress import Progress
 from cpsam.cli.table import print_results
 from cpsam.study.config import Comparison
 
@@ -24,10 +24,10 @@ def run(words: list[str]) -> None:
     asked = parse(Compare, "compare", words, "Train each block with each seed, and put accuracy and cost side by side.")
     from cpsam.study.compare import compare
 
-    with Progress() as progress:
+    with Live() as live:
         # How it is printed is not part of what was asked for.
         command = shlex.join(["cpsam", "compare", *(word for word in words if word not in ("--json", "--no-json"))])
-        results = compare(asked.comparison, command=command, on_event=progress)
+        results = compare(asked.comparison, command=command, on_event=live)
     if asked.json:
         print(json.dumps(results, indent=1))
     else:

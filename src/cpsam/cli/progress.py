@@ -98,6 +98,25 @@ class Progress:
         self.drop("steps")
         self.line(f"{self.prefix}  diverged: {event['error']}")
 
+    def on_failed(self, event: dict[str, Any]) -> None:
+        self.drop("steps")
+        self.line(f"{self.prefix}  failed: {event['error']}")
+
+    def on_kept(self, event: dict[str, Any]) -> None:
+        self.line(f"{self.prefix}  had {event['status']} before: {event['error']}")
+
+    def on_died(self, event: dict[str, Any]) -> None:
+        self.line(f"{self.prefix}  its worker died: {event['error']}")
+
+    def on_waiting(self, event: dict[str, Any]) -> None:
+        if not self.waiting:
+            self.line(f"another process is at the {event['runs']} runs that are left; waiting for it")
+        self.waiting = True
+
+    def on_plan(self, event: dict[str, Any]) -> None:
+        seeds = " ".join(map(str, event["seeds"]))
+        self.line(f"{event['runs']} runs, {event['ended']} of them ended before; seeds {seeds}; {event['folder']}")
+
     def on_latency(self, event: dict[str, Any]) -> None:
         self.drop("runs")
         self.line("measuring latency")

@@ -2,16 +2,20 @@
 
 import json
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from cpsam.cli.live import Live
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
 from cpsam.cli.table import print_results
-from cpsam.errors import UserError
+from cpsam.errors import UserError, unknown
+
+EXECUTORS = ("here", "ray")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,16 @@ class StudyRequest:
     """Folder of studies; this one gets a folder of its name in it. Runs in it that have ended are read, not repeated."""
     workers: int | None = None
     """Streamed images: processes that load them. Default: the processors."""
+    executor: str = "here"
+    """Who trains: here, this process, one run after the other, or ray, several at once on one machine or many."""
+    address: str | None = None
+    """Ray: the cluster, as in HOST:PORT, or auto for the one that runs on this machine. Default: one is started here, for this study."""
+    cpus_per_run: float | None = None
+    """Ray: cores that a run is given, a fraction if wanted. Default: its threads."""
+    gpus_per_run: float | None = None
+    """Ray: GPUs that a run is given, a fraction if wanted. Default: one, where there are any."""
+    retries: int = 3
+    """Ray: how often a run is tried again after its worker died."""
     retry_failed: bool = False
     """Try runs that failed once more."""
     report: bool = False
@@ -32,6 +46,14 @@ class StudyRequest:
     """Print the runs and do nothing."""
     json: bool = False
     """Print the results as JSON."""
+
+    def __post_init__(self) -> None:
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+        for name, least in (("cpus_per_run", 0), ("gpus_per_run", 0), ("retries", 0), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}; got {value}")
 
 
 def run(words: list[str]) -> None:
@@ -46,13 +68,23 @@ def run(words: list[str]) -> None:
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
-    with Progress() as progress:
-        command = shlex.join(["cpsam", "study", *(word for word in words if word not in ("--json", "--no-json"))])
-        results = conduct(study, folder, command=command, on_event=progress, retry_failed=asked.retry_failed, train=not asked.report)
+    command = shlex.join(["cpsam", "study", *(word for word in words if word not in ("--json", "--no-json"))])
+    options = {"command": command, "retry_failed": asked.retry_failed, "train": not asked.report}
+    with executor(asked) as workers, Live() as live:
+        results = conduct(study, folder, executor=workers, on_event=live, **options)
     if asked.json:
         print(json.dumps(results, indent=1))
     else:
         print_results(results, folder)
+
+
+def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
+    """None stands for this process."""
+    if asked.executor != "ray" or asked.report:
+        return nullcontext()
+    from cpsam.study.ray_executor import RayExecutor
+
+    return RayExecutor(asked.address, cpus=asked.cpus_per_run, gpus=asked.gpus_per_run, retries=asked.retries)
 
 
 def print_runs(asked: StudyRequest, folder: Path) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cpsam.study.table import answer, table_rows
+from cpsam.study.table import answer, count_words, failed_runs, table_rows
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -22,7 +22,9 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
     console.print(table)
-    for line in [answer(results), results["data"]["note"], *results["notes"]]:
+    warnings = [f"warning: {warning}" for warning in results.get("warnings", ())]
+    lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
+    for line in [answer(results), results["data"]["note"], *results["notes"], *warnings, lost]:
         if line:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

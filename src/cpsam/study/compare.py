@@ -12,11 +12,11 @@ import torch
 from cpsam.checkpoint import write_atomically
 from cpsam.errors import StoppedError, UserError
 from cpsam.study.config import Comparison, Study
-from cpsam.study.cost import LATENCY_BATCH, latencies
+from cpsam.study.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
 from cpsam.study.executor import Executor, InProcess
+from cpsam.study.forms import written_forms
 from cpsam.study.job import FAILED, Job, claimed, outcome
 from cpsam.study.plan import Plan, make_plan
-from cpsam.study.report import render_report
 from cpsam.study.results import label, study_results, train_seconds
 from cpsam.study.run import OnEvent, RunSpec, build_arm
 from cpsam.study.run import execute as train_run
@@ -87,7 +87,8 @@ def conduct(
         results |= read_json(folder / HISTORY) or {}
     results["timing"]["total_seconds"] = time.perf_counter() - started
     write_atomically(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    write_atomically(folder / "report.html", render_report(results).encode())
+    for name, text in written_forms(results).items():
+        write_atomically(folder / name, text.encode())
     return results
 
 
@@ -154,7 +155,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-    """The environment, and latencies, all arms of a setting in turn."""
+    """The environment, latencies, all arms of a setting in turn, and memory."""
     on_event({"event": "latency"})
     before = torch.get_num_threads()
     torch.set_num_threads(plan.study.threads or before)
@@ -167,7 +168,10 @@ def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]
             models = {label(plan, place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
             seconds = {label(plan, place.name, arm.arm.name): [train_seconds(spec, folder) for spec in arm.specs] for arm in arms}
             measured = latencies(models, dataset, setting)
-            times |= {name: {"latency_ms": measured[name], "train_seconds": seconds[name]} for name in models}
-        return {"environment": environment(setting, device), "timing": {"arms": times, "batch_size": LATENCY_BATCH}}
+            for name, model in models.items():
+                memory = training_memory(model, dataset, setting)
+                times[name] = {"latency_ms": measured[name], "peak_memory_bytes": memory, "train_seconds": seconds[name]}
+        timing = {"arms": times, "batch_size": LATENCY_BATCH, "memory_batch_size": MEMORY_BATCH}
+        return {"environment": environment(setting, device), "timing": timing}
     finally:
         torch.set_num_threads(before)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from cpsam.data import Dataset
 from cpsam.errors import UserError
+from cpsam.evaluate import autocast
 from cpsam.insert import attention_config
-from cpsam.measure import count_macs, count_parameters, forward_step, measure_latency
+from cpsam.measure import count_macs, count_parameters, forward_step, measure_latency, peak_memory_bytes
 from cpsam.models import create_model
 from cpsam.study.arm import missing_arguments, parse_arm
 from cpsam.train.hardware import Setting
 
 LATENCY_BATCH = 64
+MEMORY_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ def latencies(models: Mapping[str, nn.Module], dataset: Dataset, setting: Settin
         for name, model in models.items()
     }
     return {name: asdict(latency) for name, latency in measure_latency(steps, repeats=20).items()}
+
+
+def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int:
+    """The most bytes that a forward and backward pass of a small batch have allocated at once, in the setting that arms are trained in."""
+    model = model.to(setting.device).to(memory_format=setting.memory_format).train()
+    batch = torch.zeros(MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device)
+    batch = batch.contiguous(memory_format=setting.memory_format)
+
+    def step() -> None:
+        with autocast(setting.precision, batch.device):
+            loss = model(batch).float().square().mean()
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    step()  # whatever a first pass allocates for good
+    return peak_memory_bytes(step, device=batch.device)
 
 
 def saved_bytes(module: nn.Module, features: Tensor) -> int:

@@ -1,12 +1,11 @@
-"""The pictures of a report as SVG: accuracy against cost, and differences with their intervals. Numbers in, markup out."""
+"""What the pictures of a report are drawn with: axes, marks, labels that do not cover each other. Numbers in, SVG out."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, floor, log10
-from typing import Any
 
 from cpsam.study.markup import Markup, element
-from cpsam.study.table import MINUS, count, percent, points
+from cpsam.study.table import MINUS, count
 
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 410, 30, 250  # the frame inside which things are drawn
@@ -46,6 +45,10 @@ def between(low: float, high: float, start: float, stop: float) -> Callable[[flo
 def cost_axis(costs: Sequence[float]) -> tuple[Callable[[float], float], list[float], bool]:
     """Positions, ticks, and whether the axis is logarithmic, with a place of its own for zero, as where blocks differ a thousandfold."""
     positive = [cost for cost in costs if cost > 0]
+    if len(positive) == len(costs) and 1 < max(positive) / min(positive) < 4:  # nothing near zero: the room is for what differs
+        margin = 0.1 * (max(positive) - min(positive))
+        ticks = linear_ticks(min(positive) - margin, max(positive) + margin)
+        return between(ticks[0], ticks[-1], LEFT + 12, RIGHT - 12), ticks, False
     if not positive or max(positive) <= 20 * min(positive):
         ticks = linear_ticks(0, max(costs, default=0) or 1)
         return between(0, max(ticks[-1], 1e-9), LEFT + 12, RIGHT - 12), ticks, False
@@ -58,9 +61,8 @@ def cost_axis(costs: Sequence[float]) -> tuple[Callable[[float], float], list[fl
     return lambda cost: place(log10(cost)) if cost > 0 else LEFT + 12, shown, True
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
+def spread(positions: Sequence[float], gap: float, left: float = LEFT + 8, right: float = RIGHT - 8) -> list[float]:
     """Positions at least `gap` apart, in their order: those that would cover each other stand as a group around their middle."""
-    left, right = LEFT + 8, RIGHT - 8
     gap = min(gap, (right - left) / max(1, len(positions) - 1))
 
     def first(group: list[int]) -> float:
@@ -92,108 +94,58 @@ def place_label(text: str, x: float, y: float, taken: list[Box]) -> Markup:
     return element("text", text, x=f"{at:.1f}", y=f"{y + 4:.1f}", text_anchor=anchor, class_="label")
 
 
-def frame(identity: str, title: str, description: str, *children: object) -> Markup:
+def frame(identity: str, title: str, description: str, *children: object, height: float = HEIGHT) -> Markup:
     names = (element("title", title, id=f"{identity}-title"), element("desc", description, id=f"{identity}-desc"))
     labelled = f"{identity}-title {identity}-desc"
-    return element("svg", *names, *children, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_labelledby=labelled, id=identity)
+    return element("svg", *names, *children, viewBox=f"0 0 {WIDTH} {height:g}", role="img", aria_labelledby=labelled, id=identity)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return element("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=class_)
 
 
-def below(text: str, x: float) -> Markup:
-    return element("text", text, x=f"{x:.1f}", y=BOTTOM + 18, text_anchor="middle", class_="tick")
+def below(text: str, x: float, bottom: float = BOTTOM) -> Markup:
+    return element("text", text, x=f"{x:.1f}", y=bottom + 18, text_anchor="middle", class_="tick")
 
 
-def axis_title(text: str) -> Markup:
-    return element("text", text, x=(LEFT + RIGHT) / 2, y=BOTTOM + 40, text_anchor="middle", class_="axis")
+def axis_title(text: str, bottom: float = BOTTOM) -> Markup:
+    return element("text", text, x=(LEFT + RIGHT) / 2, y=bottom + 40, text_anchor="middle", class_="axis")
 
 
-def arm_class(results: Mapping[str, Any], name: str) -> str:
-    """The colour of an arm, the same in every picture; the arm without a block is grey."""
-    if name == "none":
-        return "arm-none"
-    names = [results["primary"][0], *(arm["name"] for arm in results["arms"] if arm["name"] not in ("none", results["primary"][0]))]
-    return f"arm-{names.index(name) % COLOURS}"
+def identity_of(words: str, setting: str | None) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"plot {words} {setting or ''}".lower()).strip("-")
 
 
-def cost_plot(results: Mapping[str, Any], words: str, costs: Mapping[str, float | None]) -> Markup | None:
-    """Top-1 against what an arm costs: a dot for each finished run, a bar for the mean.
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The Pareto front of (cost, value): what nothing as cheap beats, from the cheapest on.
 
-    Args:
-        results: What the study wrote.
-        words: What the cost is called.
-        costs: Arm -> its cost; an arm without one is not drawn.
-
-    Returns:
-        The picture; None if no arm has both a cost and a finished run.
+    Example:
+        >>> front([(3, 0.7), (1, 0.5), (2, 0.4), (2, 0.6), (3, 0.6)])
+        [1, 3, 0]
     """
-    arms = [arm for arm in results["arms"] if costs.get(arm["name"]) is not None and arm["top1"]["mean"] is not None]
-    if not arms:
-        return None
-    spent = [float(costs[arm["name"]] or 0) for arm in arms]
-    done = {arm["name"]: [run for run in arm["runs"] if run["status"] == "done"] for arm in arms}
-    values = [100 * run["top1"] for runs in done.values() for run in runs]
-    margin = 0.12 * (max(values) - min(values)) or 0.5
-    heights = linear_ticks(max(0, min(values) - margin), min(100, max(values) + margin))
-    place_y = between(heights[0], heights[-1], BOTTOM, TOP)
-    place_x, ticks, logarithmic = cost_axis(spent)
-    step = min(5.0, 20 / max(1, len(results["seeds"])))
-    columns = spread([place_x(cost) for cost in spent], gap=30)
+    chosen: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
+        if not chosen or points[index][1] > points[chosen[-1]][1]:
+            chosen.append(index)
+    return chosen
 
-    grid = [line(LEFT, place_y(tick), RIGHT, place_y(tick), "grid") for tick in heights]
+
+def path(places: Sequence[tuple[float, float]], class_: str, close: bool = False) -> Markup:
+    steps = " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
+    return element("path", d=steps + (" Z" if close else ""), class_=class_)
+
+
+def height_axis(values: Sequence[float], margin: float) -> tuple[Callable[[float], float], list[Markup]]:
+    """Positions of shares in percent, and the grid with its numbers."""
+    ticks = linear_ticks(max(0, min(values) - margin), min(100, max(values) + margin))
+    place = between(ticks[0], ticks[-1], BOTTOM, TOP)
+    grid = [line(LEFT, place(tick), RIGHT, place(tick), "grid") for tick in ticks]
     marks = [
-        element("text", text, x=LEFT - 8, y=f"{place_y(tick) + 4:.1f}", text_anchor="end", class_="tick")
-        for tick, text in zip(heights, tick_words(heights), strict=True)
+        element("text", text, x=LEFT - 8, y=f"{place(tick) + 4:.1f}", text_anchor="end", class_="tick")
+        for tick, text in zip(ticks, tick_words(ticks), strict=True)
     ]
-    feet = [below(short(tick), place_x(tick)) for tick in ticks]
-    body: list[Markup] = []
-    taken: list[Box] = []
-    for arm, x in zip(arms, columns, strict=True):
-        middle = place_y(100 * arm["top1"]["mean"])
-        dots = []
-        for index, run in enumerate(done[arm["name"]]):
-            cx, cy = x + step * (index - (len(done[arm["name"]]) - 1) / 2), place_y(100 * run["top1"])
-            tip = element("title", f"{arm['name']}, seed {run['seed']}: {percent(run['top1'])} %")
-            dots.append(element("circle", tip, cx=f"{cx:.1f}", cy=f"{cy:.2f}", r=3.4, class_="run"))
-            taken.append((cx - 4, cy - 4, cx + 4, cy + 4))
-        taken.append((x - 12, middle - 3, x + 12, middle + 3))
-        body.append(element("g", line(x - 11, middle, x + 11, middle, "mean"), *dots, class_=arm_class(results, arm["name"])))
-    for arm, x in zip(arms, columns, strict=True):
-        label = place_label(arm["name"], x, place_y(100 * arm["top1"]["mean"]), taken)
-        body.append(element("g", label, class_=arm_class(results, arm["name"])))
-    description = "; ".join(
-        f"{arm['name']}: {words} {cost:,g}, top-1 {percent(arm['top1']['mean'])} %" for arm, cost in zip(arms, spent, strict=True)
-    )
-    name = element("text", "top-1, %", x=4, y=TOP - 16, class_="axis")
-    title = axis_title(words + (", logarithmic" if logarithmic else ""))
-    return frame(f"plot-{words.replace(' ', '-')}", f"Top-1 against {words}", description, grid, marks, feet, name, title, body)
+    return place, [*grid, *marks]
 
 
-def difference_plot(results: Mapping[str, Any], reference: str) -> Markup | None:
-    """Every arm's difference to `reference` with its 95 % interval; None if there is none to show."""
-    shown = [(arm["name"], arm["difference"][reference]) for arm in results["arms"] if arm["difference"].get(reference)]
-    if not shown:
-        return None
-    ends = [100 * (record[key] if record[key] is not None else record["mean"]) for _, record in shown for key in ("low", "high")]
-    ticks = linear_ticks(min(0, *ends), max(0, *ends), most=5)
-    left = min(160, 7.5 * max(len(name) for name, _ in shown)) + 16
-    place = between(ticks[0], ticks[-1], left, RIGHT - 12)
-    row = (BOTTOM - TOP) / len(shown)
-    parts = [line(place(tick), TOP, place(tick), BOTTOM, "zero" if abs(tick) < 1e-9 else "grid") for tick in ticks]
-    parts += [below(text, place(tick)) for tick, text in zip(ticks, tick_words(ticks, signed=True), strict=True)]
-    sentences = []
-    for index, (name, record) in enumerate(shown):
-        y, x = TOP + row * (index + 0.5), place(100 * record["mean"])
-        words = f"{name}: {points(record['mean'])} points, n = {record['n']}"
-        interval = None
-        if record["low"] is not None:
-            interval = line(place(100 * record["low"]), y, place(100 * record["high"]), y, "interval")
-            words += f", 95 % interval {points(record['low'])} to {points(record['high'])}"
-        dot = element("circle", element("title", words), cx=f"{x:.1f}", cy=f"{y:.1f}", r=5, class_="difference")
-        label = element("text", name, x=4, y=f"{y + 4:.1f}", class_="label")
-        parts.append(element("g", label, interval, dot, class_=arm_class(results, name)))
-        sentences.append(words)
-    title = axis_title(f"top-1 minus {reference}, points")
-    return frame("plot-difference", f"Difference to {reference}", "; ".join(sentences), parts, title)
+def cut(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -4,12 +4,26 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 from cpsam.errors import UserError
 from cpsam.study.markup import Markup, element
-from cpsam.study.plot import cost_plot, difference_plot
-from cpsam.study.table import MISSING, answer, percent, primary_difference, references_of, table_rows
+from cpsam.study.pictures import contrast_plot, cost_plot, curve_plot, difference_plot, seed_plot
+from cpsam.study.table import (
+    MISSING,
+    answer,
+    arms_in,
+    bare,
+    contrast_rows,
+    count_words,
+    failed_runs,
+    percent,
+    primary_difference,
+    references_of,
+    settings_of,
+    table_rows,
+)
 
 __all__ = ["render_report", "table_rows"]
 
@@ -33,7 +47,11 @@ def definitions(pairs: Mapping[str, object]) -> Markup:
 
 def unbroken(sentence: str) -> str:
     """A number stays on the line of its unit or its name."""
-    return sentence.replace(" %", "\N{NO-BREAK SPACE}%").replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return (
+        sentence.replace("top-1", "top\N{NON-BREAKING HYPHEN}1")
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+        .replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    )
 
 
 def duration(seconds: float) -> str:
@@ -57,29 +75,94 @@ def head(title: str) -> Markup:
     )
 
 
-def opening(results: Mapping[str, Any]) -> Markup:
-    data, seeds = results["data"], results["seeds"]
+def evidence_words(results: Mapping[str, Any]) -> list[str]:
+    """What stands behind the answer: the test of the primary contrast, or why there is none."""
+    contrasts = results.get("contrasts")
+    if contrasts:
+        first = contrasts[0]
+        check = "" if first["p_sign_flip"] is None else f" (exact sign-flip test, as a check: {first['p_sign_flip']:.2g})"
+        said = [] if first["p"] is None else [f"Paired t-test p = {first['p']:.2g}{check}."]
+        said += [f"{first['note'][0].upper()}{first['note'][1:]}."] if first["note"] else []
+        if first["detectable"] is not None:
+            found = f"{100 * first['detectable']:.2f}"
+            said.append(f"With this spread and so many seeds, a true difference of {found} points would be found four times in five.")
+        return said
     difference = primary_difference(results) or {}
     p, note = difference.get("p"), difference.get("note")
-    fine = [f"Paired t-test p = {p:.2g}."] if p is not None else []
-    fine += [f"{note[0].upper()}{note[1:]}."] if note else []
+    return ([f"Paired t-test p = {p:.2g}."] if p is not None else []) + ([f"{note[0].upper()}{note[1:]}."] if note else [])
+
+
+def opening(results: Mapping[str, Any]) -> Markup:
+    data, seeds, settings = results["data"], results["seeds"], settings_of(results)
+    places = words([setting["name"] for setting in settings]) if len(settings) > 1 else words(results["at"])
     facts = [
-        f"{results['model']} with a block at {words(results['at'])}",
+        f"{words(list(dict.fromkeys(setting['model'] for setting in settings)))} with a block at {places}",
         f"{data['name']}: {data['train_images']:,} images to train on, {data['test_images']:,} to test on, {data['classes']} classes",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({words(seeds)})",
+        count_words(results),
     ]
+    what = f"cpsam study {results['name']}" if results.get("name") else "cpsam compare"
+    one, other = (bare(results, name) for name in results["primary"])
     return element(
         "header",
-        element("p", f"cpsam compare: {results['primary'][0]} against {results['primary'][1]} on {data['name']}", class_="eyebrow"),
+        element("p", f"{what}: {one} against {other} on {data['name']}", class_="eyebrow"),
         element("h1", unbroken(answer(results))),
-        element("p", " ".join([*fine, "; ".join(facts) + "."]), class_="lead"),
+        element("p", " ".join([*map(unbroken, evidence_words(results)), "; ".join(facts) + "."]), class_="lead"),
         element("p", data["note"], class_="callout") if data.get("note") else None,
+        [element("p", warning, class_="warning") for warning in (*results.get("warnings", ()), *history_words(results))],
     )
 
 
-def comparison(results: Mapping[str, Any]) -> Markup:
-    header, rows = table_rows(results)
-    split = results["data"].get("measured_on", "test split")
+def history_words(results: Mapping[str, Any]) -> list[str]:
+    """What was added to the plan after runs of it had ended: whoever adds seeds until a difference shows will find one."""
+    said = []
+    plans = results.get("plans") or []
+    for before, after in pairwise(plans):
+        seeds = [seed for seed in after["seeds"] if seed not in before["seeds"]]
+        runs = len(set(after["runs"]) - set(before["runs"]))
+        what = [f"{len(seeds)} more seed{'s' * (len(seeds) != 1)} ({words(seeds)})"] if seeds else []
+        what += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
+        added = " and ".join([*what, f"{runs} more runs"])
+        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {added}.")
+    return said
+
+
+def questions(results: Mapping[str, Any]) -> Markup | None:
+    """The contrasts: a picture and a table."""
+    if len(results.get("contrasts", ())) < 2:
+        return None
+    header, rows = contrast_rows(results)
+    caption = (
+        "The first row is the question that the study is for. Holm's adjustment is for the others together, so that it is a one in twenty "
+        "chance that any of them is found without being there. The exact sign-flip test is a check; it assumes less, and finds less. The "
+        "last column is the true difference that would be found four times in five."
+    )
+    table = plain_table(caption, header, rows)
+    picture = element(
+        "figure",
+        element("figcaption", "The questions", element("span", "Mean difference and 95 % interval, seeds paired, not adjusted.")),
+        contrast_plot(results),
+    )
+    return element(
+        "section",
+        element("h2", "The questions, as written in the plan"),
+        element("div", picture, table, class_="questions"),
+        id="questions",
+    )
+
+
+def setting_section(results: Mapping[str, Any], setting: Mapping[str, Any]) -> Markup:
+    """Table and pictures of one setting; a comparison of one alone needs no heading."""
+    only = len(settings_of(results)) == 1
+    heading = None if only else element("h2", f"{setting['name']}: {setting['model']}, blocks at {words(setting['at'])}")
+    name = None if only else setting["name"]
+    drawn = [element("h2" if only else "h3", "Accuracy and cost"), figures(results, name)]
+    return element("section", heading, comparison(results, name, setting), drawn, class_="setting")
+
+
+def comparison(results: Mapping[str, Any], name: str | None, setting: Mapping[str, Any]) -> Markup:
+    header, rows = table_rows(results, name)
+    split = setting["data"].get("measured_on", "test split")
     caption = (
         f"Top-1 is the mean over n seeds ± sample standard deviation, after the last epoch, on the {split}. A difference pairs the seeds; "
         "in brackets its 95 % t-interval. MACs are multiply-adds of one image; milliseconds are the median of a batch, in brackets the "
@@ -87,10 +170,11 @@ def comparison(results: Mapping[str, Any]) -> Markup:
     )
     body = []
     # A style sheet that turns rows into cards takes the meaning of a table away from them; the roles give it back.
-    for name, *cells in rows:
+    primary = bare(results, results["primary"][0])
+    for arm, *cells in rows:
         lines = (element("td", cell, role="cell", data_label=label) for label, cell in zip(header[1:], cells, strict=True))
-        kind = "primary" if name == results["primary"][0] else None
-        body.append(element("tr", element("th", name, scope="row", role="rowheader"), lines, role="row", class_=kind))
+        kind = "primary" if arm == primary else None
+        body.append(element("tr", element("th", arm, scope="row", role="rowheader"), lines, role="row", class_=kind))
     columns = element("tr", (element("th", label, scope="col", role="columnheader") for label in header), role="row")
     table = element(
         "table",
@@ -99,25 +183,34 @@ def comparison(results: Mapping[str, Any]) -> Markup:
         element("tbody", body, role="rowgroup"),
         role="table",
     )
-    return element("section", table, class_="comparison", aria_label="Comparison")
+    return element("section", table, class_="comparison", aria_label=f"Comparison {name or ''}".strip())
 
 
-def figures(results: Mapping[str, Any]) -> Markup:
+def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
     timing = results.get("timing") or {}
-    latency = {name: (record.get("latency_ms") or {}).get("median") for name, record in timing.get("arms", {}).items()}
-    costs = {
-        "parameters added": {arm["name"]: arm["parameters_added"] for arm in results["arms"]},
-        "MACs added": {arm["name"]: arm["macs_added"] for arm in results["arms"]},
-        f"ms a batch of {timing.get('batch_size')}": latency,
+    arms, records = arms_in(results, setting), timing.get("arms", {})
+    memory = {name: record.get("peak_memory_bytes") for name, record in records.items()}
+    costs: dict[str, dict[str, float | None]] = {
+        "parameters added": {arm["name"]: arm["parameters_added"] for arm in arms},
+        "MACs added": {arm["name"]: arm["macs_added"] for arm in arms},
+        f"ms a batch of {timing.get('batch_size')}": {
+            name: (record.get("latency_ms") or {}).get("median") for name, record in records.items()
+        },
+        f"MiB to train on {timing.get('memory_batch_size')} images": {
+            name: bytes_ / 2**20 for name, bytes_ in memory.items() if bytes_ is not None
+        },
     }
-    dots = "A dot is a run, the bar their mean."
+    dots = "A dot is a run, the bar their mean; dashed: what nothing as cheap beats. Columns that would cover each other stand apart."
     plots = [
-        (f"Difference to {name}", "Mean and 95 % interval, seeds paired.", difference_plot(results, name))
-        for name in references_of(results)[:1]
+        (f"Difference to {name}", "Mean and 95 % interval, seeds paired.", difference_plot(results, name, setting))
+        for name in references_of(results, setting)[:1]
     ]
-    plots += [(f"Accuracy against {words}", dots, cost_plot(results, words, by_arm)) for words, by_arm in costs.items()]
+    plots += [(f"Accuracy against {what}", dots, cost_plot(results, what, by_arm, setting)) for what, by_arm in costs.items()]
+    threads = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
+    bands = "Mean over the seeds in a band from the lowest to the highest; dashed: a run that broke off."
+    plots += [("Every seed", threads, seed_plot(results, setting)), ("Learning", bands, curve_plot(results, setting))]
     shown = (element("figure", element("figcaption", title, element("span", how)), plot) for title, how, plot in plots if plot)
-    return element("section", shown, class_="plots", aria_label="Pictures")
+    return element("section", shown, class_="plots", aria_label=f"Pictures {setting or ''}".strip())
 
 
 def plain_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], wide: Sequence[int] = ()) -> Markup:
@@ -133,12 +226,7 @@ def plain_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[obj
 
 
 def failures(results: Mapping[str, Any]) -> Markup | None:
-    rows = [
-        (arm["name"], run["seed"], run["status"], run.get("error") or MISSING)
-        for arm in results["arms"]
-        for run in arm["runs"]
-        if run["status"] != "done"
-    ]
+    rows = failed_runs(results)
     if not rows:
         return None
     caption = "These runs are in no mean and no difference; a pair that lacks one of its runs is left out."
@@ -179,7 +267,13 @@ def provenance(results: Mapping[str, Any]) -> Markup:
     blocks = {
         arm["name"]: f"{words(arm['arguments']) or 'defaults'}, at {words(arm['places'])}" for arm in results["arms"] if arm["places"]
     }
-    sections = [("Recipe", results.get("recipe") or {}), ("Environment", machine), ("Blocks", blocks)]
+    protocol = {
+        "measured": f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}",
+        **({"budget": f"equal {results['budget']}"} if results.get("budget") else {}),
+        "seeds": results["seeds"],
+    }
+    recipe = results.get("recipe") or {}
+    sections = [("Protocol", protocol), ("Recipe", recipe), ("Environment", machine), ("Blocks", blocks)]
     return element(
         "div",
         element("h2", "The command that made this page"),
@@ -210,15 +304,14 @@ def render_report(results: Mapping[str, Any]) -> str:
     main = element(
         "main",
         opening(results),
-        comparison(results),
+        questions(results),
+        [setting_section(results, setting) for setting in settings_of(results)],
         element("ul", (element("li", note) for note in results["notes"]), class_="notes") if results.get("notes") else None,
-        element("h2", "Accuracy and cost"),
-        figures(results),
         failures(results),
         provenance(results),
         every_run(results),
     )
-    name, reference = results["primary"]
+    name, reference = (bare(results, name) for name in results["primary"])
     title = f"{name} against {reference} on {results['data']['name']}"
     page = "<!doctype html>\n" + element("html", head(title), element("body", main), lang="en") + "\n"
     return page.encode("utf-8", "replace").decode()  # a path may hold bytes that are not text

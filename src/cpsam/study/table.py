@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cpsam.study.statistics import ENOUGH_PAIRS
+
 MINUS, MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
 UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -52,10 +54,37 @@ def arm_of(results: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     return next((arm for arm in results["arms"] if arm["name"] == name), None)
 
 
-def references_of(results: Mapping[str, Any]) -> list[str]:
-    """The arms that others are compared with: that of the primary contrast first, and only those that took part."""
-    names = {reference for arm in results["arms"] for reference in arm["difference"]}
-    return sorted((name for name in names if arm_of(results, name)), key=lambda name: (name != results["primary"][1], name))
+def settings_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where arms were compared; a comparison has one setting, of no name."""
+    return results.get("settings") or [{"name": "", **{key: results[key] for key in ("data", "model", "at")}}]
+
+
+def arms_in(results: Mapping[str, Any], setting: str | None) -> list[Mapping[str, Any]]:
+    """The arms of a setting; of all of them for None."""
+    return [arm for arm in results["arms"] if setting is None or arm.get("setting", "") == setting]
+
+
+def short_name(arm: Mapping[str, Any]) -> str:
+    """The name of an arm within its setting."""
+    return arm.get("arm") or arm["name"]
+
+
+def bare(results: Mapping[str, Any], name: str) -> str:
+    """The name of an arm without that of its setting."""
+    arm = arm_of(results, name)
+    return name if arm is None else short_name(arm)
+
+
+def differences_of(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """The differences of an arm by the names that the others have within the setting; only to those that took part."""
+    return {bare(results, name): difference for name, difference in arm["difference"].items() if arm_of(results, name)}
+
+
+def references_of(results: Mapping[str, Any], setting: str | None = None) -> list[str]:
+    """The arms that others are compared with, by their names within a setting: that of the primary contrast first."""
+    names = {name for arm in arms_in(results, setting) for name in differences_of(results, arm)}
+    first = bare(results, results["primary"][1])
+    return sorted(names, key=lambda name: (name != first, name))
 
 
 def primary_difference(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -66,14 +95,22 @@ def primary_difference(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def answer(results: Mapping[str, Any]) -> str:
-    """The primary contrast in one sentence; it claims nothing where the interval covers zero, or with one seed.
+    """The primary contrast in one sentence. It claims nothing where the interval covers zero, or with one seed, and says where seeds are
+    too few for a test.
 
     Args:
         results: What the study wrote, ``schema`` 1.
     """
-    name, reference = results["primary"]
+    sentence = answer_in_its_setting(results)
+    if len(settings_of(results)) == 1:
+        return sentence
+    return f"At {results['contrasts'][0]['setting']}: {sentence[0].lower() if sentence.startswith('One') else sentence[0]}{sentence[1:]}"
+
+
+def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     difference = primary_difference(results)
-    absent = [arm for arm in (name, reference) if arm_of(results, arm) is None]
+    absent = [bare(results, arm) for arm in results["primary"] if arm_of(results, arm) is None]
+    name, reference = (bare(results, arm) for arm in results["primary"])
     if absent:
         return f"{name} against {reference} is not answered: {' and '.join(absent)} did not take part."
     if difference is None:
@@ -83,7 +120,8 @@ def answer(results: Mapping[str, Any]) -> str:
         return f"One seed makes no claim: top-1 of {name} minus {reference} is {mean} points (n = 1, so there is no interval)."
     low, high = points(difference["low"]), points(difference["high"])
     evidence = f"95 % interval {low} to {high}"
-    pairs = f"n = {difference['n']} paired seeds"
+    few = ", too few for a test" if difference["n"] < ENOUGH_PAIRS else ""
+    pairs = f"n = {difference['n']} paired seeds{few}"
     if difference["low"] <= 0 <= difference["high"]:
         gap = f"top-1 of {name} minus {reference} is {mean} points"
         return f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero ({pairs})."
@@ -91,25 +129,67 @@ def answer(results: Mapping[str, Any]) -> str:
     return f"{name} is {mean[1:]} points of top-1 {side} {reference} ({evidence}, {pairs})."
 
 
-def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table_rows(results: Mapping[str, Any], setting: str | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the comparison, one row an arm, every cell a string.
 
     Args:
         results: What the study wrote, ``schema`` 1.
+        setting: Only the arms of this one, by their names in it; None: all.
 
     Returns:
         The header, and the rows in the order of the arms. A reference arm that did not take part has no column.
     """
-    references = references_of(results)
+    references = references_of(results, setting)
     timing = results.get("timing") or {}
     batch = f" of {timing['batch_size']}" if timing.get("batch_size") else ""
     header = ["arm", "parameters added", "MACs", f"ms a batch{batch}", "top-1, %", "n", *(f"vs {name}, points" for name in references)]
-    return header, [row_of(arm, timing, references) for arm in results["arms"]]
+    rows = [row_of(results, arm, timing, references) for arm in arms_in(results, setting)]
+    if setting is not None:
+        for row, arm in zip(rows, arms_in(results, setting), strict=True):
+            row[0] = short_name(arm)
+    return header, rows
 
 
-def row_of(arm: Mapping[str, Any], timing: Mapping[str, Any], references: Sequence[str]) -> list[str]:
+def row_of(results: Mapping[str, Any], arm: Mapping[str, Any], timing: Mapping[str, Any], references: Sequence[str]) -> list[str]:
     parameters = MISSING if arm["parameters_added"] is None else f"{arm['parameters_added']:,}"
     latency = timing.get("arms", {}).get(arm["name"], {}).get("latency_ms")
-    runs = arm["top1"]["n"]
-    differences = (difference_words(arm["difference"].get(reference), runs) for reference in references)
+    runs, found = arm["top1"]["n"], differences_of(results, arm)
+    differences = (difference_words(found.get(reference), runs) for reference in references)
     return [arm["name"], parameters, count(arm["macs"]), latency_words(latency), top1_words(arm["top1"]), str(runs), *differences]
+
+
+def p_words(p: float | None) -> str:
+    """``0.031``, ``< 0.001``."""
+    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def contrast_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the questions, the primary one first. Only the others have their p adjusted, together, by Holm."""
+    contrasts = results.get("contrasts", [])
+    firsts = {bare(results, contrast["arm"]) for contrast in contrasts}
+    name = f"{next(iter(firsts))} {MINUS}" if len(firsts) == 1 else "contrast"
+    header = [name, "difference, points", "n", "p", "p, Holm", "p, sign flips", "could be found, points"]
+    rows = []
+    for contrast in contrasts:
+        difference = MISSING if contrast["mean"] is None else difference_words(contrast, contrast["n"])
+        found = MISSING if contrast["detectable"] is None else points(contrast["detectable"]).removeprefix("+")
+        ps = (contrast["p"] if contrast["primary"] else None, contrast["p_holm"], contrast["p_sign_flip"])
+        first = "" if len(firsts) == 1 else f"{bare(results, contrast['arm'])} {MINUS} "
+        where = f", {contrast['setting']}" if len(settings_of(results)) > 1 else ""
+        question = f"{first}{bare(results, contrast['reference'])}{where}"
+        rows.append([question, difference, str(contrast["n"]), *map(p_words, ps), found])
+    return header, rows
+
+
+def failed_runs(results: Mapping[str, Any]) -> list[tuple[str, int, str, str]]:
+    """Arm, seed, status and error of every run that is not done."""
+    runs = ((arm, run) for arm in results["arms"] for run in arm["runs"] if run["status"] != "done")
+    return [(arm["name"], run["seed"], run["status"], run.get("error") or MISSING) for arm, run in runs]
+
+
+def count_words(results: Mapping[str, Any]) -> str:
+    """How many runs there were and how they ended: ``24 runs: 22 done, 2 diverged``; a run that two settings share counts once."""
+    ends = {run.get("folder", (arm["name"], run["seed"])): run["status"] for arm in results["arms"] for run in arm["runs"]}
+    counted = {status: list(ends.values()).count(status) for status in ("done", "diverged", "failed", "missing")}
+    parts = [f"{number} {status}" for status, number in counted.items() if number]
+    return f"{len(ends)} run{'s' * (len(ends) != 1)}: {', '.join(parts)}"

@@ -1,0 +1,113 @@
+"""The same report for other readers: Markdown for people, CSV for programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cpsam.study.report import evidence_words, history_words, render_report, words
+from cpsam.study.table import answer, contrast_rows, count_words, failed_runs, settings_of, table_rows
+
+
+def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
+    """Every form of a report by the name of its file."""
+    return {
+        "report.html": render_report(results),
+        "report.md": render_markdown(results),
+        "arms.csv": arms_csv(results),
+        "contrasts.csv": contrasts_csv(results),
+        "runs.csv": runs_csv(results),
+    }
+
+
+def render_markdown(results: Mapping[str, Any]) -> str:
+    """The report as Markdown, without its pictures.
+
+    Args:
+        results: What the study wrote, ``schema`` 1.
+    """
+    settings = settings_of(results)
+    parts = [f"# {answer(results)}", " ".join([*evidence_words(results), f"{count_words(results)}."])]
+    parts += [f"> {text}" for text in (results["data"].get("note"), *results.get("warnings", ()), *history_words(results)) if text]
+    if len(results.get("contrasts", ())) > 1:
+        parts += ["## The questions, as written in the plan", markdown_table(*contrast_rows(results))]
+    for setting in settings:
+        only = len(settings) == 1
+        parts += [f"## {'Arms' if only else setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"]
+        parts += [markdown_table(*table_rows(results, None if only else setting["name"]))]
+    parts += [f"- {note}" for note in results.get("notes", ())]
+    if failed := failed_runs(results):
+        parts += ["## Runs that did not finish", markdown_table(("arm", "seed", "status", "error"), failed)]
+    parts += ["## The command that made this page", f"```\n{results['command']}\n```"]
+    for title, pairs in (("Recipe", results.get("recipe")), ("Environment", results.get("environment"))):
+        if pairs:
+            parts += [f"## {title}", "\n".join(f"- {key}: {words(value)}" for key, value in pairs.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Cells are escaped, so that a name cannot become a column.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["x|y", 1]]))
+        | a | b |
+        | --- | ---: |
+        | x\\|y | 1 |
+    """
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Numbers in full, nothing for what is missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def arms_csv(results: Mapping[str, Any]) -> str:
+    """One line an arm and setting."""
+    timing = (results.get("timing") or {}).get("arms", {})
+    header = ("setting", "arm", "attention", "parameters", "parameters_added", "macs", "macs_added", "latency_ms", "peak_memory_bytes")
+    header += ("n", "top1_mean", "top1_sd")
+    rows = []
+    for arm in results["arms"]:
+        measured, top1 = timing.get(arm["name"], {}), arm["top1"]
+        costs = [arm[key] for key in header[3:7]]
+        clock = [(measured.get("latency_ms") or {}).get("median"), measured.get("peak_memory_bytes")]
+        name = [arm.get("setting", ""), arm.get("arm") or arm["name"], arm["attention"]]
+        rows.append([*name, *costs, *clock, top1["n"], top1["mean"], top1["sd"]])
+    return comma_separated(header, rows)
+
+
+def contrasts_csv(results: Mapping[str, Any]) -> str:
+    """One line a question, the primary one first."""
+    header = (
+        "primary",
+        "setting",
+        "arm",
+        "reference",
+        "n",
+        "mean",
+        "sd",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "p_sign_flip",
+        "detectable",
+        "note",
+    )
+    return comma_separated(header, ([contrast[key] for key in header] for contrast in results.get("contrasts", ())))
+
+
+def runs_csv(results: Mapping[str, Any]) -> str:
+    """One line a run and setting."""
+    header = ("setting", "arm", "seed", "status", "top1", "top5", "loss", "folder", "error")
+    rows = []
+    for arm in results["arms"]:
+        for run in arm["runs"]:
+            rows.append([arm.get("setting", ""), arm.get("arm") or arm["name"], *(run.get(key) for key in header[2:])])
+    return comma_separated(header, rows)

@@ -1,0 +1,82 @@
+"""What a person sees of a study while it runs."""
+
+import io
+
+from rich.console import Console
+
+from cpsam.cli.board import Board
+from cpsam.cli.live import Live
+
+
+def header(index: int, arm: str, seed: int) -> dict:
+    return {"run": f"{arm}-{seed}", "index": index, "runs": 5, "arm": arm, "seed": seed}
+
+
+def step(index: int, arm: str, seed: int, done: int) -> dict:
+    where = {"epoch": 1, "epochs": 2, "step": done, "steps": 8, "loss": 0.5, "lr": 0.1, "images_per_s": 900.0, "seconds_left": 3.0}
+    return {**header(index, arm, seed), "event": "step", **where}
+
+
+EVENTS = [
+    (0, {"event": "plan", "runs": 5, "ended": 1, "seeds": [3, 4], "folder": "runs/x"}),
+    (1, {**header(0, "none", 3), "event": "run"}),
+    (1, {**header(0, "none", 3), "event": "finished", "top1": 0.5, "read": True, "seconds": 9.0}),
+    (1, {**header(1, "cpsam", 3), "event": "run"}),
+    (2, {**header(2, "eca", 3), "event": "run"}),
+    (5, step(2, "eca", 3, 4)),
+    (7, {**header(2, "eca", 3), "event": "diverged", "error": "the loss is nan"}),
+    (9, {**header(1, "cpsam", 3), "event": "finished", "top1": 0.25, "read": False, "seconds": 8.0}),
+    (9, {**header(3, "none", 4), "event": "run"}),
+    (11, step(3, "none", 4, 4)),
+]
+
+
+def test_runs_done_running_and_failed_and_the_time_left() -> None:
+    board, lines = Board(), []
+    for now, event in EVENTS:
+        board.take(event, float(now))
+        lines.append(board.line(float(now)))
+    assert lines[0] == "0 of 5 runs done, 0 running"
+    assert lines[2] == "1 of 5 runs done, 0 running"
+    # After 4 s half a run of four: 28 s for the other three and a half.
+    assert lines[5] == "1 of 5 runs done, 2 running, about 28 s left"
+    # After 10 s two and a half runs of four: 6 s for the rest.
+    assert lines[-1] == "2 of 5 runs done, 1 running, 1 failed, about 6 s left"
+    assert board.rows() == [("none", "1", "0", "50.00"), ("cpsam", "1", "0", "25.00"), ("eca", "0", "1", "")]
+
+
+def test_a_run_whose_worker_died_is_not_running_and_not_failed() -> None:
+    board = Board()
+    for now, event in EVENTS[:5]:
+        board.take(event, float(now))
+    board.take({**header(2, "eca", 3), "event": "died", "error": "killed", "deaths": 1}, 6.0)
+    assert board.line(6.0) == "1 of 5 runs done, 1 running"
+
+
+def test_the_view_on_a_terminal_shows_what_runs_and_the_table_so_far() -> None:
+    out = io.StringIO()
+    with Live(Console(file=out, force_terminal=True, width=90)) as live:
+        for _, event in EVENTS:
+            live(event)
+        live.view.refresh()
+    text = out.getvalue()
+    for words in (
+        "2 of 5 runs done, 1 running, 1 failed",
+        "epoch 1 of 2  loss 0.500  900 images/s",
+        "eca  seed 3  diverged: the loss is nan",
+    ):
+        assert words in text
+    assert "top-1 so far" in text and "50.00" in text
+
+
+def test_elsewhere_each_line_says_whose_it_is(capsys) -> None:
+    with Live() as live:
+        for _, event in EVENTS:
+            live(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "5 runs, 1 of them ended before; seeds 3 4; runs/x",
+        "run 1/5  none  seed 3  top-1 50.00 %  was finished before",
+        "run 3/5  eca  seed 3  diverged: the loss is nan",
+        "run 2/5  cpsam  seed 3  top-1 25.00 %  8.0 s",
+    ]
