@@ -24,7 +24,7 @@ from cpsam.train.environment import environment
 from cpsam.train.hardware import find_device, settle
 from cpsam.train.run_folder import read_json
 
-PLAN, HISTORY, BUDGET, LOCK = "plan.json", "plans.json", "budget.json", ".planning"
+PLAN, HISTORY, BUDGET, LOCK = "plan.json", "plans.json", "budget.json", ".writing"
 
 
 def silent(event: dict[str, Any]) -> None:
@@ -86,9 +86,10 @@ def conduct(
     if study.name:
         results |= read_json(folder / HISTORY) or {}
     results["timing"]["total_seconds"] = time.perf_counter() - started
-    write_atomically(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    for name, text in written_forms(results).items():
-        write_atomically(folder / name, text.encode())
+    with alone(folder):
+        write_json(folder / "results.json", results)
+        for name, text in written_forms(results).items():
+            write_atomically(folder / name, text.encode())
     return results
 
 
@@ -106,7 +107,7 @@ def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
     """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same."""
     known = read_json(folder / BUDGET) or {}
     plan = make_plan(study, on_event, known)
-    with planning(folder):
+    with alone(folder):
         there = read_json(folder / BUDGET) or {}
         if any(there.get(key, epochs) != epochs for key, epochs in known.items()):
             known |= there
@@ -140,8 +141,8 @@ def remember(described: dict[str, Any], folder: Path) -> None:
 
 
 @contextmanager
-def planning(folder: Path) -> Iterator[None]:
-    """One process at a time."""
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time writes the files of the study."""
     while True:
         with claimed(folder / LOCK) as ours:
             if ours:

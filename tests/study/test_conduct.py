@@ -1,0 +1,151 @@
+"""What a study keeps through failures, changes of its plan, and several masters."""
+
+import fcntl
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.study.arm import Arm
+from cpsam.study.compare import conduct, settle_plan
+from cpsam.study.config import Contrast, Setting, Study, Task
+from cpsam.study.executor import InProcess
+from cpsam.study.job import Job, attempt, outcome
+from cpsam.study.run import OnEvent, RunSpec
+from cpsam.train.recipe import Recipe
+
+STUDY = Study("kept", (Setting("last", Task(), ("none", "non_local", "cpsam")),), (0, 1), Recipe(epochs=1), control=False)
+QUIET: OnEvent = lambda event: None  # noqa: E731
+
+
+class Fake:
+    """An `execute` that ends runs at once, those named in `errors` by that error."""
+
+    def __init__(self, **errors: Exception) -> None:
+        self.errors, self.made = errors, []
+
+    def __call__(self, spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        self.made.append(f"{spec.arm.name}{spec.seed}")
+        folder.mkdir(exist_ok=True)
+        if (error := self.errors.get(self.made[-1])) is not None:
+            raise error
+        value = 0.5 + 0.01 * len(spec.arm.name) + 0.001 * spec.seed**2
+        summary = {"top1": value, "top5": 1.0, "loss": 1.0, "timing": {"train_seconds": 1.0}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return summary
+
+
+def carried_out(folder: Path, fake: Fake, study: Study = STUDY, **options: Any) -> dict[str, Any]:
+    return conduct(study, folder, executor=InProcess(fake), **options)
+
+
+def statuses(results: dict[str, Any]) -> dict[str, str]:
+    return {f"{arm['arm']}{run['seed']}": run["status"] for arm in results["arms"] for run in arm["runs"]}
+
+
+def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path) -> None:
+    fake = Fake(non_local0=RuntimeError("no memory"), cpsam1=DivergedError("the loss is nan"), none1=DataError("a bad image"))
+    results = carried_out(tmp_path, fake)
+    assert statuses(results) == {
+        "none0": "done",
+        "none1": "failed",
+        "non_local0": "failed",
+        "non_local1": "done",
+        "cpsam0": "done",
+        "cpsam1": "diverged",
+    }
+    errors = {run["error"] for arm in results["arms"] for run in arm["runs"]}
+    assert errors == {None, "RuntimeError: no memory", "the loss is nan", "a bad image"}
+    failed = next(tmp_path.glob("non-local-seed0-*/failed.json"))
+    assert "Traceback" in json.loads(failed.read_text())["traceback"][0]
+    again = Fake()
+    assert statuses(carried_out(tmp_path, again)) == statuses(results)
+    assert again.made == [], "what failed has ended"
+    retried = carried_out(tmp_path, again, retry_failed=True)
+    assert sorted(again.made) == ["non_local0", "none1"], "what diverged would diverge again"
+    assert list(statuses(retried).values()).count("done") == 5
+
+
+@pytest.mark.parametrize("error", [StoppedError("stopped"), OSError("disk full"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_the_run_ends_the_study_and_not_the_run(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises((StoppedError, OSError)):
+        carried_out(tmp_path, Fake(non_local0=error))
+    fake = Fake()
+    assert set(statuses(carried_out(tmp_path, fake)).values()) == {"done"}
+    assert len(fake.made) == 5
+    full = UserError("cannot be written")
+    full.__cause__ = OSError("disk full")
+    with pytest.raises(UserError, match="cannot be written"):
+        carried_out(tmp_path / "other", Fake(none0=full))
+    assert not list((tmp_path / "other").glob("*/failed.json"))
+
+
+def test_the_plan_is_written_before_anything_runs_and_each_change_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        carried_out(tmp_path, Fake(none0=StoppedError("stopped")))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["seeds"] == [0, 1] and plan["primary"] == ["cpsam", "non_local", "last"] and len(plan["runs"]) == 6
+    carried_out(tmp_path, Fake())
+    results = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
+    assert [(each["seeds"], len(each["runs"]), each["ended_before"]) for each in results["plans"]] == [([0, 1], 6, 0), ([0, 1, 5], 9, 6)]
+    assert "1 more seed (5) and 3 more runs" in (tmp_path / "report.md").read_text()
+    again = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
+    assert again["plans"] == results["plans"]
+
+
+def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:
+    carried_out(tmp_path, Fake())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"cpsam against non_local in last, .* cpsam against none in last; another question needs"):
+        carried_out(tmp_path, Fake(), replace(STUDY, primary=Contrast("cpsam", "none", "last")))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        carried_out(tmp_path, Fake(none1=StoppedError("stopped")))
+    results = conduct(STUDY, tmp_path, train=False)
+    assert list(statuses(results).values()).count("missing") == 3
+    assert "6 runs: 3 done, 3 missing" in (tmp_path / "report.md").read_text()
+
+
+def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> None:
+    """Threads of one process hold no lock against each other by process, but by open file, as processes do."""
+    fakes, left = [Fake(), Fake()], []
+
+    def master(fake: Fake) -> None:
+        plan = settle_plan(STUDY, tmp_path, QUIET)
+        jobs = [Job(spec, tmp_path / spec.folder_name, index, 6) for index, spec in enumerate(plan.runs)]
+        InProcess(fake, poll_seconds=0.01).run(jobs, QUIET)
+        left.append([outcome(job.folder) is None for job in jobs])
+
+    threads = [threading.Thread(target=master, args=(fake,)) for fake in fakes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert left == [[False] * 6] * 2
+    assert sorted(fakes[0].made + fakes[1].made) == sorted(statuses(conduct(STUDY, tmp_path)))
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
+    spec = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
+    job, fake = Job(spec, tmp_path / spec.folder_name, 0, 1), Fake()
+    job.folder.mkdir()
+    with (job.folder / ".claim").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert attempt(job, fake, QUIET) is False
+        assert outcome(job.folder) is None and fake.made == []
+    assert attempt(job, fake, QUIET) is True
+    assert fake.made == ["none0"]
+
+
+def test_secondary_p_are_adjusted_together_and_too_few_seeds_have_none(tmp_path: Path) -> None:
+    few = carried_out(tmp_path / "few", Fake())
+    assert all(contrast["p"] is None and contrast["p_holm"] is None for contrast in few["contrasts"])
+    assert "not enough seeds for a test: 2 pairs" in few["contrasts"][0]["note"]
+    assert "Not enough seeds for a test" in (tmp_path / "few" / "report.html").read_text()
