@@ -1,0 +1,66 @@
+"""What an executor adds to the runs themselves: time from the first run's start to the last one's end, against the sum of the runs.
+
+    python benchmarks/study_overhead.py [--seconds 60] [--runs 4] [--ray]
+
+The runs sleep, so that nothing but the executor is measured, on a machine that does other things too.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cpsam.study.arm import Arm
+from cpsam.study.config import Task
+from cpsam.study.executor import InProcess
+from cpsam.study.job import Execute, Job
+from cpsam.study.run import OnEvent, RunSpec
+from cpsam.train.recipe import Recipe
+
+
+def sleeper(seconds: float) -> Execute:
+    def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        folder.mkdir(exist_ok=True)
+        began = time.time()
+        for step in range(int(2 * seconds)):  # tells of its steps as training does
+            on_event({"event": "step", "step": step})
+            time.sleep(0.5)
+        ended = time.time()
+        summary = {"top1": 0.5, "timing": {"train_seconds": ended - began, "began": began, "ended": ended}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return summary
+
+    return execute
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--ray", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        specs = [RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), seed, Recipe(), 1) for seed in range(asked.runs)]
+        jobs = [Job(spec, folder / spec.folder_name, index, len(specs)) for index, spec in enumerate(specs)]
+        execute, lanes = sleeper(asked.seconds), 1
+        if asked.ray:
+            from cpsam.study.ray_executor import RayExecutor
+
+            with RayExecutor(execute=execute) as executor:
+                lanes = int(executor.ray.cluster_resources()["CPU"])
+                executor.run(jobs, lambda event: None)
+                returned = time.time()
+        else:
+            InProcess(execute).run(jobs, lambda event: None)
+            returned = time.time()
+        times = [json.loads((job.folder / "summary.json").read_text())["timing"] for job in jobs]
+    wall, spent = returned - min(each["began"] for each in times), sum(each["train_seconds"] for each in times)
+    overhead = wall * min(lanes, asked.runs) / spent - 1
+    print(f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead {overhead:.2%}")
+
+
+if __name__ == "__main__":
+    main()
