@@ -4,8 +4,6 @@ import hashlib
 import json
 import random
 import signal
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +37,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {optimizer: finished(folder / optimizer, optimizer) for optimizer in OPTIMIZERS}
 
 
-def killed_and_continued(folder: Path, optimizer: str, **options: Any) -> tuple[int, str]:
-    code = processes.end(processes.start(doomed.run, folder, optimizer, **options))
-    return code, finished(folder, optimizer, saves=options.get("saves"))
-
-
-def all_of(trials: Iterable[Callable[[], tuple[int, str]]]) -> list[tuple[int, str]]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [future.result() for future in [pool.submit(trial) for trial in trials]]
+def killed_and_continued(trials: list[tuple[Path, str, dict[str, Any]]]) -> list[tuple[int, str]]:
+    """The exit code of the call that is killed, and what the next one ends with. Not in threads: to start a process polls the others."""
+    found = []
+    for first in range(0, len(trials), AT_ONCE):
+        batch = trials[first : first + AT_ONCE]
+        killed = [processes.start(doomed.run, folder, optimizer, **options) for folder, optimizer, options in batch]
+        codes = [processes.end(process) for process in killed]
+        again = [processes.start(doomed.run, folder, optimizer, saves=options.get("saves")) for folder, optimizer, options in batch]
+        assert [processes.end(process) for process in again] == [0] * len(batch)
+        found += [(code, digest(folder)) for code, (folder, _, _) in zip(codes, batch, strict=True)]
+    return found
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -54,11 +55,7 @@ def test_at_every_call_that_changes_a_file(tmp_path: Path, whole: dict[str, str]
     assert finished(tmp_path / "counted", optimizer, log=tmp_path / "calls") == whole[optimizer]
     calls = json.loads((tmp_path / "calls.json").read_text())
     assert {"open to write", "write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir"} <= set(calls)
-
-    def trial(number: int) -> Callable[[], tuple[int, str]]:
-        return lambda: killed_and_continued(tmp_path / str(number), optimizer, call=number)
-
-    results = all_of(trial(number) for number in range(1, len(calls) + 1))
+    results = killed_and_continued([(tmp_path / str(number), optimizer, {"call": number}) for number in range(1, len(calls) + 1)])
     # Two threads write, so the last calls of one run may be fewer in another, which then ends by itself.
     assert all(code == -signal.SIGKILL for code, _ in results[:-3])
     wrong = [f"{number} ({calls[number - 1]})" for number, (_, found) in enumerate(results, 1) if found != whole[optimizer]]
@@ -67,13 +64,11 @@ def test_at_every_call_that_changes_a_file(tmp_path: Path, whole: dict[str, str]
 
 def test_at_fifty_random_parts_of_steps(tmp_path: Path, whole: dict[str, str]) -> None:
     draw = random.Random(7)
-
-    def trial(number: int) -> Callable[[], tuple[int, str]]:
-        optimizer, part = OPTIMIZERS[number % 2], draw.randint(1, 16)  # 8 steps of 2 parts
-        saves = {"checkpoint_steps": draw.choice([1, 2, 3])}
-        return lambda: killed_and_continued(tmp_path / str(number), optimizer, forward=part, saves=saves)
-
-    results = all_of([trial(number) for number in range(50)])
+    trials = []
+    for number in range(50):
+        options = {"forward": draw.randint(1, 16), "saves": {"checkpoint_steps": draw.choice([1, 2, 3])}}  # 8 steps of 2 parts
+        trials.append((tmp_path / str(number), OPTIMIZERS[number % 2], options))
+    results = killed_and_continued(trials)
     assert {code for code, _ in results} == {-signal.SIGKILL}
     assert [found for _, found in results] == [whole[OPTIMIZERS[number % 2]] for number in range(50)]
 

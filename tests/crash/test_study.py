@@ -40,21 +40,26 @@ def results(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("timing", "environment", "command")}
 
 
+def ended(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("killed/*/summary.json")}
+
+
 def test_killed_five_times_at_random_it_ends_with_the_same_results(tmp_path: Path) -> None:
     quiet, killed = prepared(tmp_path / "quiet"), prepared(tmp_path / "often-killed")
-    began = time.monotonic()
     assert start(quiet).wait(timeout=900) == 0, (quiet / "output.txt").read_text()
-    took, draw, ends = time.monotonic() - began, random.Random(), []
+    draw, ends = random.Random(), []
     for _ in range(KILLS):
-        child = start(killed)
-        time.sleep(min(took, 8 + draw.random() * took / 4))
-        assert child.poll() is None, (killed / "output.txt").read_text()
+        child, goal = start(killed), len(ended(killed)) + draw.randint(1, 3)
+        while len(ended(killed)) < goal:
+            assert child.poll() is None, (killed / "output.txt").read_text()
+            time.sleep(0.01)
+        time.sleep(draw.random() * 2)  # somewhere in the next run
         os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        ends.append({path.parent.name: path.stat().st_mtime_ns for path in killed.glob("killed/*/summary.json")})
+        assert child.wait() == -signal.SIGKILL, (killed / "output.txt").read_text()
+        ends.append(ended(killed))
     assert start(killed).wait(timeout=900) == 0, (killed / "output.txt").read_text()
     assert results(killed) == results(quiet)
-    last = {path.parent.name: path.stat().st_mtime_ns for path in killed.glob("killed/*/summary.json")}
+    last = ended(killed)
     assert len(last) == 24
     for earlier in ends:
         assert earlier.items() <= last.items(), "a run that had ended was made again"
