@@ -57,8 +57,8 @@ def create_model(
         attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the network as its name says.
             ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
-        weights: A ``.safetensors`` file for the bare network. A classifier for another number of classes starts anew; anything else must
-            fit.
+        weights: A file for the bare network, ``.safetensors`` or another's ``.pth``, of which only tensors are read. A classifier for
+            another number of classes starts anew; anything else must fit.
         seed: Draw the network from one stream and the blocks from another, so that the networks of all arms of a comparison start alike.
             None: from torch's global generator.
 

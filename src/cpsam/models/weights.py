@@ -1,13 +1,15 @@
-"""Load pretrained weights into a bare network; no pickle is ever read."""
+"""Load pretrained weights into a network: only what was inserted may be missing from them."""
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cpsam.errors import DataError, UserError
+from cpsam.errors import UserError
 from cpsam.insert.hook import places
+from cpsam.models.state_file import read_state
+
+LISTED = 40
+"""Keys that an error lists; more than that is another model."""
 
 
 def classifier_keys(model: nn.Module, num_classes: int) -> set[str]:
@@ -29,11 +31,11 @@ def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 
 
 def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> list[str]:
-    """Load a safetensors file into `model`, in place.
+    """Load a file of weights into `model`, in place.
 
     Args:
         model: A network, bare, or with blocks that start as they are if the file has none of them.
-        path: The file.
+        path: The file: ``.safetensors``, or another's ``.pth``, which is read with ``weights_only=True``.
         num_classes: Width of the model's classifier. One for another number of classes in the file is left out.
 
     Returns:
@@ -41,18 +43,10 @@ def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> lis
 
     Raises:
         DataError: If the file is missing or damaged.
-        UserError: If it is no safetensors file, or a key or a shape does not fit.
+        UserError: If it is of another kind or asks for code, or a key or a shape does not fit.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise UserError(f"weights are read from .safetensors files only, because other formats can run code; got {str(path)!r}")
-    try:
-        state = load_file(path)
-    except FileNotFoundError as error:
-        raise DataError(f"weights file not found: {path}") from error
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"weights file cannot be read: {path}: {error}") from error
-    state = with_new_blocks(state, model)
+    state = with_new_blocks(read_state(path), model)
     own = model.state_dict()
     # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
     counters = {key for key in own if key.endswith("num_batches_tracked")}
@@ -66,6 +60,7 @@ def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> lis
         ("has in another shape", misfits - left_out),
     ):
         if keys:
-            raise UserError(f"weights do not fit the model: {path.name} {reason} {len(keys)} keys: {', '.join(sorted(keys)[:5])}")
+            listed = ", ".join(sorted(keys)[:LISTED]) + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
+            raise UserError(f"weights do not fit the model: {path.name} {reason} {len(keys)} keys: {listed}")
     model.load_state_dict({key: tensor for key, tensor in state.items() if key not in left_out}, strict=False)
     return sorted(left_out)

@@ -28,7 +28,7 @@ class Task:
     model: str = "resnet20"
     """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or torchvision/NAME."""
     weights: Path | None = None
-    """Pretrained weights of the bare network, a .safetensors file."""
+    """Pretrained weights of the bare network, a .safetensors file, or a .pth, of which only tensors are read."""
     at: tuple[str, ...] = ("before-last",)
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
     stream: bool | None = None
