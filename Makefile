@@ -39,7 +39,7 @@ $(READY): requirements.lock pyproject.toml
 test-timm: $(READY)
 	$(BIN)/python tests/timm_suite.py
 
-# Not in `make test`: some minutes of runs that are killed at every step and at every call of the save path.
+# Not in `make test`: some minutes of runs and studies that are killed, at every step and at every call of the save path.
 test-crash: $(READY)
 	$(BIN)/pytest tests/crash
 
@@ -52,7 +52,7 @@ $(PEERS)/.ready: requirements-peers.txt $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(PEERS) -r requirements-peers.txt
 	@touch $@
 
-# Not in `make test`: Ray, which lies beside .venv too; the tests start it on this machine.
+# Not in `make test`: torchrun, srun and Ray (which lies beside .venv too), all really started on this machine.
 test-cluster: $(CLUSTER)/.ready
 	PYTHONPATH=$(CURDIR)/$(CLUSTER) $(BIN)/pytest tests/cluster
 
