@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
@@ -202,6 +204,32 @@ def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Pa
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # what they were forked from is one of the job's processes too
     assert len(list(batches)) == 18
     assert len(list(train_batches(load(folder, workers=3), batch_size=2, seed=0, epoch=0))) == 19, "others can still be started"
+
+
+UNDER_FIRE = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from cpsam.data import load_dataset, train_batches
+
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+dataset = load_dataset("imagenet", Path(sys.argv[1]), image_size=8, workers=2)
+
+def fire():
+    while True:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(0.02)
+
+threading.Thread(target=fire, daemon=True).start()
+print(len(list(train_batches(dataset, batch_size=2, seed=0, epoch=0))), len(heard) > 0)
+"""
+
+
+def test_signals_while_processes_start_do_not_end_them(folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", UNDER_FIRE, str(folder)], capture_output=True, text=True, timeout=300, start_new_session=True
+    )
+    assert (ended.stdout, ended.returncode) == ("19 True\n", 0), ended.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 2])

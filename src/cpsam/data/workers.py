@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_all_start_methods, get_context, reduction
+from multiprocessing import get_all_start_methods, get_context, reduction, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from cpsam.errors import DataError, UserError
 
 DEPTH = 2  # batches that a process may be ahead of the one that trains
 SECONDS_TO_END = 5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # to all processes of a job: the one that trains decides
 
 
 class Job(Protocol):
@@ -52,8 +53,9 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name="cpsam-loader")
         try:
-            self.process.start()
-        except (EOFError, OSError) as error:  # a signal to all processes of a job can hit the server that they are forked from
+            with unheard():
+                self.process.start()
+        except (EOFError, OSError) as error:
             raise DataError(f"a process that loads images could not be started ({error})") from error
         theirs.close()
         self.file = nameless_file()
@@ -105,6 +107,17 @@ class Worker:
         """The process ends by itself when nobody is at the other end."""
         self.connection.close()
         os.close(self.file)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Processes started in here, the server that forks them too, never hear the signals of a job; this one hears them afterwards."""
+    resource_tracker.ensure_running()  # multiprocessing starts it if need be, and then listens to signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def nameless_file() -> int:
@@ -187,11 +200,7 @@ def workers(count: int) -> Iterator[Workers]:
 
 def serve(requests: Connection) -> None:
     """What a process does: make batches until nobody asks for more."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    ):  # to all processes of a job: the one that trains decides
+    for number in SIGNALS:  # for where the server that forks was started by somebody else
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     memory, length = None, 0
