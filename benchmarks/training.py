@@ -1,17 +1,19 @@
 """Images per second of training ResNet-20 on CIFAR-100: our loop against the bare step under it and against the usual script.
 
-    python benchmarks/training.py --data-root DATA > training.json
+    python benchmarks/training.py --data-root DATA [--timm TRAIN.py] > training.json
 
-Four ways, one after the other in every round of one run, so that whatever else the machine does hits all of them; a ratio is taken within
-a round, then the median over the rounds. In images per second:
+Five ways, or six, one after the other in every round of one run, so that whatever else the machine does hits all of them; a ratio is
+taken within a round, then the median over the rounds. In images per second:
 
 - `bare_step`: forward, backward, optimizer on one constant batch, in the precision and memory format that our recipe settles on;
 - `our_loop`: :func:`cpsam.train.loop.train` itself, called anew in every round for one epoch of `--steps` batches, with order,
   augmentation, schedule, checks and progress events; without the evaluation and the checkpoint after the epoch, which are given apart;
+- `our_loop_saving`: the same with a checkpoint after every step, so that its cost stands out of the noise; a real run makes one an epoch;
 - `plain_script`: `plain_script.py` as people write it, float32;
-- `plain_script_fast`: the same with bfloat16 autocast and channels_last.
+- `plain_script_fast`: the same with bfloat16 autocast and channels_last;
+- `timm_script`: timm's `train.py`, if its file is named, with its own bfloat16 and channels_last.
 
-Two threads each. The script's two loader workers run beside its two threads, as they do for its users.
+Two threads each. The scripts' two loader workers run beside their two threads, as they do for their users.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +34,7 @@ import numpy as np
 import plain_script
 import torch
 import torch.nn.functional as F
+from timm_script import timm_script
 
 from cpsam.data import Dataset, load_dataset
 from cpsam.data.batches import train_batches
@@ -42,9 +45,16 @@ from cpsam.train.environment import environment
 from cpsam.train.hardware import settle
 from cpsam.train.loop import train
 from cpsam.train.update import make_optimizer
+from cpsam.train.upkeep import Upkeep
 
 BATCH, THREADS, WARMUP = 128, 2, 3
-TARGETS = {("our_loop", "bare_step"): 0.92, ("our_loop", "plain_script"): 2.2, ("our_loop", "plain_script_fast"): 1.1}
+TARGETS = {
+    ("our_loop", "bare_step"): 0.92,
+    ("our_loop", "plain_script"): 2.2,
+    ("our_loop", "plain_script_fast"): 1.1,
+    ("our_loop", "timm_script"): 1.1,
+}
+CHECKPOINT_TARGET = 0.01  # of the time of an epoch, at most
 
 
 def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], float]:
@@ -71,15 +81,14 @@ def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], floa
     return measure
 
 
-def our_loop(dataset: Dataset, recipe: Recipe, steps: int, shares: list[float]) -> Callable[[], float]:
+def our_loop(dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], upkeep: Upkeep) -> Callable[[], float]:
     part = replace(dataset, train=dataset.train.subset(np.arange(BATCH * steps)), test=dataset.test.subset(np.arange(BATCH)))
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            summary = train(
-                create_model("resnet20", 100), part, recipe, seed=0, folder=folder, config={}, on_event=json.dumps, device="cpu"
-            )
+            options = {"folder": folder, "config": {}, "on_event": json.dumps, "device": "cpu", "upkeep": upkeep}
+            summary = train(create_model("resnet20", 100), part, recipe, seed=0, **options)
             spent = time.perf_counter() - started
         timing = summary["timing"]
         shares.append(spent - timing["train_seconds"] - timing["evaluation_seconds"])
@@ -113,7 +122,7 @@ def spread(values: list[float], digits: int) -> dict[str, Any]:
     }
 
 
-def run(rounds: int, steps: int, root: Path | None) -> dict[str, Any]:
+def run(rounds: int, steps: int, root: Path | None, timm: Path | None) -> dict[str, Any]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     dataset, arrays = load_dataset("cifar100", root), plain_script.cifar100(root)
@@ -121,10 +130,22 @@ def run(rounds: int, steps: int, root: Path | None) -> dict[str, Any]:
     outside: list[float] = []
     ways = {
         "bare_step": bare_step(dataset, recipe, steps),
-        "our_loop": our_loop(dataset, recipe, steps, outside),
+        "our_loop": our_loop(dataset, recipe, steps, outside, Upkeep()),
+        "our_loop_saving": our_loop(dataset, recipe, steps, [], Upkeep(checkpoint_steps=1)),
         "plain_script": script(arrays, steps, fast=False),
         "plain_script_fast": script(arrays, steps, fast=True),
     }
+    with ExitStack() as stack:
+        if timm is not None:
+            options = {"steps": steps, "warmup": 2 * WARMUP, "batch": BATCH, "threads": THREADS}
+            ways["timm_script"] = stack.enter_context(timm_script(timm, dataset, **options))
+        return compare(ways, rounds, steps, len(dataset.train), recipe, outside)
+
+
+def compare(
+    ways: dict[str, Callable[[], float]], rounds: int, steps: int, images: int, recipe: Recipe, outside: list[float]
+) -> dict[str, Any]:
+    """Measure all ways in turn; `images` are in an epoch."""
     seen: dict[str, list[float]] = {name: [] for name in ways}
     load = [os.getloadavg()[0]]
     for _ in range(rounds):
@@ -133,8 +154,12 @@ def run(rounds: int, steps: int, root: Path | None) -> dict[str, Any]:
         load.append(os.getloadavg()[0])
     ratios = {}
     for (ours, other), target in TARGETS.items():
+        if other not in seen:
+            continue
         values = [a / b for a, b in zip(seen[ours], seen[other], strict=True)]
         ratios[f"{ours} / {other}"] = {"target": target, **spread(values, 3)}
+    saved = [BATCH * (1 / slow - 1 / fast) for slow, fast in zip(seen["our_loop_saving"], seen["our_loop"], strict=True)]
+    shares = [seconds / (images / fast) for seconds, fast in zip(saved, seen["our_loop"], strict=True)]
     return {
         "schema": 1,
         "model": "resnet20",
@@ -145,6 +170,8 @@ def run(rounds: int, steps: int, root: Path | None) -> dict[str, Any]:
         "timing": {
             "images_per_s": {name: spread(values, 1) for name, values in seen.items()},
             "ratios": ratios,
+            "milliseconds_of_a_checkpoint": spread([1000 * seconds for seconds in saved], 2),
+            "share_of_a_checkpoint_in_an_epoch": {"target": CHECKPOINT_TARGET, **spread(shares, 6)},
             "seconds_outside_training_and_evaluation": spread(outside, 3),
             "load_average": {"before": round(load[0], 2), "highest": round(max(load), 2)},
         },
@@ -156,8 +183,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
     parser.add_argument("--data-root", type=Path, help="folder of data sets; default: CPSAM_DATA")
+    parser.add_argument("--timm", type=Path, metavar="FILE", help="train.py of timm's repository, to be measured too")
     asked = parser.parse_args()
-    print(json.dumps(run(asked.rounds, asked.steps, asked.data_root), indent=1))
+    print(json.dumps(run(asked.rounds, asked.steps, asked.data_root, asked.timm), indent=1))
 
 
 if __name__ == "__main__":

@@ -77,3 +77,18 @@ def note(folder: Path, name: str, value: Any) -> None:
     """Leave plain data for the test to read."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it, children first of all gone: those that `torchrun` starts are in no group of its own."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+        children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found

@@ -1,6 +1,6 @@
 """Makes a small data set in the layouts of ImageNet: a thousand classes of a few pictures each.
 
-As a program: ``python tests/data/imagenet_tree.py FOLDER``; ``--cifar FOLDER`` takes enlarged pictures of CIFAR-100 in place of drawn ones.
+As a program: ``python tests/imagenet_tree.py FOLDER``; ``--cifar FOLDER`` takes enlarged pictures of CIFAR-100 in place of drawn ones.
 """
 
 import argparse
