@@ -47,7 +47,7 @@ def test_resnet50_with_cpsam_is_killed_and_continues(tmp_path: Path) -> None:
     summary = json.loads(output)
     assert summary == json.loads((out / "summary.json").read_text())
     (line,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert {name: line[name] for name in ("epoch", "step", "n")} == {"epoch": 0, "step": CLASSES // BATCH, "n": CLASSES}
+    assert {name: line[name] for name in ("epoch", "step", "n")} == {"epoch": 1, "step": CLASSES // BATCH, "n": CLASSES}
     assert 0 <= line["top1"] <= line["top5"] <= 1
     assert 5 < line["train_loss"] < 9 and 5 < line["loss"] < 9, "ln 1000 is 6.9"
     config = json.loads((out / "config.json").read_text())
