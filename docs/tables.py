@@ -1,34 +1,64 @@
 """Writes the tables of the documents from the results files that the program wrote: ``make tables``. A test fails when one is stale.
 
-In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from ``FOLDER/results.json``, FOLDER from the root.
+In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from ``FOLDER/results.json``, FOLDER from the root;
+``<!-- training: FILE -->`` what is written from the JSON of `benchmarks/training.py`.
 """
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from cpsam.study.table import answer, table_rows
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
-def table(folder: str) -> str:
+def results_table(folder: str) -> str:
     """The table of a comparison in Markdown, the sentence that answers it, and where it was measured."""
     results = json.loads((ROOT / folder / "results.json").read_text())
     header, rows = table_rows(results)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    where = results["environment"]
     notes = " ".join(f"{note.rstrip('.')}." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
-    machine = f"{where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}, {where['precision']}"
-    return (
-        "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        + f"\n{notes}\nMeasured by `{results['command']}`: {machine}, commit {str(where['commit'])[:10]}.\n"
+    return f"{markdown(header, rows)}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.\n"
+
+
+def training_table(file: str) -> str:
+    """Images per second of each way to train, ours against it, and what a checkpoint takes."""
+    report = json.loads((ROOT / file).read_text())
+    timing = report["timing"]
+    rows = []
+    for name, speed in timing["images_per_s"].items():
+        ratio = timing["ratios"].get(f"our_loop / {name}")
+        rows.append([f"`{name}`", spread(speed, 0), *([spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""])])
+    table = markdown(["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"], rows)
+    milliseconds, share = timing["milliseconds_of_a_checkpoint"], timing["share_of_a_checkpoint_in_an_epoch"]
+    kept = (
+        f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an epoch (target {100 * share['target']:.0f})."
     )
+    how = f"{report['model']}, batches of {report['batch_size']}, {report['rounds']} rounds of {report['steps']} steps"
+    return f"{table}\n{kept}\nMeasured by `benchmarks/training.py`, {how}: {where(report['environment'])}.\n"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def spread(values: dict[str, float], digits: int) -> str:
+    return f"{values['median']:.{digits}f} ({values['lower_quartile']:.{digits}f} to {values['upper_quartile']:.{digits}f})"
+
+
+def where(environment: dict[str, Any]) -> str:
+    machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
+    return f"{machine}, {environment['precision']}, commit {str(environment['commit'])[:10]}"
+
+
+TABLES = {"results": results_table, "training": training_table}
 
 
 def updated(document: Path) -> str:
-    return BLOCK.sub(lambda block: f"{block[1]}{table(block[2])}{block[3]}", document.read_text())
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](block[3])}{block[4]}", document.read_text())
 
 
 def documents() -> list[Path]:
