@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cpsam.study.table import answer, table_rows
+from cpsam.study.table import answer, made_by, table_rows
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
@@ -20,7 +20,8 @@ def results_table(folder: str) -> str:
     results = json.loads((ROOT / folder / "results.json").read_text())
     header, rows = table_rows(results)
     notes = " ".join(f"{note.rstrip('.')}." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
-    return f"{markdown(header, rows)}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.\n"
+    made = f" Runs: {'; '.join(lines)}." if (lines := made_by(results)) else ""
+    return f"{markdown(header, rows)}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.{made}\n"
 
 
 def training_table(file: str) -> str:

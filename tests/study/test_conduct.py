@@ -113,6 +113,17 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
     assert "6 runs: 3 done, 3 missing" in (tmp_path / "report.md").read_text()
 
 
+def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> None:
+    results = carried_out(tmp_path, Fake())
+    assert results["made_by"] == [], "these runs left no word of it"
+    plan = settle_plan(STUDY, tmp_path, QUIET)
+    for index, spec in enumerate(plan.runs):
+        where = {"commit": "ab" if index < 4 else "cd"} | ({"resumed": [{"commit": "ef"}]} if index == 1 else {})
+        (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
+    made = conduct(STUDY, tmp_path, train=False)["made_by"]
+    assert made == [{"runs": 4, "resumed": 1, "commit": "ab"}, {"runs": 2, "resumed": 0, "commit": "cd"}]
+
+
 def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> None:
     """Threads of one process hold no lock against each other by process, but by open file, as processes do."""
     fakes, left = [Fake(), Fake()], []

@@ -13,7 +13,7 @@ from cpsam.study.markup import Markup, element
 from cpsam.study.plot import LEFT, RIGHT, cost_axis, linear_ticks, place_label, spread
 from cpsam.study.report import render_report
 from cpsam.study.statistics import paired_difference, summarize
-from cpsam.study.table import answer, count, points, table_rows
+from cpsam.study.table import answer, count, failed_runs, made_by, points, table_rows
 
 TOP1 = {
     "none": [0.901, 0.905, 0.903],
@@ -307,6 +307,43 @@ def test_failed_runs_are_listed_with_their_error():
     cells = [text for _, text in page.find("td")]
     start = cells.index("diverged")
     assert cells[start - 2 : start + 2] == ["cpsam", "1", "diverged", "the loss is nan at step 31"]
+
+
+def test_runs_of_an_arm_that_ended_alike_stand_in_one_row():
+    top1 = {name: dict(enumerate(values)) for name, values in TOP1.items()}
+    top1["cpsam"] = dict.fromkeys((0, 1, 2), None)
+    results = study(top1)
+    results["arms"][3]["runs"][1]["error"] = "the loss is inf at step 7"
+    assert failed_runs(results) == [
+        ("cpsam", "0, 2", "diverged", "the loss is nan at step 31"),
+        ("cpsam", "1", "diverged", "the loss is inf at step 7"),
+    ]
+
+
+def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
+    where = {
+        "processor": "Chip A",
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "commit": "0123456789ab",
+        "versions": {"torch": "2.14"},
+    }
+    made = [{"runs": 11, "resumed": 2, **where}, {"runs": 1, "resumed": 0, **where, "processor": "Chip B"}]
+    lines = made_by(study(made_by=made))
+    assert lines == [
+        "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 threads, torch 2.14, commit 0123456789",
+        "1 run: Chip B, cpu, float32, 1 threads, torch 2.14, commit 0123456789",
+    ]
+    assert all(line in render_report(study(made_by=made)) for line in lines)
+    assert made_by(study()) == []
+
+
+def test_one_arm_with_runs_among_others_is_no_picture():
+    assert "<svg" in render_report(study())
+    top1 = {name: dict.fromkeys((0, 1, 2), None) for name in TOP1} | {"none": {0: 0.9, 1: 0.91, 2: 0.9}}
+    page = render_report(study(top1))
+    assert "<svg" not in page and "Accuracy and cost" not in page
 
 
 def test_another_schema_is_refused():

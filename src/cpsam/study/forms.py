@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cpsam.study.report import evidence_words, history_words, render_report, words
-from cpsam.study.table import answer, contrast_rows, count_words, failed_runs, settings_of, table_rows
+from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, count_words, failed_runs, made_by, settings_of, table_rows
 
 
 def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
@@ -37,11 +37,13 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         parts += [markdown_table(*table_rows(results, None if only else setting["name"]))]
     parts += [f"- {note}" for note in results.get("notes", ())]
     if failed := failed_runs(results):
-        parts += ["## Runs that did not finish", markdown_table(("arm", "seed", "status", "error"), failed)]
+        parts += ["## Runs that did not finish", markdown_table(FAILED_HEADER, failed)]
     parts += ["## The command that made this page", f"```\n{results['command']}\n```"]
     for title, pairs in (("Recipe", results.get("recipe")), ("Environment", results.get("environment"))):
         if pairs:
             parts += [f"## {title}", "\n".join(f"- {key}: {words(value)}" for key, value in pairs.items())]
+    if runs := made_by(results):
+        parts += ["## Runs", "\n".join(f"- {line}" for line in runs)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from cpsam.errors import UserError
 from cpsam.study.markup import Markup, element
-from cpsam.study.pictures import contrast_plot, cost_plot, curve_plot, difference_plot, seed_plot
+from cpsam.study.pictures import contrast_plot, cost_plot, curve_plot, difference_plot, measured, seed_plot
 from cpsam.study.table import (
+    FAILED_HEADER,
     MISSING,
     answer,
     arms_in,
@@ -18,6 +19,7 @@ from cpsam.study.table import (
     contrast_rows,
     count_words,
     failed_runs,
+    made_by,
     percent,
     primary_difference,
     references_of,
@@ -80,6 +82,8 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
     contrasts = results.get("contrasts")
     if contrasts:
         first = contrasts[0]
+        if not first["n"]:
+            return []  # the answer has said so
         check = "" if first["p_sign_flip"] is None else f" (exact sign-flip test, as a check: {first['p_sign_flip']:.2g})"
         said = [] if first["p"] is None else [f"Paired t-test p = {first['p']:.2g}{check}."]
         said += [f"{first['note'][0].upper()}{first['note'][1:]}."] if first["note"] else []
@@ -138,15 +142,12 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
         "last column is the true difference that would be found four times in five."
     )
     table = plain_table(caption, header, rows)
-    picture = element(
-        "figure",
-        element("figcaption", "The questions", element("span", "Mean difference and 95 % interval, seeds paired, not adjusted.")),
-        contrast_plot(results),
-    )
+    plot, title = contrast_plot(results), "Mean difference and 95 % interval, seeds paired, not adjusted."
+    picture = element("figure", element("figcaption", "The questions", element("span", title)), plot) if plot else None
     return element(
         "section",
         element("h2", "The questions, as written in the plan"),
-        element("div", picture, table, class_="questions"),
+        element("div", picture, table, class_="questions" if picture else None),
         id="questions",
     )
 
@@ -156,7 +157,8 @@ def setting_section(results: Mapping[str, Any], setting: Mapping[str, Any]) -> M
     only = len(settings_of(results)) == 1
     heading = None if only else element("h2", f"{setting['name']}: {setting['model']}, blocks at {words(setting['at'])}")
     name = None if only else setting["name"]
-    drawn = [element("h2" if only else "h3", "Accuracy and cost"), figures(results, name)]
+    enough = len(measured(results, name)) >= min(2, len(arms_in(results, name)))  # while the others run, one is no picture of them
+    drawn = [element("h2" if only else "h3", "Accuracy and cost"), figures(results, name)] if enough else None
     return element("section", heading, comparison(results, name, setting), drawn, class_="setting")
 
 
@@ -230,7 +232,7 @@ def failures(results: Mapping[str, Any]) -> Markup | None:
     if not rows:
         return None
     caption = "These runs are in no mean and no difference; a pair that lacks one of its runs is left out."
-    table = plain_table(caption, ("arm", "seed", "status", "error"), rows, wide=(3,))
+    table = plain_table(caption, FAILED_HEADER, rows, wide=(3,))
     return element("section", element("h2", "Runs that did not finish"), element("div", table, class_="failures"))
 
 
@@ -273,7 +275,9 @@ def provenance(results: Mapping[str, Any]) -> Markup:
         "seeds": results["seeds"],
     }
     recipe = results.get("recipe") or {}
-    sections = [("Protocol", protocol), ("Recipe", recipe), ("Environment", machine), ("Blocks", blocks)]
+    runs = {"made by": "; ".join(made_by(results))} if made_by(results) else {}
+    sections = [("Protocol", protocol), ("Recipe", recipe), ("Runs", runs)]
+    sections += [("Environment of this page", machine), ("Blocks", blocks)]
     return element(
         "div",
         element("h2", "The command that made this page"),

@@ -12,7 +12,7 @@ from cpsam.study.job import outcome
 from cpsam.study.plan import Plan, PlannedArm
 from cpsam.study.run import RunSpec
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
-from cpsam.train.run_folder import METRICS
+from cpsam.train.run_folder import ENVIRONMENT, METRICS, read_json
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
 
@@ -40,6 +40,7 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "primary": [label(plan, primary.setting, name) for name in (primary.arm, primary.reference)],
         "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
+        "made_by": machines(plan, folder),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
@@ -64,6 +65,19 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     lines = path.read_bytes().splitlines() if path.exists() else []
     epochs = [json.loads(line) for line in lines]
     return {key: [epoch[key] for epoch in epochs] for key in ("top1", "train_loss")}
+
+
+def machines(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """The environments in which the finished runs were begun, with how many `runs` each, and how many of them were `resumed` in another."""
+    counted: dict[str, dict[str, Any]] = {}
+    for spec in plan.runs:
+        where = read_json(folder / spec.folder_name / ENVIRONMENT)
+        if where is not None and (outcome(folder / spec.folder_name) or {}).get("status") == "done":
+            moved = bool(where.pop("resumed", []))
+            found = counted.setdefault(json.dumps(where, sort_keys=True), {"runs": 0, "resumed": 0, **where})
+            found["runs"] += 1
+            found["resumed"] += moved
+    return list(counted.values())
 
 
 def train_seconds(spec: RunSpec, folder: Path) -> float | None:

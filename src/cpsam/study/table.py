@@ -181,10 +181,30 @@ def contrast_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     return header, rows
 
 
-def failed_runs(results: Mapping[str, Any]) -> list[tuple[str, int, str, str]]:
-    """Arm, seed, status and error of every run that is not done."""
-    runs = ((arm, run) for arm in results["arms"] for run in arm["runs"] if run["status"] != "done")
-    return [(arm["name"], run["seed"], run["status"], run.get("error") or MISSING) for arm, run in runs]
+def failed_runs(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Arm, seeds, status and error of the runs that are not done; runs of an arm that ended alike stand in one row."""
+    alike: dict[tuple[str, str, str], list[int]] = {}
+    for arm in results["arms"]:
+        for run in arm["runs"]:
+            if run["status"] != "done":
+                alike.setdefault((arm["name"], run["status"], run.get("error") or MISSING), []).append(run["seed"])
+    return [(name, ", ".join(map(str, seeds)), status, error) for (name, status, error), seeds in alike.items()]
+
+
+FAILED_HEADER = ("arm", "seeds", "status", "error")
+
+
+def made_by(results: Mapping[str, Any]) -> list[str]:
+    """Where the runs were made, one line for each machine, setting and commit; it need not be where the report was."""
+    lines = []
+    for where in results.get("made_by") or []:
+        shared = ", ".join(str(where[key]) for key in ("processor", "device", "precision") if where.get(key))
+        versions = (where.get("versions") or {}).get("torch")
+        commit = str(where.get("commit"))[:10]
+        runs = f"{where['runs']} run{'s' * (where['runs'] != 1)}"
+        runs += f" ({where['resumed']} of them resumed elsewhere)" if where["resumed"] else ""
+        lines.append(f"{runs}: {shared}, {where.get('threads')} threads, torch {versions}, commit {commit}")
+    return lines
 
 
 def count_words(results: Mapping[str, Any]) -> str:
