@@ -43,6 +43,11 @@ def words(value: object) -> str:
     return MISSING if value is None else str(value)
 
 
+def place_words(places: Sequence[str]) -> str:
+    """Module paths; of many, the first and the last."""
+    return words(places) if len(places) < 4 else f"{len(places)} places, {places[0]} to {places[-1]}"
+
+
 def definitions(pairs: Mapping[str, object]) -> Markup:
     return element("dl", ((element("dt", key), element("dd", words(value))) for key, value in pairs.items()))
 
@@ -147,7 +152,7 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
     return element(
         "section",
         element("h2", "The questions, as written in the plan"),
-        element("div", picture, table, class_="questions" if picture else None),
+        element("div", picture, table, class_="questions" if picture else "questions alone"),
         id="questions",
     )
 
@@ -267,7 +272,7 @@ def provenance(results: Mapping[str, Any]) -> Markup:
         **({"took": duration(total)} if total is not None else {}),
     }
     blocks = {
-        arm["name"]: f"{words(arm['arguments']) or 'defaults'}, at {words(arm['places'])}" for arm in results["arms"] if arm["places"]
+        arm["name"]: f"{words(arm['arguments']) or 'defaults'}, at {place_words(arm['places'])}" for arm in results["arms"] if arm["places"]
     }
     protocol = {
         "measured": f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}",
