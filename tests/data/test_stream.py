@@ -232,6 +232,27 @@ def test_signals_while_processes_start_do_not_end_them(folder: Path) -> None:
     assert (ended.stdout, ended.returncode) == ("19 True\n", 0), ended.stderr
 
 
+SOMEBODY_ELSE = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from cpsam.data import load_dataset, train_batches
+
+list(train_batches(load_dataset("imagenet", Path(sys.argv[1]), image_size=8, workers=1), batch_size=2, seed=0, epoch=0))
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    process.start()
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    process.join()
+    print(process.exitcode)
+"""
+
+
+def test_processes_of_others_hear_signals_as_ever(folder: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SOMEBODY_ELSE, str(folder)], capture_output=True, text=True, timeout=50)
+    assert ended.stdout.split() == [str(-signal.SIGTERM), str(-signal.SIGUSR1)], ended.stderr
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_is_an_error_with_its_path(tmp_path: Path, workers: int) -> None:
     root = write_folder(tmp_path / "imagenet", classes=3, train=2, validation=1)

@@ -29,6 +29,7 @@ from cpsam.errors import DataError, UserError
 
 DEPTH = 2  # batches that a process may be ahead of the one that trains
 SECONDS_TO_END = 5
+LOADER = "cpsam-loader"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # to all processes of a job: the one that trains decides
 
 
@@ -49,9 +50,9 @@ class Worker:
         method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
         context: Any = get_context(method)
         if method == "forkserver":
-            context.set_forkserver_preload(["cpsam.data.stream", "timm.data"])  # imported once for all processes
+            context.set_forkserver_preload(["cpsam.data.forked", "cpsam.data.stream", "timm.data"])  # imported once for all processes
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True, name="cpsam-loader")
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True, name=LOADER)
         try:
             with unheard():
                 self.process.start()
@@ -111,7 +112,7 @@ class Worker:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Processes started in here, the server that forks them too, never hear the signals of a job; this one hears them afterwards."""
+    """What is started in here, the server that forks included, never hears the signals of a job; this process hears them afterwards."""
     resource_tracker.ensure_running()  # multiprocessing starts it if need be, and then listens to signals again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
