@@ -1,9 +1,14 @@
 """What tests and docstring examples share: torch by name, and the same seed in front of each."""
 
+import signal
+
 import pytest
 import torch
 
 collect_ignore_glob = ["*conftest.py"]  # else --doctest-modules imports each as a module of one and the same name
+
+# A shell starts what it puts in the background with Ctrl-C ignored, which every process of a test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
