@@ -48,7 +48,7 @@ def study(**changes: Any) -> Study:
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     """Without what depends on the clock, and on whether someone edits the source while tests run."""
-    return {key: value for key, value in results.items() if key not in ("timing", "environment")}
+    return {key: value for key, value in results.items() if key not in ("timing", "environment", "made_by")}
 
 
 @pytest.fixture(scope="module")
