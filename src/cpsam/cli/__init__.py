@@ -1,8 +1,10 @@
 """The command line: one verb a file. Each parses, calls one library function and prints."""
 
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 
+from cpsam.cli.stoppable import stoppable
 from cpsam.errors import UserError, unknown
 
 VERBS = {
@@ -14,6 +16,8 @@ VERBS = {
     "cost": "what an insertion would cost in a network, place by place, before any training",
     "list": "names of blocks, placements, models and data sets",
 }
+
+RESUMABLE = ("compare", "study", "train")
 
 USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items())
 USAGE += "\n\ncpsam VERB --help lists the options of a verb.\n"
@@ -33,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if words[0] not in VERBS:
             raise unknown("verb", words[0], VERBS)
-        import_module(f"cpsam.cli.{words[0]}").run(words[1:])
+        with stoppable() if words[0] in RESUMABLE else nullcontext():
+            import_module(f"cpsam.cli.{words[0]}").run(words[1:])
     except UserError as error:
         print(f"cpsam: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
