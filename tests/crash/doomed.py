@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,13 @@ def run(
 def run_full(folder: Path, out: Path, limit: int) -> None:
     """A run in which no file may become larger than `limit` bytes once the first epoch is kept."""
     kept: list[int] = []
+    latest = folder / "checkpoints" / "LATEST"
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "evaluation" and event["epoch"] == 2 and not kept:
             kept.append(1)
+            while not latest.exists():  # the first epoch's is written beside the computation
+                time.sleep(0.001)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     options: dict[str, Any] = {"seed": 4, "folder": folder, "config": {}, "device": "cpu", "on_event": on_event}
