@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := .peers
 CLUSTER := .cluster
+DOCS   := .docs
 
 .PHONY: demo test lint types layers unit test-timm test-crash test-peers test-cluster tables docs lock clean
 
@@ -68,9 +69,13 @@ lock:  # needs uv
 	uv pip compile pyproject.toml --extra dev --extra export --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --constraint requirements.in -o requirements.lock
 
-docs: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[docs]'
-	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+docs: $(DOCS)/.ready
+	PYTHONPATH=$(DOCS) $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+$(DOCS)/.ready: requirements-docs.txt $(READY)
+	rm -rf $(DOCS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --target $(DOCS) -r requirements-docs.txt
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm $(PEERS) $(CLUSTER)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis .timm $(PEERS) $(CLUSTER) $(DOCS)

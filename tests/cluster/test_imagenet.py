@@ -51,4 +51,4 @@ def test_resnet50_with_cpsam_is_killed_and_continues(tmp_path: Path) -> None:
     assert 0 <= line["top1"] <= line["top5"] <= 1
     assert 5 < line["train_loss"] < 9 and 5 < line["loss"] < 9, "ln 1000 is 6.9"
     config = json.loads((out / "config.json").read_text())
-    assert (config["task"]["model"], config["attention"]["name"], config["task"]["image_size"]) == ("timm/resnet50", "cpsam", 224)
+    assert (config["model"], config["attention"], config["at"]) == ("timm/resnet50", "cpsam", ["gc-c3-c5"])
