@@ -20,7 +20,9 @@ def results_table(folder: str) -> str:
     results = json.loads((ROOT / folder / "results.json").read_text())
     header, rows = table_rows(results)
     notes = " ".join(f"{note.rstrip('.')}." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
-    made = f" Runs: {'; '.join(lines)}." if (lines := made_by(results)) else ""
+    here = results["environment"]["commit"]
+    elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
+    made = f" Made by {'; '.join(made_by(results))}." if elsewhere else ""
     return f"{markdown(header, rows)}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.{made}\n"
 
 
