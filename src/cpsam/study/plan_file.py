@@ -92,9 +92,7 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
 
 
 def plan_of(content: Table, folder: Path, machine: Table) -> Study:
-    check_keys(
-        "key", content, ("name", "seeds", "setting"), ("threads", "budget", "control", "primary", "task", "recipe", "arm", "contrast")
-    )
+    check_keys("key", content, ("name", "seeds", "setting"), OPTIONAL)
     name = expect("name", content["name"], str)
     if not NAME.fullmatch(name):
         raise UserError(f"name must be letters, digits, '.', '_' or '-', 64 at most; got {name!r}")
