@@ -14,6 +14,7 @@ from cpsam.study.plot import LEFT, RIGHT, cost_axis, linear_ticks, place_label, 
 from cpsam.study.report import render_report
 from cpsam.study.statistics import paired_difference, summarize
 from cpsam.study.table import answer, count, failed_runs, made_by, points, table_rows
+from cpsam.study.words import place_words
 
 TOP1 = {
     "none": [0.901, 0.905, 0.903],
@@ -337,6 +338,11 @@ def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
     ]
     assert all(line in render_report(study(made_by=made)) for line in lines)
     assert made_by(study()) == []
+
+
+def test_many_places_are_counted_and_few_are_named():
+    assert place_words(["a", "b.c"]) == "a, b.c"
+    assert place_words(["a", "b", "c", "d", "e"]) == "5 places, a to e"
 
 
 def test_one_arm_with_runs_among_others_is_no_picture():

@@ -5,8 +5,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cpsam.study.report import evidence_words, history_words, render_report, words
+from cpsam.study.report import render_report
 from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, count_words, failed_runs, made_by, settings_of, table_rows
+from cpsam.study.words import evidence_words, history_words, words
 
 
 def written_forms(results: Mapping[str, Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
-from itertools import pairwise
 from typing import Any
 
 from cpsam.errors import UserError
@@ -21,50 +20,19 @@ from cpsam.study.table import (
     failed_runs,
     made_by,
     percent,
-    primary_difference,
     references_of,
     settings_of,
     table_rows,
 )
+from cpsam.study.words import duration, evidence_words, history_words, place_words, unbroken, words
 
 __all__ = ["render_report", "table_rows"]
 
 SCHEMA = 1
 
 
-def words(value: object) -> str:
-    """A value of a configuration as a person reads it."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {words(item)}" for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(words, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return MISSING if value is None else str(value)
-
-
-def place_words(places: Sequence[str]) -> str:
-    """Module paths; of many, the first and the last."""
-    return words(places) if len(places) < 4 else f"{len(places)} places, {places[0]} to {places[-1]}"
-
-
 def definitions(pairs: Mapping[str, object]) -> Markup:
     return element("dl", ((element("dt", key), element("dd", words(value))) for key, value in pairs.items()))
-
-
-def unbroken(sentence: str) -> str:
-    """A number stays on the line of its unit or its name."""
-    return (
-        sentence.replace("top-1", "top\N{NON-BREAKING HYPHEN}1")
-        .replace(" %", "\N{NO-BREAK SPACE}%")
-        .replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-    )
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def head(title: str) -> Markup:
@@ -80,25 +48,6 @@ def head(title: str) -> Markup:
         element("title", title),
         element("style", Markup(style)),
     )
-
-
-def evidence_words(results: Mapping[str, Any]) -> list[str]:
-    """What stands behind the answer: the test of the primary contrast, or why there is none."""
-    contrasts = results.get("contrasts")
-    if contrasts:
-        first = contrasts[0]
-        if not first["n"]:
-            return []  # the answer has said so
-        check = "" if first["p_sign_flip"] is None else f" (exact sign-flip test, as a check: {first['p_sign_flip']:.2g})"
-        said = [] if first["p"] is None else [f"Paired t-test p = {first['p']:.2g}{check}."]
-        said += [f"{first['note'][0].upper()}{first['note'][1:]}."] if first["note"] else []
-        if first["detectable"] is not None:
-            found = f"{100 * first['detectable']:.2f}"
-            said.append(f"With this spread and so many seeds, a true difference of {found} points would be found four times in five.")
-        return said
-    difference = primary_difference(results) or {}
-    p, note = difference.get("p"), difference.get("note")
-    return ([f"Paired t-test p = {p:.2g}."] if p is not None else []) + ([f"{note[0].upper()}{note[1:]}."] if note else [])
 
 
 def opening(results: Mapping[str, Any]) -> Markup:
@@ -120,20 +69,6 @@ def opening(results: Mapping[str, Any]) -> Markup:
         element("p", data["note"], class_="callout") if data.get("note") else None,
         [element("p", warning, class_="warning") for warning in (*results.get("warnings", ()), *history_words(results))],
     )
-
-
-def history_words(results: Mapping[str, Any]) -> list[str]:
-    """What was added to the plan after runs of it had ended: whoever adds seeds until a difference shows will find one."""
-    said = []
-    plans = results.get("plans") or []
-    for before, after in pairwise(plans):
-        seeds = [seed for seed in after["seeds"] if seed not in before["seeds"]]
-        runs = len(set(after["runs"]) - set(before["runs"]))
-        what = [f"{len(seeds)} more seed{'s' * (len(seeds) != 1)} ({words(seeds)})"] if seeds else []
-        what += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
-        added = " and ".join([*what, f"{runs} more runs"])
-        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {added}.")
-    return said
 
 
 def questions(results: Mapping[str, Any]) -> Markup | None:

@@ -1,0 +1,71 @@
+"""Values and findings as a person reads them, for every form of a report."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from cpsam.study.table import MISSING, primary_difference
+
+
+def words(value: object) -> str:
+    """A value of a configuration as a person reads it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {words(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return MISSING if value is None else str(value)
+
+
+def place_words(places: Sequence[str]) -> str:
+    """Module paths; of many, the first and the last."""
+    return words(places) if len(places) < 4 else f"{len(places)} places, {places[0]} to {places[-1]}"
+
+
+def unbroken(sentence: str) -> str:
+    """A number stays on the line of its unit or its name."""
+    return (
+        sentence.replace("top-1", "top\N{NON-BREAKING HYPHEN}1")
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+        .replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    )
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def evidence_words(results: Mapping[str, Any]) -> list[str]:
+    """What stands behind the answer: the test of the primary contrast, or why there is none."""
+    contrasts = results.get("contrasts")
+    if contrasts:
+        first = contrasts[0]
+        if not first["n"]:
+            return []  # the answer has said so
+        check = "" if first["p_sign_flip"] is None else f" (exact sign-flip test, as a check: {first['p_sign_flip']:.2g})"
+        said = [] if first["p"] is None else [f"Paired t-test p = {first['p']:.2g}{check}."]
+        said += [f"{first['note'][0].upper()}{first['note'][1:]}."] if first["note"] else []
+        if first["detectable"] is not None:
+            found = f"{100 * first['detectable']:.2f}"
+            said.append(f"With this spread and so many seeds, a true difference of {found} points would be found four times in five.")
+        return said
+    difference = primary_difference(results) or {}
+    p, note = difference.get("p"), difference.get("note")
+    return ([f"Paired t-test p = {p:.2g}."] if p is not None else []) + ([f"{note[0].upper()}{note[1:]}."] if note else [])
+
+
+def history_words(results: Mapping[str, Any]) -> list[str]:
+    """What was added to the plan after runs of it had ended: whoever adds seeds until a difference shows will find one."""
+    said = []
+    plans = results.get("plans") or []
+    for before, after in pairwise(plans):
+        seeds = [seed for seed in after["seeds"] if seed not in before["seeds"]]
+        runs = len(set(after["runs"]) - set(before["runs"]))
+        what = [f"{len(seeds)} more seed{'s' * (len(seeds) != 1)} ({words(seeds)})"] if seeds else []
+        what += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
+        added = " and ".join([*what, f"{runs} more runs"])
+        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {added}.")
+    return said
