@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.study.arm import Arm
 from cpsam.study.compare import conduct, settle_plan
@@ -35,7 +36,7 @@ class Fake:
             raise error
         value = 0.5 + 0.01 * len(spec.arm.name) + 0.001 * spec.seed**2
         summary = {"top1": value, "top5": 1.0, "loss": 1.0, "timing": {"train_seconds": 1.0}}
-        (folder / "summary.json").write_text(json.dumps(summary))
+        write_atomically(folder / "summary.json", json.dumps(summary).encode())  # another master may be looking
         return summary
 
 
@@ -122,6 +123,26 @@ def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> No
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
     made = conduct(STUDY, tmp_path, train=False)["made_by"]
     assert made == [{"runs": 4, "resumed": 1, "commit": "ab"}, {"runs": 2, "resumed": 0, "commit": "cd"}]
+
+
+def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_path: Path) -> None:
+    """Pairing takes out what a seed shares; the processor and the precision are no part of it."""
+    carried_out(tmp_path, Fake())
+    plan = settle_plan(STUDY, tmp_path, QUIET)
+    alike = {"processor": "A", "precision": "float32", "versions": {"torch": "2.14"}, "system": "Linux"}
+    changes: dict[str, dict[str, Any]] = {"cpsam0": {"precision": "bfloat16", "versions": {"torch": "2.15"}}}
+    changes["none1"] = {"system": "Linux 2"}
+    for spec in plan.runs:
+        where = alike | changes.get(f"{spec.arm.name}{spec.seed}", {})
+        (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
+    results = conduct(STUDY, tmp_path, train=False)
+    assert results["unlike"] == {"0": ["precision", "versions"]}, "of the kernel's name no result depends"
+    for form in ("report.md", "report.html"):
+        assert "seed 0 were not all made alike: precision, versions differ" in (tmp_path / form).read_text()
+    for spec in plan.runs:
+        (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(alike))
+    assert conduct(STUDY, tmp_path, train=False)["unlike"] == {}
+    assert "made alike" not in (tmp_path / "report.md").read_text()
 
 
 def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> None:

@@ -333,8 +333,8 @@ def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
     made = [{"runs": 11, "resumed": 2, **where}, {"runs": 1, "resumed": 0, **where, "processor": "Chip B"}]
     lines = made_by(study(made_by=made))
     assert lines == [
-        "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 threads, torch 2.14, commit 0123456789",
-        "1 run: Chip B, cpu, float32, 1 threads, torch 2.14, commit 0123456789",
+        "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
+        "1 run: Chip B, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
     ]
     assert all(line in render_report(study(made_by=made)) for line in lines)
     assert made_by(study()) == []

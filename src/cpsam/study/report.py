@@ -24,7 +24,7 @@ from cpsam.study.table import (
     settings_of,
     table_rows,
 )
-from cpsam.study.words import duration, evidence_words, history_words, place_words, unbroken, words
+from cpsam.study.words import duration, evidence_words, place_words, remarks, unbroken, words
 
 __all__ = ["render_report", "table_rows"]
 
@@ -67,7 +67,7 @@ def opening(results: Mapping[str, Any]) -> Markup:
         element("h1", unbroken(answer(results))),
         element("p", " ".join([*map(unbroken, evidence_words(results)), "; ".join(facts) + "."]), class_="lead"),
         element("p", data["note"], class_="callout") if data.get("note") else None,
-        [element("p", warning, class_="warning") for warning in (*results.get("warnings", ()), *history_words(results))],
+        [element("p", warning, class_="warning") for warning in remarks(results)],
     )
 
 

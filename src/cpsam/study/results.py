@@ -14,6 +14,8 @@ from cpsam.study.run import RunSpec
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
 from cpsam.train.run_folder import ENVIRONMENT, METRICS, read_json
 
+NO_MATTER = {"system", "cores", "resumed"}  # of an environment, what a result does not depend on
+
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
 
 
@@ -41,6 +43,7 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
         "made_by": machines(plan, folder),
+        "unlike": unlike(plan, folder),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
@@ -78,6 +81,18 @@ def machines(plan: Plan, folder: Path) -> list[dict[str, Any]]:
             found["runs"] += 1
             found["resumed"] += moved
     return list(counted.values())
+
+
+def unlike(plan: Plan, folder: Path) -> dict[str, list[str]]:
+    """The seeds whose finished runs were not all begun in the same environment, and in what these differ."""
+    values: dict[int, dict[str, set[str]]] = {}
+    for spec in plan.runs:
+        where = read_json(folder / spec.folder_name / ENVIRONMENT)
+        if where is not None and (outcome(folder / spec.folder_name) or {}).get("status") == "done":
+            for key in where.keys() - NO_MATTER:
+                values.setdefault(spec.seed, {}).setdefault(key, set()).add(json.dumps(where[key], sort_keys=True))
+    differing = {str(seed): sorted(key for key, found in each.items() if len(found) > 1) for seed, each in values.items()}
+    return {seed: keys for seed, keys in differing.items() if keys}
 
 
 def train_seconds(spec: RunSpec, folder: Path) -> float | None:

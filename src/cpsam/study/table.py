@@ -203,7 +203,8 @@ def made_by(results: Mapping[str, Any]) -> list[str]:
         commit = str(where.get("commit"))[:10]
         runs = f"{where['runs']} run{'s' * (where['runs'] != 1)}"
         runs += f" ({where['resumed']} of them resumed elsewhere)" if where["resumed"] else ""
-        lines.append(f"{runs}: {shared}, {where.get('threads')} threads, torch {versions}, commit {commit}")
+        threads = f"{where.get('threads')} thread{'s' * (where.get('threads') != 1)}"
+        lines.append(f"{runs}: {shared}, {threads}, torch {versions}, commit {commit}")
     return lines
 
 

@@ -69,3 +69,20 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
         added = " and ".join([*what, f"{runs} more runs"])
         said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {added}.")
     return said
+
+
+def unlike_words(results: Mapping[str, Any]) -> list[str]:
+    """Which seeds were made in more than one environment: what differs there is no part of what a pair shares."""
+    seeds: dict[tuple[str, ...], list[str]] = {}
+    for seed, keys in (results.get("unlike") or {}).items():
+        seeds.setdefault(tuple(keys), []).append(seed)
+    return [
+        f"The runs of seed{'s' * (len(alike) > 1)} {words(alike)} were not all made alike: {words(keys)} differ{'s' * (len(keys) == 1)}. "
+        "Their pairs share the order of the images and their augmentation, and not that."
+        for keys, alike in seeds.items()
+    ]
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the numbers."""
+    return [*results.get("warnings", ()), *history_words(results), *unlike_words(results)]
