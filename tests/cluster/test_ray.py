@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cpsam.checkpoint import write_atomically
 from cpsam.errors import UserError
 from cpsam.study.compare import conduct
 from cpsam.study.config import Setting, Study, Task
@@ -48,7 +49,7 @@ def study(**changes: Any) -> Study:
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     """Without what depends on the clock, and on whether someone edits the source while tests run."""
-    return {key: value for key, value in results.items() if key not in ("timing", "environment", "made_by")}
+    return {key: value for key, value in results.items() if key not in ("timing", "environment", "made_by", "unlike")}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def fake(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
         on_event({"event": "hanging"})
         time.sleep(120)
     summary = {"top1": 0.5, "top5": 1.0, "loss": 1.0, "environment": dict(os.environ), "timing": {"train_seconds": 0.0}}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    write_atomically(folder / "summary.json", json.dumps(summary).encode())
     return summary
 
 

@@ -37,7 +37,7 @@ def prepared(folder: Path) -> Path:
 def results(folder: Path) -> dict[str, Any]:
     """Without the clock, the folder's own name, and whether somebody edits the source meanwhile."""
     found = json.loads((folder / "killed" / "results.json").read_text())
-    return {key: value for key, value in found.items() if key not in ("timing", "environment", "made_by", "command")}
+    return {key: value for key, value in found.items() if key not in ("timing", "environment", "made_by", "unlike", "command")}
 
 
 def ended(folder: Path) -> dict[str, int]:
