@@ -9,21 +9,25 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cpsam.study.table import answer, made_by, table_rows
+from cpsam.study.table import answer, made_by, settings_of, table_rows
+from cpsam.study.words import remarks
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def results_table(folder: str) -> str:
-    """The table of a comparison in Markdown, the sentence that answers it, and where it was measured."""
+    """The table of a comparison in Markdown, one a setting of a study, the sentence that answers it, and where it was measured."""
     results = json.loads((ROOT / folder / "results.json").read_text())
-    header, rows = table_rows(results)
-    notes = " ".join(f"{note.rstrip('.')}." for note in [answer(results), results["data"]["note"], *results["notes"]] if note)
+    names = [setting["name"] for setting in settings_of(results)]
+    tables = [markdown(*table_rows(results, name if len(names) > 1 else None)) for name in names]
+    titled = "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True)) if len(names) > 1 else tables[0]
+    said = [answer(results), results["data"]["note"], *results["notes"], *remarks(results)]
+    notes = " ".join(f"{note.rstrip('.')}." for note in said if note)
     here = results["environment"]["commit"]
     elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
     made = f" Made by {'; '.join(made_by(results))}." if elsewhere else ""
-    return f"{markdown(header, rows)}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.{made}\n"
+    return f"{titled}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.{made}\n"
 
 
 def training_table(file: str) -> str:
