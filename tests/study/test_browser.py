@@ -40,8 +40,8 @@ def test_everything_is_seen_and_nothing_runs_over(browser: Browser, page: Path, 
     assert browser.ask(OVER) == []
     assert all(browser.ask(SEEN.format(what=what)) for what in ("h1", "h2", "figure", "svg[role=img]", "td", ".failures tr", "pre"))
     assert browser.ask("document.querySelector('h1').getBoundingClientRect().top") < 200, "the answer comes first"
-    assert browser.ask("document.querySelectorAll('svg[role=img]').length") == 1 + 2 * 7
-    assert browser.ask("document.querySelectorAll('.curve').length") == 10 + 1
+    assert browser.ask("document.querySelectorAll('svg[role=img]').length") == 1 + 2 * 8
+    assert browser.ask("document.querySelectorAll('.curve').length") == 2 * (10 + 1)
     dark = sum(map(int, browser.ask("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(","))) < 200
     assert dark == (mode == "dark")
 

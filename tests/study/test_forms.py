@@ -147,6 +147,13 @@ def test_all_forms_say_the_same() -> None:
     assert "blocks" in forms["report.html"] and json.dumps(results)
 
 
+def test_images_that_were_held_out_are_not_called_test_images() -> None:
+    results = whole_study()
+    assert "45 images to train on, 5 held out to measure on" in render_report(results)
+    on_test = {**results, "data": {**results["data"], "measured_on": "test split"}}
+    assert "45 images to train on, 5 to test on" in render_report(on_test)
+
+
 def test_a_plan_that_grew_says_so() -> None:
     assert "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more runs." in render_report(
         whole_study()
@@ -162,11 +169,12 @@ def test_a_dot_a_run_and_a_thread_a_seed() -> None:
 
 
 def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
-    picture = curve_plot(whole_study(), "late")
-    assert picture is not None
-    assert picture.count('class="band"') == 5
-    assert picture.count('class="curve broken"') == 1
-    assert picture.count('class="curve leading"') == 2
+    for key in ("top1", "train_loss"):
+        picture = curve_plot(whole_study(), "late", key)
+        assert picture is not None
+        assert picture.count('class="band"') == 5
+        assert picture.count('class="curve broken"') == 1
+        assert picture.count('class="curve leading"') == 2
     without = {**whole_study(), "arms": [{**arm, "runs": [{**run, "curve": None} for run in arm["runs"]]} for arm in whole_study()["arms"]]}
     assert curve_plot(without, "late") is None
 

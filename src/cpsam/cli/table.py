@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cpsam.study.table import answer, count_words, failed_runs, table_rows
+from cpsam.study.words import remarks
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -22,7 +23,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
     console.print(table)
-    warnings = [f"warning: {warning}" for warning in results.get("warnings", ())]
+    warnings = [f"warning: {remark}" for remark in remarks(results)]
     lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
     for line in [answer(results), results["data"]["note"], *results["notes"], *warnings, lost]:
         if line:

@@ -1,6 +1,7 @@
 """The pictures of a report as SVG: accuracy against cost, over epochs and seeds, and differences with their intervals."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from cpsam.study.markup import Markup, element
@@ -64,7 +65,7 @@ def cost_plot(results: Mapping[str, Any], words: str, costs: Mapping[str, float 
     spent = [float(costs[arm["name"]] or 0) for arm in arms]
     done = [[run for run in arm["runs"] if run["status"] == "done"] for arm in arms]
     values = [100 * run["top1"] for runs in done for run in runs]
-    place_y, axis = height_axis(values, 0.12 * (max(values) - min(values)) or 0.5)
+    place_y, axis = height_axis(values, 0.12 * (max(values) - min(values)) or 0.5, ceiling=100)
     place_x, ticks, logarithmic = cost_axis(spent)
     step = min(5.0, 20 / max(1, len(results["seeds"])))
     columns = spread([place_x(cost) for cost in spent], gap=30 if len(arms) <= 6 else 24)
@@ -176,58 +177,65 @@ def seed_plot(results: Mapping[str, Any], setting: str | None = None) -> Markup 
     return frame(identity, "Top-1 of every seed", "; ".join(sentences), parts, axis_title("top-1, %", bottom), height=bottom + 50)
 
 
-def curve_plot(results: Mapping[str, Any], setting: str | None = None) -> Markup | None:
-    """Top-1 after each epoch: the mean over the finished runs of an arm in a band from lowest to highest; runs that broke off dashed.
+# What its axis and its picture are called, its unit, and the most that it can be.
+CURVES = {"top1": ("top-1, %", "Top-1 after each epoch", 100, 100), "train_loss": ("train loss", "Train loss of each epoch", 1, inf)}
+
+
+def curve_plot(results: Mapping[str, Any], setting: str | None = None, key: str = "top1") -> Markup | None:
+    """A value over the epochs: its mean over the finished runs of an arm in a band from lowest to highest; runs that broke off dashed.
+
+    Args:
+        results: What the study wrote.
+        setting: Only the arms of this one.
+        key: Of a curve, in ``CURVES``.
 
     Returns:
         The picture; None if no run has two epochs.
     """
+    axis_name, title, scale, ceiling = CURVES[key]
     arms = arms_in(results, setting)
-    curves = {arm["name"]: [run["curve"]["top1"] for run in arm["runs"] if run["status"] == "done" and run.get("curve")] for arm in arms}
-    broken = [
-        (arm, run["curve"]["top1"])
-        for arm in arms
-        for run in arm["runs"]
-        if run["status"] != "done" and (run.get("curve") or {}).get("top1")
-    ]
-    curves = {name: each for name, each in curves.items() if each and len(each[0]) > 1}
-    if not curves:
+    runs = [(arm["name"], run["status"], (run.get("curve") or {}).get(key) or ()) for arm in arms for run in arm["runs"]]
+    runs = [(name, status, [scale * value for value in curve]) for name, status, curve in runs]
+    finished: dict[str, list[list[float]]] = {}
+    for name, status, curve in runs:
+        if status == "done" and len(curve) > 1:
+            finished.setdefault(name, []).append(curve)
+    if not finished:
         return None
-    epochs = max(len(each[0]) for each in curves.values())
-    highest = max(100 * value for each in curves.values() for curve in each for value in curve)
+    epochs = max(len(curve) for curves in finished.values() for curve in curves)
     # What happens in the first half is the schedule's, and would press the end, where arms differ, into a line.
-    lowest = min(100 * value for each in curves.values() for curve in each for value in curve[len(curve) // 2 :])
-    place_y, axis = height_axis([lowest, highest], 0.04 * (highest - lowest) or 0.5)
+    late = [value for curves in finished.values() for curve in curves for value in curve[len(curve) // 2 :]]
+    place_y, axis = height_axis(late, 0.04 * (max(late) - min(late)) or 0.005 * scale, ceiling)
     place_x = between(1, epochs, LEFT, RIGHT - 106)
     leading = {bare(results, name) for name in results["primary"]}
-    body, ends = [], []
+    body, ends, sentences = [], [], []
     for arm in arms:
-        if arm["name"] not in curves:
+        if arm["name"] not in finished:
             continue
-        each, class_ = curves[arm["name"]], arm_class(results, arm["name"])
-        columns = list(zip(*each, strict=False))
+        curves, class_, name = finished[arm["name"]], arm_class(results, arm["name"]), short_name(arm)
+        columns = list(zip(*curves, strict=False))
         places = [place_x(index + 1) for index in range(len(columns))]
-        lows, highs = ([place_y(100 * pick(column)) for column in columns] for pick in (min, max))
-        means = [place_y(100 * sum(column) / len(column)) for column in columns]
+        lows, highs = ([place_y(pick(column)) for column in columns] for pick in (min, max))
+        means = [sum(column) / len(column) for column in columns]
         band = path([*zip(places, lows, strict=True), *reversed(list(zip(places, highs, strict=True)))], "band", close=True)
-        strong = "curve leading" if short_name(arm) in leading else "curve"
-        tip = element("title", f"{short_name(arm)}: {percent(sum(columns[-1]) / len(columns[-1]))} % after epoch {len(columns)}")
-        body.append(element("g", band if len(each) > 1 else None, path(list(zip(places, means, strict=True)), strong), tip, class_=class_))
-        ends.append((arm, places[-1], means[-1], columns[-1]))
-    for arm, curve in broken:
-        places = [(place_x(index + 1), place_y(100 * value)) for index, value in enumerate(curve)]
-        body.append(element("g", path(places, "curve broken"), class_=arm_class(results, arm["name"])))
+        mean = path([(x, place_y(value)) for x, value in zip(places, means, strict=True)], "curve leading" if name in leading else "curve")
+        sentences.append(f"{name}: {means[-1]:.2f} after epoch {len(columns)}")
+        tip = element("title", sentences[-1])
+        body.append(element("g", band if len(curves) > 1 else None, mean, tip, class_=class_))
+        ends.append((name, class_, places[-1], place_y(means[-1])))
+    for name, status, curve in runs:
+        if status != "done" and curve:
+            places = [(place_x(index + 1), place_y(value)) for index, value in enumerate(curve)]
+            body.append(element("g", path(places, "curve broken"), class_=arm_class(results, name)))
     labels = []
-    for (arm, x, end, _), y in zip(ends, spread([end for _, _, end, _ in ends], 12.5, TOP, BOTTOM), strict=True):
-        label = element("text", cut(short_name(arm), 14), x=f"{RIGHT - 92:.1f}", y=f"{y + 4:.1f}", class_="label")
-        labels.append(element("g", line(x + 2, end, RIGHT - 95, y, "leader"), label, class_=arm_class(results, arm["name"])))
+    for (name, class_, x, end), y in zip(ends, spread([end for *_, end in ends], 12.5, TOP, BOTTOM), strict=True):
+        label = element("text", cut(name, 14), x=f"{RIGHT - 92:.1f}", y=f"{y + 4:.1f}", class_="label")
+        labels.append(element("g", line(x + 2, end, RIGHT - 95, y, "leader"), label, class_=class_))
     ticks = [tick for tick in linear_ticks(1, epochs, most=5) if 1 <= tick <= epochs and tick == round(tick)] or [1, epochs]
     feet = [below(f"{tick:g}", place_x(tick)) for tick in ticks]
-    sentences = [f"{short_name(arm)}: {percent(sum(last) / len(last))} % after the last epoch" for arm, _, _, last in ends]
-    name = element("text", "top-1, %", x=4, y=TOP - 16, class_="axis")
+    name = element("text", axis_name, x=4, y=TOP - 16, class_="axis")
     # An svg in an svg shows nothing outside of itself: what is below the axis is cut off.
     size = {"x": LEFT, "y": TOP - 4, "width": WIDTH - LEFT, "height": BOTTOM - TOP + 4}
     drawn = element("svg", body, viewBox=f"{LEFT} {TOP - 4} {WIDTH - LEFT} {BOTTOM - TOP + 4}", class_="inside", **size)
-    return frame(
-        identity_of("curves", setting), "Top-1 after each epoch", "; ".join(sentences), axis, feet, name, axis_title("epoch"), drawn, labels
-    )
+    identity = identity_of("curves" if key == "top1" else f"curves {key}", setting)
+    return frame(identity, title, "; ".join(sentences), axis, feet, name, axis_title("epoch"), drawn, labels)

@@ -135,9 +135,9 @@ def path(places: Sequence[tuple[float, float]], class_: str, close: bool = False
     return element("path", d=steps + (" Z" if close else ""), class_=class_)
 
 
-def height_axis(values: Sequence[float], margin: float) -> tuple[Callable[[float], float], list[Markup]]:
-    """Positions of shares in percent, and the grid with its numbers."""
-    ticks = linear_ticks(max(0, min(values) - margin), min(100, max(values) + margin))
+def height_axis(values: Sequence[float], margin: float, ceiling: float) -> tuple[Callable[[float], float], list[Markup]]:
+    """Positions of values between zero and `ceiling`, and the grid with its numbers."""
+    ticks = linear_ticks(max(0, min(values) - margin), min(ceiling, max(values) + margin))
     place = between(ticks[0], ticks[-1], BOTTOM, TOP)
     grid = [line(LEFT, place(tick), RIGHT, place(tick), "grid") for tick in ticks]
     marks = [

@@ -53,9 +53,10 @@ def head(title: str) -> Markup:
 def opening(results: Mapping[str, Any]) -> Markup:
     data, seeds, settings = results["data"], results["seeds"], settings_of(results)
     places = words([setting["name"] for setting in settings]) if len(settings) > 1 else words(results["at"])
+    what_for = "held out to measure on" if data.get("measured_on") == "validation split" else "to test on"
     facts = [
         f"{words(list(dict.fromkeys(setting['model'] for setting in settings)))} with a block at {places}",
-        f"{data['name']}: {data['train_images']:,} images to train on, {data['test_images']:,} to test on, {data['classes']} classes",
+        f"{data['name']}: {data['train_images']:,} images to train on, {data['test_images']:,} {what_for}, {data['classes']} classes",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({words(seeds)})",
         count_words(results),
     ]
@@ -150,7 +151,8 @@ def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
     plots += [(f"Accuracy against {what}", dots, cost_plot(results, what, by_arm, setting)) for what, by_arm in costs.items()]
     threads = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
     bands = "Mean over the seeds in a band from the lowest to the highest; dashed: a run that broke off."
-    plots += [("Every seed", threads, seed_plot(results, setting)), ("Learning", bands, curve_plot(results, setting))]
+    plots += [("Every seed", threads, seed_plot(results, setting))]
+    plots += [(title, bands, curve_plot(results, setting, key)) for title, key in (("Learning", "top1"), ("Fitting", "train_loss"))]
     shown = (element("figure", element("figcaption", title, element("span", how)), plot) for title, how, plot in plots if plot)
     return element("section", shown, class_="plots", aria_label=f"Pictures {setting or ''}".strip())
 
