@@ -124,6 +124,8 @@ def test_a_named_arm_is_checked_like_words() -> None:
         (NamedArm("x", "cpsm"), r"unknown attention 'cpsm'"),
         (NamedArm("x", "cpsam", {"fusio": "sum"}), r"unknown argument of cpsam 'fusio': did you mean 'fusion'"),
         (NamedArm("x", "none", {"reduction": 2}), r"has no block"),
+        (NamedArm("non_local", "cpsam"), r"arm 'non_local' is cpsam: the name of another block would mislead"),
+        (NamedArm("eca", "none"), r"arm 'eca' is none"),
     ):
         with pytest.raises(UserError, match=words):
             planned(study(settings=(Setting("last", Task(), ("none", arm)),)))

@@ -75,6 +75,7 @@ def test_every_word_of_a_plan_arrives(tmp_path: Path) -> None:
         ("at = [", "att = [", ["unknown key of a setting 'att'", "did you mean 'at'"]),
         ('at = ["layer3.*"]', 'at = "layer3.*"', ["at must be a list", "'layer3.*'"]),
         ("arguments =", "argument =", ["unknown key of arm narrow 'argument'", "did you mean 'arguments'"]),
+        (', "narrow"]', "]", ["arm narrow is in no setting"]),
         ("recipe = { lr", "recipe = { rl", ["unknown key of the recipe of arm narrow 'rl'", "did you mean 'lr'"]),
         ('setting = "late"', 'setting = "lat"', ["unknown setting of primary 'lat'", "did you mean 'late'"]),
         ('reference = "none"', 'refrence = "none"', ["unknown key of contrast 'refrence'", "did you mean 'reference'"]),

@@ -265,7 +265,7 @@ def test_every_colour_that_writes_is_readable_on_every_ground(mode):
         (
             {0: 0.5, 1: 0.6},
             {0: 0.5, 1: 0.6},
-            "are not told apart: top-1 of cpsam minus non_local is +0.00 points, 95 % interval +0.00 to +0.00",
+            "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no interval (n = 2 paired seeds",
         ),
         ({0: 0.9}, {0: 0.95}, "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so there is no interval)."),
         ({0: 0.9}, {1: 0.95}, "cpsam against non_local is not answered: no seed finished with both."),
@@ -275,7 +275,7 @@ def test_the_answer_claims_what_the_interval_allows(cpsam, non_local, sentence):
     words = plain(answer(study({"cpsam": cpsam, "non_local": non_local})))
     assert sentence in words and words.endswith(".")
     claims = "ahead of" in words or "behind" in words
-    assert claims == ("are not told apart" not in words and "no claim" not in words and "not answered" not in words)
+    assert claims == all(no not in words for no in ("are not told apart", "no claim", "not answered", "no interval"))
     assert len(cpsam) == 1 or f"n = {len(cpsam)} paired seeds" in words
 
 
@@ -294,6 +294,15 @@ def test_a_row_in_words():
     assert table_rows(VARIANTS["without non_local"])[0][6:] == ["vs none, points"]
     assert plain_rows(VARIANTS["a run diverged"])[3][5] == "2"
     assert plain_rows(VARIANTS["an arm all diverged"])[2][4:] == ["-", "0", "-", "-"]
+
+
+def test_the_same_difference_on_every_seed_is_no_proof():
+    alike = study({"none": {0: 0.9, 1: 0.8}, "non_local": {0: 0.9, 1: 0.8}, "cpsam": {0: 0.91, 1: 0.81}})
+    assert answer(alike) == (
+        "Top-1 of cpsam minus non_local is +1.00 points on every seed, which gives no interval (n = 2 paired seeds, too few for a test)."
+    )
+    assert plain_rows(alike)[2][6] == "+1.00 (each seed the same)"
+    assert "ahead" not in render_report(alike)
 
 
 def test_n_stands_beside_a_difference_that_has_fewer_pairs_than_its_row_has_runs():

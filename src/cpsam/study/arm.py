@@ -86,6 +86,8 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
     """
     if attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
+    if name != attention and name in ("none", *ATTENTION):
+        raise UserError(f"arm {name!r} is {attention}: the name of another block would mislead who reads the table")
     if attention == "none":
         if arguments:
             raise UserError(f"the arm 'none' has no block and takes no argument; got {name!r}")

@@ -100,6 +100,8 @@ def plan_of(content: Table, folder: Path, machine: Table) -> Study:
     shared = expect("task", content.get("task", {}), dict)
     settings = tuple(setting(table, shared, arms, folder, machine) for table in expect("setting", content["setting"], list))
     check_list("settings", tuple(place.name for place in settings))  # before they are looked for by name
+    if idle := [name for name, arm in arms.items() if not any(arm in place.arms for place in settings)]:
+        raise UserError(f"arm {idle[0]} is in no setting")
     primary = contrast("primary", content["primary"], settings) if "primary" in content else None
     secondary = tuple(contrast("contrast", table, settings) for table in expect("contrast", content.get("contrast", []), list))
     if repeated := [question for question in secondary if question == primary or secondary.count(question) > 1]:

@@ -11,6 +11,7 @@ from cpsam.errors import UserError
 CONFIDENCE = 0.95
 POWER = 0.8
 ENOUGH_PAIRS = 6  # with five, no sign-flip p is below 2 / 2^5 = 0.0625: the check of the t-test could never agree with it
+NO_SPREAD = "the same difference on every seed: no interval, no p"
 MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
 
 
@@ -31,7 +32,7 @@ class PairedDifference:
         n: Pairs.
         mean: Mean of a - b.
         sd: Sample standard deviation of a - b; None for one pair.
-        low: Lower end of the interval; None for one pair.
+        low: Lower end of the interval; None for one pair, and where all differences are equal, of which no width can be told.
         high: Upper end.
         p: Two-sided p of the paired t-test; None for one pair, and where all differences are equal.
         note: What a reader has to know beside the numbers; "" if nothing.
@@ -53,7 +54,7 @@ class Evidence:
     Attributes:
         p: Two-sided p of the paired t-test; None where none was made, and where all differences are equal.
         p_sign_flip: Exact two-sided p of the sign-flip test, which assumes less: the check.
-        detectable: The true difference that a study of this size and spread finds four times in five; None for one pair.
+        detectable: The true difference that a study of this size and spread finds four times in five; None without a spread.
         note: Why there is no test; "" if there is one.
     """
 
@@ -114,7 +115,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
         return PairedDifference(n, mean, None, None, None, None, "; ".join(["one seed: no interval", *notes]))
     # Each difference of two values is off by an ulp of the larger at most: what stays within that is one constant, not a tiny spread.
     if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(np.abs(first).max(), np.abs(second).max()):
-        return PairedDifference(n, mean, 0.0, mean, mean, None, "; ".join(["the same difference on every seed: no p", *notes]))
+        return PairedDifference(n, mean, 0.0, None, None, None, "; ".join([NO_SPREAD, *notes]))
     sd, half_width, p = (float(value) for value in t_test(differences))
     return PairedDifference(n, mean, sd, mean - half_width, mean + half_width, p, "; ".join(notes))
 
@@ -143,13 +144,13 @@ def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
         'not enough seeds for a test: 2 pairs, and with fewer than 6 the sign-flip test cannot reach 5 %'
     """
     difference = paired_difference(a, b)
-    detectable = detectable_difference(difference.sd, difference.n) if difference.sd is not None else None
+    detectable = detectable_difference(difference.sd, difference.n) if difference.sd else None
     if difference.n < ENOUGH_PAIRS:
         pairs = f"{difference.n} pair{'s' * (difference.n > 1)}"
         why = f"not enough seeds for a test: {pairs}, and with fewer than {ENOUGH_PAIRS} the sign-flip test cannot reach 5 %"
         return Evidence(None, None, detectable, why)
     check = sign_flip_p(a[seed] - b[seed] for seed in a.keys() & b.keys()) if difference.n <= MOST_SIGN_FLIPS else None
-    return Evidence(difference.p, check, detectable, "" if difference.p is not None else "the same difference on every seed: no p")
+    return Evidence(difference.p, check, detectable, "" if difference.p is not None else NO_SPREAD)
 
 
 def detectable_difference(sd: float, n: int) -> float:

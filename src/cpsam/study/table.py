@@ -36,7 +36,8 @@ def difference_words(difference: Mapping[str, Any] | None, runs: int) -> str:
     """``+0.52 [−0.10, +1.14]``, with n where it is not the number of `runs` that stands in the row."""
     if difference is None:
         return MISSING
-    interval = "(one seed)" if difference["low"] is None else f"[{points(difference['low'])}, {points(difference['high'])}]"
+    without = "(one seed)" if difference["n"] == 1 else "(each seed the same)"
+    interval = without if difference["low"] is None else f"[{points(difference['low'])}, {points(difference['high'])}]"
     pairs = "" if difference["n"] == runs else f" (n = {difference['n']})"
     return f"{points(difference['mean'])} {interval}{pairs}"
 
@@ -104,7 +105,8 @@ def answer(results: Mapping[str, Any]) -> str:
     sentence = answer_in_its_setting(results)
     if len(settings_of(results)) == 1:
         return sentence
-    return f"At {results['contrasts'][0]['setting']}: {sentence[0].lower() if sentence.startswith('One') else sentence[0]}{sentence[1:]}"
+    first = sentence[0].lower() if sentence.startswith(("One", "Top")) else sentence[0]
+    return f"At {results['contrasts'][0]['setting']}: {first}{sentence[1:]}"
 
 
 def answer_in_its_setting(results: Mapping[str, Any]) -> str:
@@ -116,12 +118,14 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     if difference is None:
         return f"{name} against {reference} is not answered: no seed finished with both."
     mean = points(difference["mean"])
+    few = ", too few for a test" if difference["n"] < ENOUGH_PAIRS else ""
+    pairs = f"n = {difference['n']} paired seeds{few}"
+    if difference["low"] is None and difference["n"] > 1:
+        return f"Top-1 of {name} minus {reference} is {mean} points on every seed, which gives no interval ({pairs})."
     if difference["low"] is None:
         return f"One seed makes no claim: top-1 of {name} minus {reference} is {mean} points (n = 1, so there is no interval)."
     low, high = points(difference["low"]), points(difference["high"])
     evidence = f"95 % interval {low} to {high}"
-    few = ", too few for a test" if difference["n"] < ENOUGH_PAIRS else ""
-    pairs = f"n = {difference['n']} paired seeds{few}"
     if difference["low"] <= 0 <= difference["high"]:
         gap = f"top-1 of {name} minus {reference} is {mean} points"
         return f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero ({pairs})."
