@@ -6,17 +6,20 @@ import json
 import re
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cpsam.cli.table import print_results
 from cpsam.study.forms import markdown_table, written_forms
 from cpsam.study.pictures import curve_plot, seed_plot
 from cpsam.study.plot import front
 from cpsam.study.report import render_report
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.table import answer, contrast_rows, count_words, table_rows
+from cpsam.study.words import remarks
 
 ARMS = {
     "late": {"none": 0.55, "conv_control": 0.56, "non_local": 0.552, "global_context_wide": 0.567, "cpsam": 0.571},
@@ -145,6 +148,18 @@ def test_all_forms_say_the_same() -> None:
     for words in ("the loss is nan", "differs from the others", "cpsam study plan.toml", "4 more seeds (0, 2, 9, 11)"):
         assert words in forms["report.md"] and words in forms["report.html"]
     assert "blocks" in forms["report.html"] and json.dumps(results)
+
+
+def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {**whole_study(), "unlike": {"4": ["processor"]}}
+    print_results(results, Path("out"))
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert answer(results) in lines and "Report: out/report.html" in lines
+    assert [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")] == remarks(results)
+    assert len(remarks(results)) == 3
+    assert all(row[0] in shown for row in table_rows(results)[1])
+    assert f"{count_words(results)}; those that did not finish are in no mean" in lines
 
 
 def test_images_that_were_held_out_are_not_called_test_images() -> None:
