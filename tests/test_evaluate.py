@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.data.batches import eval_batches
-from cpsam.data.dataset import Dataset, Split
+from cpsam.data.dataset import Dataset
+from cpsam.data.split import Split
 from cpsam.errors import UserError
 from cpsam.evaluate import evaluate
 

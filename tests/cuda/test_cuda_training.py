@@ -7,7 +7,8 @@ import torch
 from gpu import DEVICE, ON_GPU
 from torch.nn.parallel import DistributedDataParallel
 
-from cpsam.data.dataset import Dataset, Split
+from cpsam.data.dataset import Dataset
+from cpsam.data.split import Split
 from cpsam.errors import StoppedError
 from cpsam.insert import insert_attention
 from cpsam.measure import forward_step, measure_latency, peak_memory_bytes

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cpsam.data.dataset import Dataset, Split
+from cpsam.data.dataset import Dataset
+from cpsam.data.split import Split
 from cpsam.train import Recipe
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=0.05, precision="float32")

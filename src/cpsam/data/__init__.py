@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpsam.data.batches import eval_batches, normalise, share, train_batches, train_indices
-    from cpsam.data.dataset import Dataset, Progress, Split
+    from cpsam.data.dataset import Dataset
     from cpsam.data.holdout import hold_out
     from cpsam.data.load import DATASETS, load_dataset
+    from cpsam.data.split import Progress, Split
     from cpsam.data.stream import StreamedSplit
     from cpsam.data.transform import Transform
 
 PUBLIC = {
     "DATASETS": "load",
     "Dataset": "dataset",
-    "Progress": "dataset",
-    "Split": "dataset",
+    "Progress": "split",
+    "Split": "split",
     "StreamedSplit": "stream",
     "Transform": "transform",
     "eval_batches": "batches",

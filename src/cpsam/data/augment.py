@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cpsam.data.dataset import Indices, Pixels
+from cpsam.data.split import Indices, Pixels
 from cpsam.randomness import generator
 
 

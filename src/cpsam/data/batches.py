@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cpsam.data.augment import Augmentation
-from cpsam.data.dataset import Dataset, Indices, Pixels, Split
+from cpsam.data.dataset import Dataset
+from cpsam.data.split import Indices, Pixels, Split
 from cpsam.data.stream import StreamedSplit
 from cpsam.errors import UserError
 from cpsam.randomness import generator

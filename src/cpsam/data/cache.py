@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cpsam.data.dataset import Indices, Pixels, Progress, Split
 from cpsam.data.digest import fingerprint
 from cpsam.data.moments import Moments
+from cpsam.data.split import Indices, Pixels, Progress, Split
 from cpsam.errors import DataError
 
 ABOUT = "cpsam"  # the key of our own part of the header

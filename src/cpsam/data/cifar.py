@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.cache import SPLITS, Recipe, load_or_build
-from cpsam.data.dataset import Dataset, Pixels, Progress
+from cpsam.data.dataset import Dataset
 from cpsam.data.digest import hash_file, hash_plain
 from cpsam.data.hub import HubFile, fetch
 from cpsam.data.shards import find_shards
+from cpsam.data.split import Pixels, Progress
 from cpsam.errors import DataError
 
 SIZE = (32, 32)

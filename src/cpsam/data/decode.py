@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from cpsam.data.dataset import Pixels
+from cpsam.data.split import Pixels
 from cpsam.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # no others are tried, whatever a file's name or its first bytes claim

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cpsam.data.dataset import Pixels
 from cpsam.data.parallel import cpu_count
+from cpsam.data.split import Pixels
 from cpsam.errors import DataError
 
 BLOCK_BYTES = 1 << 24

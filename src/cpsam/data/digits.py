@@ -11,9 +11,10 @@ from io import BytesIO
 import numpy as np
 import torch
 
-from cpsam.data.dataset import Dataset, Pixels, Split
+from cpsam.data.dataset import Dataset
 from cpsam.data.digest import fingerprint
 from cpsam.data.moments import Moments
+from cpsam.data.split import Pixels, Split
 
 FILE = "digits.npz"
 TEST_EVERY = 5

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.cache import Recipe, load_or_build
-from cpsam.data.dataset import Dataset, Indices, Pixels, Progress
+from cpsam.data.dataset import Dataset, streamed
 from cpsam.data.decode import decode_square
 from cpsam.data.digest import hash_plain
 from cpsam.data.holdout import stratified
 from cpsam.data.parallel import map_ordered
 from cpsam.data.source import Files
-from cpsam.data.stream import streamed
+from cpsam.data.split import Indices, Pixels, Progress
 from cpsam.data.transform import Transform
 from cpsam.errors import DataError, UserError
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cpsam.data.dataset import Dataset, Indices
+from cpsam.data.dataset import Dataset
 from cpsam.data.digest import hash_plain
+from cpsam.data.split import Indices
 from cpsam.errors import UserError
 from cpsam.randomness import generator
 

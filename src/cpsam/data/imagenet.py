@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cpsam.data.dataset import Dataset, Indices, Progress
+from cpsam.data.dataset import Dataset, streamed
 from cpsam.data.folder import TEST_FOLDERS, list_splits, stream_folder
 from cpsam.data.parallel import map_ordered
 from cpsam.data.shards import find_shards, unpack
 from cpsam.data.source import Rows
-from cpsam.data.stream import streamed
+from cpsam.data.split import Indices, Progress
 from cpsam.data.transform import Transform
 from cpsam.errors import DataError
 

@@ -4,7 +4,7 @@ from math import sqrt
 
 import numpy as np
 
-from cpsam.data.dataset import Pixels
+from cpsam.data.split import Pixels
 
 
 class Moments:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cpsam.data.dataset import Indices, Pixels
 from cpsam.data.decode import decode_exact
 from cpsam.data.parallel import map_ordered
+from cpsam.data.split import Indices, Pixels
 from cpsam.errors import DataError
 
 ROWS_A_BATCH = 512

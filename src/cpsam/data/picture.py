@@ -15,8 +15,8 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Image
 
-from cpsam.data.dataset import Pixels
 from cpsam.data.decode import to_rgb
+from cpsam.data.split import Pixels
 from cpsam.data.transform import Transform
 from cpsam.errors import UserError
 from cpsam.randomness import derive_seed

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cpsam.data.dataset import Indices
+from cpsam.data.split import Indices
 from cpsam.errors import DataError
 
 Place = str | tuple[str, int]  # a file, or a row of a table: all that a process that reads an image has to be told

@@ -1,17 +1,16 @@
 """Splits whose images are read while they are needed, never held in memory as a whole."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cpsam.data.dataset import Dataset, Indices, Pixels
 from cpsam.data.decode import open_image
-from cpsam.data.digest import hash_plain
-from cpsam.data.picture import MEAN, STD, eval_pixels, generators_kept, seed_sample, train_pixels, training
+from cpsam.data.picture import eval_pixels, generators_kept, seed_sample, train_pixels
 from cpsam.data.source import Place, Source, read
+from cpsam.data.split import Indices, Pixels
 from cpsam.data.transform import Transform
 from cpsam.data.workers import workers
 
@@ -117,43 +116,3 @@ class StreamedSplit:
             with generators_kept():
                 wanted.make(out)
             yield out
-
-
-def streamed(
-    name: str,
-    splits: Mapping[str, tuple[Source, Indices, Indices]],
-    classes: Sequence[str],
-    content: object,
-    *,
-    size: int,
-    transform: Transform,
-    workers: int,
-    note: str = "",
-    skip: Set[str] = frozenset(),
-) -> Dataset:
-    """A data set of which nothing but names and labels is in memory. It is normalised by the mean and sd of ImageNet.
-
-    Args:
-        name: One of `DATASETS`.
-        splits: The files of "train" and "test", the label of each, (N,), and the numbers of those that are used.
-        classes: Names.
-        content: Plain data that stands for what is in the files: to hash them would be to read them all.
-        size: Height and width that images get.
-        transform: How they get there.
-        workers: Processes that make batches.
-        note: As in :class:`cpsam.data.Dataset`.
-        skip: Images that are not used.
-
-    Raises:
-        UserError: If timm does not understand the transform.
-    """
-    if transform.rand_augment:
-        training(transform, size)
-    train, test = (
-        StreamedSplit(source, torch.from_numpy(labels[rows]), rows, size, transform, workers=workers)
-        for source, labels, rows in (splits["train"], splits["test"])
-    )
-    used = [[split.rows.tolist(), split.labels.tolist()] for split in (train, test)]
-    fingerprint = hash_plain(["cpsam stream 1", list(classes), content, used])
-    skipped = tuple(sorted(skip))
-    return Dataset(name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cpsam.data.dataset import Progress
 from cpsam.data.decode import open_image, to_rgb
 from cpsam.data.folder import Listing, list_splits
 from cpsam.data.imagenet import ADVICE, TEST_SHARDS, has_shards
 from cpsam.data.parallel import map_ordered
 from cpsam.data.shards import find_shards
+from cpsam.data.split import Progress
 from cpsam.errors import DataError
 
 PICTURES_A_TASK = 16

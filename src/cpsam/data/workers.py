@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from cpsam.data.dataset import Pixels
+from cpsam.data.split import Pixels
 from cpsam.errors import DataError, UserError
 
 DEPTH = 2  # batches that a process may be ahead of the one that trains

@@ -1,0 +1,69 @@
+"""Images with their labels, held as bytes, and what arrays of this package are made of."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]  # (N, H, W, C): a row of an image is one run of bytes
+Indices = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]  # what is being done, images done, images in all
+
+
+class Split:
+    """Images with their labels.
+
+    Args:
+        images: uint8, (N, C, H, W), in any memory format; channels_last is the fastest to batch. May be memory-mapped.
+        labels: int64, (N,).
+        rows: int64, (M,). Sample i is then ``images[rows[i]]``: a part shares the pixels of the whole, which may be larger than memory.
+
+    Raises:
+        ValueError: If dtypes or sizes do not fit.
+
+    Example:
+        >>> whole = Split(torch.zeros(5, 3, 4, 6, dtype=torch.uint8), torch.arange(5))
+        >>> part = whole.subset(np.array([4, 1]))
+        >>> part, part.labels
+        (Split(2 images of 3x4x6), tensor([4, 1]))
+    """
+
+    __slots__ = ("_images", "_rows", "labels")
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape {tuple(images.shape)}")
+        count = len(images) if rows is None else len(rows)
+        if labels.dtype != torch.int64 or labels.shape != (count,):
+            raise ValueError(f"labels must be int64 of shape ({count},), not {labels.dtype} of shape {tuple(labels.shape)}")
+        self._images, self._rows, self.labels = images, rows, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of {'x'.join(map(str, self.image_shape))})"
+
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8, (N, C, H, W); for a part of a larger split this copies them, so take :meth:`pixels` of the few needed."""
+        return self._images if self._rows is None else self._images[self._rows]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self._images.shape[1:]
+        return channels, height, width
+
+    def pixels(self, samples: Indices | slice) -> Pixels:
+        """The images of some samples, (B, H, W, C)."""
+        if self._rows is not None:
+            samples = self._rows.numpy()[samples]
+        return self._images.permute(0, 2, 3, 1).numpy()[samples]
+
+    def subset(self, samples: Indices) -> "Split":
+        """The split of these samples, in this order; no pixel is copied."""
+        chosen = torch.from_numpy(samples)
+        return Split(self._images, self.labels[chosen], chosen if self._rows is None else self._rows[chosen])
