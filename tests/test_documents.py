@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from cpsam.cli import VERBS
+from cpsam.study.compare import conduct
+from cpsam.study.plan_file import read_plan
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
@@ -50,3 +52,27 @@ def test_every_command_of_the_readme_parses() -> None:
         source = "".join((ROOT / "src/cpsam" / name).read_text() for name in (f"cli/{verb}.py", "study/config.py", "train/recipe.py"))
         for flag in re.findall(r"--([a-z-]+)", rest):
             assert flag.replace("-", "_") in source, f"cpsam {verb} --{flag}"
+
+
+def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_that_it_names(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "study.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", text, re.S | re.M)
+    (tmp_path / "plan.toml").write_text(shown.replace("epochs = 8", "epochs = 1").replace("[0, 1, 2, 3, 4, 5]", "[0]"))
+    folder = tmp_path / "RUNS" / "blocks"
+    results = conduct(read_plan(tmp_path / "plan.toml"), folder)
+    assert [arm["arm"] for arm in results["arms"]] == [
+        "none",
+        "non_local",
+        "cpsam",
+        "narrow",
+        "conv_control",
+        "none",
+        "squeeze_excite",
+        "cpsam",
+    ]
+    assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
+    table = text[text.index("| file in") :]
+    named = set(re.findall(r"`([\w]+\.(?:html|md|csv|jsonl?))`", table))
+    files = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    in_runs = {path.name for run in folder.iterdir() if run.is_dir() for path in run.glob("*.json*") if not path.name.startswith(".")}
+    assert named == files | in_runs
