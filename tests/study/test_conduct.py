@@ -114,6 +114,14 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
     assert "6 runs: 3 done, 3 missing" in (tmp_path / "report.md").read_text()
 
 
+def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path: Path) -> None:
+    run = next(spec.folder_name for spec in settle_plan(STUDY, tmp_path, QUIET).runs)
+    (tmp_path / run).mkdir()
+    (tmp_path / run / "metrics.jsonl").write_text('{"top1": 0.5, "train_loss": 2.0}\n{"top1": 0.6, "tra')
+    results = conduct(STUDY, tmp_path, train=False)
+    assert results["arms"][0]["runs"][0]["curve"] == {"top1": [0.5], "train_loss": [2.0]}
+
+
 def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> None:
     results = carried_out(tmp_path, Fake())
     assert results["made_by"] == [], "these runs left no word of it"

@@ -1,6 +1,8 @@
 """The commonest use: a pretrained network of timm, weights from a file, a person's own pictures in a folder a class."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import cpsam.study.compare as study_compare
+from cpsam.data import Dataset
+from cpsam.data.transform import Transform
 from cpsam.errors import UserError
 from cpsam.models import create_model, load_pretrained
-from cpsam.study.compare import compare
-from cpsam.study.config import Comparison, Task
-from cpsam.study.run import load_task
+from cpsam.study.compare import compare, settle_plan
+from cpsam.study.config import Comparison, Setting, Study, Task
+from cpsam.study.run import OnEvent, RunSpec, load_task
 from cpsam.train.recipe import Recipe
 
 
@@ -65,6 +70,34 @@ def test_pixels_are_scaled_as_the_pretrained_network_expects(pictures: Path, wei
     dataset, sha256 = load_task(task, lambda event: None)
     assert dataset.mean == tuple(timm.get_pretrained_cfg("resnet18").mean)
     assert sha256 is not None and len(sha256) == 64
+
+
+def test_each_run_trains_on_the_data_of_its_own_setting(
+    pictures: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the same files: at two sizes, otherwise cropped, and read at once with and without a pretrained network."""
+    given: dict[str, Dataset] = {}
+
+    def seen(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        given[spec.folder_name] = dataset
+        return {}
+
+    monkeypatch.setattr(study_compare, "train_run", seen)
+    small = Task(data="folder", data_root=pictures, image_size=32, model="timm/resnet18", stream=True, workers=0)
+    tasks = {
+        "small": small,
+        "large": replace(small, image_size=48),
+        "cropped": replace(small, transform=Transform(test_crop=0.5)),
+        "read": replace(small, stream=False),
+        "pretrained": replace(small, stream=False, weights=weights),
+    }
+    settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
+    plan = settle_plan(Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None)
+    execute = study_compare.trainer(plan)
+    for arm in plan.arms:
+        (spec,) = arm.specs
+        execute(spec, tmp_path, lambda event: None)
+        assert given[spec.folder_name] is plan.datasets[arm.setting], arm.setting
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_keys(weights: Path, tmp_path: Path) -> None:

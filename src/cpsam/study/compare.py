@@ -94,11 +94,14 @@ def conduct(
 
 
 def trainer(plan: Plan) -> Any:
-    """Trains a run on the data that the plan has loaded."""
-    by_fingerprint = {dataset.fingerprint: dataset for dataset in plan.datasets.values()}
+    """Trains a run on the data that the plan has loaded.
+
+    They are found by the task: pictures at two sizes, under two transforms, or scaled for a pretrained network have one fingerprint.
+    """
+    by_task = {setting.task: plan.datasets[setting.name] for setting in plan.study.settings}
 
     def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-        return train_run(spec, by_fingerprint[spec.data_fingerprint], folder, on_event)
+        return train_run(spec, by_task[spec.task], folder, on_event)
 
     return execute
 

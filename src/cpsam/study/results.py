@@ -65,8 +65,8 @@ def read_run(spec: RunSpec, folder: Path) -> dict[str, Any]:
 
 def read_curve(path: Path) -> dict[str, list[float]]:
     """Top-1 and train loss after each epoch; a run that stopped early has a short one."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    epochs = [json.loads(line) for line in lines]
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    epochs = [json.loads(line) for line in lines if line.endswith(b"\n")]  # of a run that is under way the last may be half there
     return {key: [epoch[key] for epoch in epochs] for key in ("top1", "train_loss")}
 
 
