@@ -80,3 +80,10 @@ def test_elsewhere_each_line_says_whose_it_is(capsys) -> None:
         "run 3/5  eca  seed 3  diverged: the loss is nan",
         "run 2/5  cpsam  seed 3  top-1 25.00 %  8.0 s",
     ]
+
+
+def test_that_another_process_is_at_the_last_runs_is_said_once(capsys) -> None:
+    with Live() as live:
+        for left in (2, 2, 1):
+            live({"event": "waiting", "runs": left})
+    assert capsys.readouterr().err.splitlines() == ["another process is at the 2 runs that are left; waiting for it"]

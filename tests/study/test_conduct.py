@@ -93,9 +93,11 @@ def test_the_plan_is_written_before_anything_runs_and_each_change_is_kept(tmp_pa
     carried_out(tmp_path, Fake())
     results = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
     assert [(each["seeds"], len(each["runs"]), each["ended_before"]) for each in results["plans"]] == [([0, 1], 6, 0), ([0, 1, 5], 9, 6)]
-    assert "1 more seed (5) and 3 more runs" in (tmp_path / "report.md").read_text()
+    assert "1 more seed (5) and 3 more runs." in (tmp_path / "report.md").read_text()
     again = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
     assert again["plans"] == results["plans"]
+    carried_out(tmp_path, Fake(), replace(STUDY, seeds=(1, 5)))
+    assert "after 9 of its 9 runs had ended: 1 fewer seed (0) and 3 fewer runs." in (tmp_path / "report.md").read_text()
 
 
 def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:

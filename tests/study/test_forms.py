@@ -170,7 +170,7 @@ def test_images_that_were_held_out_are_not_called_test_images() -> None:
 
 
 def test_a_plan_that_grew_says_so() -> None:
-    assert "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more runs." in render_report(
+    assert "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more run." in render_report(
         whole_study()
     )
     assert "The plan was changed" not in render_report({**whole_study(), "plans": whole_study()["plans"][:1]})

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cpsam.data import Split
 from cpsam.errors import UserError
 from cpsam.measure import Latency
 from cpsam.study import budget
@@ -150,6 +152,25 @@ def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs(mo
     assert [spec.folder_name for spec in planned(wanted, known).runs] == [spec.folder_name for spec in plan.runs]
     assert measured == [set(seconds)], "once, and never again"
     assert any("cpsam in last differs" in warning and "epochs" in warning for warning in plan.warnings)
+
+
+def test_a_budget_of_time_is_measured_for_each_size_of_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def timed(steps: dict[str, Callable[[], object]], **_: Any) -> dict[str, Latency]:
+        seconds = {"bare": 1.0, "arm cpsam": 1.25 * (1 + len(sizes))}
+        return {name: Latency(seconds[name], seconds[name], seconds[name], 10) for name in steps}
+
+    monkeypatch.setattr(budget, "measure_latency", timed)
+    small = planned(study()).datasets["last"]
+    wide = replace(small, train=Split(torch.zeros(2, small.in_channels, 16, 24, dtype=torch.uint8), torch.arange(2)))
+    recipes, arms, known = {"cpsam": Recipe(epochs=40)}, {"cpsam": Arm("cpsam", "cpsam")}, {}
+    epochs = []
+    for dataset in (small, wide, small, wide):
+        found = budget.epochs_in_time(recipes, arms, Task(), dataset, known, threads=1)
+        sizes.append(dataset.image_size)
+        epochs.append(found["cpsam"].epochs)
+    assert sizes[0] != sizes[1] and epochs == [32, 16, 32, 16]
 
 
 def test_a_schedule_is_stretched_with_its_epochs() -> None:

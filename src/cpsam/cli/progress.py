@@ -28,6 +28,7 @@ class Progress:
         self.tasks: dict[str, TaskID] = {}
         self.prefix = ""
         self.told = time.monotonic()
+        self.waiting = False
 
     def __enter__(self) -> "Progress":
         self.bars.start()

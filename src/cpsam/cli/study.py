@@ -55,6 +55,8 @@ class StudyRequest:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} must be at least {least}; got {value}")
+        if self.report and self.retry_failed:
+            raise UserError("--report trains nothing, and --retry-failed trains; give one of the two")
 
 
 def run(words: list[str]) -> None:
@@ -91,16 +93,23 @@ def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
 
 
 def print_runs(asked: StudyRequest, folder: Path) -> None:
+    from cpsam.study.compare import known_epochs
     from cpsam.study.job import outcome
     from cpsam.study.plan import make_plan
     from cpsam.study.plan_file import read_plan
 
+    before = known_epochs(folder)
     with Progress() as progress:
-        plan = make_plan(read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers), progress)
+        known = dict(before)
+        plan = make_plan(read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers), progress, known)
     if asked.json:
         print(json.dumps(plan.describe(), indent=1))
         return
     for spec in plan.runs:
         print(f"{(outcome(folder / spec.folder_name) or {'status': 'to do'})['status']:9} {folder / spec.folder_name}")
+    if known != before:
+        print(
+            "A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change."
+        )
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
         print(line)

@@ -34,7 +34,7 @@ def epochs_in_time(
         known: What was measured before; new figures are added to it. They are never measured twice, for they name the runs.
         threads: Of a run; 0: as many as torch takes.
     """
-    keys = {name: key_of(arms[name], task, recipe, threads) for name, recipe in recipes.items()}
+    keys = {name: key_of(arms[name], task, dataset, recipe, threads) for name, recipe in recipes.items()}
     new = [name for name in recipes if keys[name] not in known]
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -52,9 +52,10 @@ def epochs_in_time(
     return {name: shortened(recipe, known[keys[name]]) for name, recipe in recipes.items()}
 
 
-def key_of(arm: Arm, task: Task, recipe: Recipe, threads: int) -> str:
+def key_of(arm: Arm, task: Task, dataset: Dataset, recipe: Recipe, threads: int) -> str:
     """What the time of a step depends on, but for the machine, as a hash with a name in front."""
-    content = [arm.attention, dict(arm.arguments), task.model, list(task.at), recipe.to_dict(), threads]
+    shape = [dataset.in_channels, *dataset.image_size, dataset.num_classes]
+    content = [arm.attention, dict(arm.arguments), task.model, list(task.at), shape, recipe.to_dict(), threads]
     return f"{arm.slug}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]}"
 
 

@@ -108,10 +108,10 @@ def trainer(plan: Plan) -> Any:
 
 def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
     """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same."""
-    known = read_json(folder / BUDGET) or {}
+    known = known_epochs(folder)
     plan = make_plan(study, on_event, known)
     with alone(folder):
-        there = read_json(folder / BUDGET) or {}
+        there = known_epochs(folder)
         if any(there.get(key, epochs) != epochs for key, epochs in known.items()):
             known |= there
             plan = make_plan(study, on_event, known)
@@ -123,6 +123,11 @@ def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
         if read_json(folder / PLAN) != described:
             write_json(folder / PLAN, described)
     return plan
+
+
+def known_epochs(folder: Path) -> dict[str, int]:
+    """What a budget of time came to when the study began."""
+    return read_json(folder / BUDGET) or {}
 
 
 def remember(described: dict[str, Any], folder: Path) -> None:

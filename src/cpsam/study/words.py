@@ -58,16 +58,19 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
 
 
 def history_words(results: Mapping[str, Any]) -> list[str]:
-    """What was added to the plan after runs of it had ended: whoever adds seeds until a difference shows will find one."""
+    """What was changed in the plan after runs of it had ended: whoever adds seeds until a difference shows will find one."""
     said = []
     plans = results.get("plans") or []
     for before, after in pairwise(plans):
-        seeds = [seed for seed in after["seeds"] if seed not in before["seeds"]]
-        runs = len(set(after["runs"]) - set(before["runs"]))
-        what = [f"{len(seeds)} more seed{'s' * (len(seeds) != 1)} ({words(seeds)})"] if seeds else []
-        what += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
-        added = " and ".join([*what, f"{runs} more runs"])
-        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {added}.")
+        changes = [
+            f"{len(each)} {how} {what}{'s' * (len(each) != 1)}{f' ({words(each)})' if what == 'seed' else ''}"
+            for what, key in (("seed", "seeds"), ("run", "runs"))
+            for how, one, other in (("more", after, before), ("fewer", before, after))
+            if (each := [item for item in one[key] if item not in other[key]])
+        ]
+        changes += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
+        listed = " and ".join(filter(None, [", ".join(changes[:-1]), *changes[-1:]])) or "another budget"
+        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
 
 

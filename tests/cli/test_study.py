@@ -1,0 +1,71 @@
+"""``cpsam study`` without training: what it would do, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpsam.cli import main
+from cpsam.measure import Latency
+from cpsam.study import budget
+
+PLAN = """
+name = "s"
+seeds = [0]
+budget = "time"
+control = false
+[recipe]
+epochs = 20
+batch_size = 16
+[[setting]]
+name = "last"
+at = ["before-last"]
+arms = ["none", "eca"]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def test_a_dry_run_names_the_runs_that_the_study_has(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {"bare": 1.0, "arm none": 1.0, "arm eca": 2.0}
+
+    def timed(steps: dict[str, Callable[[], object]], **_: Any) -> dict[str, Latency]:
+        return {name: Latency(seconds[name], seconds[name], seconds[name], 10) for name in steps}
+
+    monkeypatch.setattr(budget, "measure_latency", timed)
+    words = ["study", str(plan), "--out", str(tmp_path / "out")]
+    main([*words, "--dry-run"])
+    before = capsys.readouterr().out
+    assert "is measured when the study begins" in before and not (tmp_path / "out").exists()
+    folder = tmp_path / "out" / "s"
+    folder.mkdir(parents=True)
+    main([*words, "--report"])
+    planned = json.loads((folder / "plan.json").read_text())["runs"]
+    assert sorted(run["recipe"]["epochs"] for run in planned.values()) == [10, 20]
+    seconds["arm eca"] = 4.0  # the machine is busy now, and the study has its epochs
+    capsys.readouterr()
+    main([*words, "--dry-run"])
+    after = capsys.readouterr().out
+    assert all(str(folder / name) in after for name in planned) and "measured when" not in after
+
+
+def test_a_report_that_is_to_retry_is_refused_and_forgets_no_failure(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "out" / "s" / "run" / "failed.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"error": "no memory"}')
+    with pytest.raises(SystemExit) as left:
+        main(["study", str(plan), "--out", str(tmp_path / "out"), "--report", "--retry-failed"])
+    assert left.value.code == 2
+    assert "--report trains nothing, and --retry-failed trains" in capsys.readouterr().err
+    assert record.exists()
