@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.study.table import answer, made_by, settings_of, table_rows
-from cpsam.study.words import remarks
+from cpsam.study.words import control_words, remarks
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
@@ -22,7 +22,7 @@ def results_table(folder: str) -> str:
     names = [setting["name"] for setting in settings_of(results)]
     tables = [markdown(*table_rows(results, name if len(names) > 1 else None)) for name in names]
     titled = "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True)) if len(names) > 1 else tables[0]
-    said = [answer(results), results["data"]["note"], *results["notes"], *remarks(results)]
+    said = [answer(results), *control_words(results), results["data"]["note"], *results["notes"], *remarks(results)]
     notes = " ".join(f"{note.rstrip('.')}." for note in said if note)
     here = results["environment"]["commit"]
     elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))

@@ -46,6 +46,22 @@ def test_everything_is_seen_and_nothing_runs_over(browser: Browser, page: Path, 
     assert dark == (mode == "dark")
 
 
+UNDER = """[...document.querySelectorAll('svg[role=img]')].filter(svg => svg.querySelector('.interval')).flatMap(svg => {
+  const box = node => node.getBoundingClientRect(), names = [...svg.querySelectorAll('text.label')];
+  return names.filter(name => [...svg.querySelectorAll('.interval')].some(drawn => {
+    const a = box(name), b = box(drawn);
+    return a.right > b.left && b.right > a.left && a.bottom > b.top && b.bottom > a.top;
+  })).map(name => svg.id + ': ' + name.textContent);
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_name_lies_on_an_interval(browser: Browser, page: Path, width: int) -> None:
+    browser.show(page, width, "light")
+    assert browser.ask("document.querySelectorAll('.interval').length") >= 3 * 4
+    assert browser.ask(UNDER) == []
+
+
 def test_a_row_is_a_card_on_a_phone_and_a_row_on_a_screen(browser: Browser, page: Path) -> None:
     first = "document.querySelector('.comparison tbody tr')"
     for width, display in ((390, "block"), (1200, "table-row")):

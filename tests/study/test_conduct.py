@@ -191,3 +191,13 @@ def test_secondary_p_are_adjusted_together_and_too_few_seeds_have_none(tmp_path:
     assert all(contrast["p"] is None and contrast["p_holm"] is None for contrast in few["contrasts"])
     assert "not enough seeds for a test: 2 pairs" in few["contrasts"][0]["note"]
     assert "Not enough seeds for a test" in (tmp_path / "few" / "report.html").read_text()
+
+
+def test_the_control_that_comes_nearest_is_kept_beside_the_answer(tmp_path: Path) -> None:
+    """Of the fake runs an arm has the more, the longer its name."""
+    arms = ("none", "non_local", "cpsam", "norm_only", "bare_fusion", "constant_gate", "conv_control")
+    wanted = replace(STUDY, settings=(Setting("last", Task(), arms), Setting("early", Task(at=("early",)), ("none", "conv_control"))))
+    control = carried_out(tmp_path, Fake(constant_gate1=RuntimeError("no memory")), wanted)["control"]
+    assert (control["arm"], control["of"], control["n"]) == ("constant_gate @ last", 4, 1)
+    assert control["mean"] == pytest.approx(0.01 * (len("cpsam") - len("constant_gate")))
+    assert carried_out(tmp_path / "without", Fake())["control"] is None

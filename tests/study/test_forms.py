@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from cpsam.cli.table import print_results
-from cpsam.study.forms import markdown_table, written_forms
+from cpsam.study.forms import markdown_table, render_markdown, written_forms
 from cpsam.study.pictures import curve_plot, seed_plot
 from cpsam.study.plot import front
 from cpsam.study.report import render_report
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.table import answer, contrast_rows, count_words, table_rows
-from cpsam.study.words import remarks
+from cpsam.study.words import control_words, remarks, unbroken
 
 ARMS = {
     "late": {"none": 0.55, "conv_control": 0.56, "non_local": 0.552, "global_context_wide": 0.567, "cpsam": 0.571},
@@ -122,6 +122,50 @@ def test_the_questions_are_shown_with_the_p_that_counts() -> None:
     assert rows[0][3] != "\N{EN DASH}" and rows[0][4] == "\N{EN DASH}", "the primary p is not adjusted"
     assert all(row[3] == "\N{EN DASH}" for row in rows[1:]), "of the others only the adjusted p is shown"
     assert [row[4] for row in rows[1:]] == ["< 0.001" if c["p_holm"] < 0.001 else f"{c['p_holm']:.3f}" for c in contrasts[1:]]
+
+
+def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
+    results = whole_study()
+    untested = [contrast | dict.fromkeys(("p", "p_holm", "p_sign_flip")) for contrast in results["contrasts"]]
+    few = {**results, "contrasts": untested}
+    header, rows = contrast_rows(few)
+    assert header[1:] == ["difference, points", "n", "could be found, points"] and {len(row) for row in rows} == {4}
+    assert "Holm" in render_report(results) and "Holm" not in render_report(few)
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "words"),
+    [
+        (0.004, 0.006, 0.008, "cpsam is ahead of conv_control, the best of 2 controls, which attend to nothing: by 0.60 points, 95 % "),
+        (
+            -0.008,
+            -0.006,
+            -0.004,
+            "cpsam is behind conv_control, the best of 2 controls, which attend to nothing: by 0.60 points, 95 % inter",
+        ),
+        (
+            -0.01,
+            0.006,
+            0.022,
+            "cpsam is not told apart from conv_control, the best of 2 controls, which attend to nothing: +0.60 points, 95",
+        ),
+        (None, 0.006, None, "cpsam minus conv_control, the best of 2 controls, which attend to nothing, is +0.60 points."),
+    ],
+)
+def test_the_best_control_stands_beside_the_answer_in_every_form(
+    low: float | None, mean: float, high: float | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control = {"arm": "conv_control @ late", "of": 2, "n": 7, "mean": mean, "low": low, "high": high}
+    results = {**whole_study(), "control": control}
+    (said,) = control_words(results)
+    assert said.startswith(words)
+    print_results(results, Path("out"))
+    shown = capsys.readouterr().out
+    page, markdown = render_report(results), render_markdown(results)
+    assert shown.index(answer(results)) < shown.index(said) and said in markdown and unbroken(said) in page
+    (one,) = control_words({**results, "control": control | {"of": 1}})
+    assert "the control, which attends to nothing" in one
+    assert control_words({**results, "control": None}) == control_words(whole_study()) == []
 
 
 def test_every_run_is_counted_however_it_ended() -> None:

@@ -108,8 +108,6 @@ def print_runs(asked: StudyRequest, folder: Path) -> None:
     for spec in plan.runs:
         print(f"{(outcome(folder / spec.folder_name) or {'status': 'to do'})['status']:9} {folder / spec.folder_name}")
     if known != before:
-        print(
-            "A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change."
-        )
+        print("A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change.")
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
         print(line)

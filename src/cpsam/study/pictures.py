@@ -124,7 +124,7 @@ def forest(identity: str, title: str, shown: Sequence[tuple[str, str, Mapping[st
     bottom = max(BOTTOM, TOP + 26 * len(shown))
     ends = [100 * (record[key] if record[key] is not None else record["mean"]) for _, _, record in shown for key in ("low", "high")]
     ticks = linear_ticks(min(0, *ends), max(0, *ends), most=5)
-    left = min(190, 6.2 * max(len(name) for name, _, _ in shown)) + 16
+    left = min(240, 7.4 * max(len(name) for name, _, _ in shown)) + 12  # letters of a phone, which are larger beside the picture
     place = between(ticks[0], ticks[-1], left, RIGHT - 12)
     row = (bottom - TOP) / len(shown)
     parts = [line(place(tick), TOP, place(tick), bottom, "zero" if abs(tick) < 1e-9 else "grid") for tick in ticks]
@@ -135,9 +135,10 @@ def forest(identity: str, title: str, shown: Sequence[tuple[str, str, Mapping[st
         words = f"{name}: {points(record['mean'])} points, n = {record['n']}"
         interval = None
         if record["low"] is not None:
-            interval = line(place(100 * record["low"]), y, place(100 * record["high"]), y, "interval")
+            low, high = (place(100 * record[key]) for key in ("low", "high"))
+            interval = element("path", d=f"M{low:.1f} {y - 5:.1f} v10 m0 -5 H{high:.1f} m0 -5 v10", class_="interval")
             words += f", 95 % interval {points(record['low'])} to {points(record['high'])}"
-        dot = element("circle", element("title", words), cx=f"{x:.1f}", cy=f"{y:.1f}", r=5, class_="difference")
+        dot = element("circle", element("title", words), cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.6, class_="difference")
         label = element("text", name, x=4, y=f"{y + 4:.1f}", class_="label")
         parts.append(element("g", label, interval, dot, class_=class_))
         sentences.append(words)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from math import ceil, floor, log10
+from math import ceil, copysign, floor, log10
 
 from cpsam.study.markup import Markup, element
 from cpsam.study.table import MINUS, count
@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 410, 30, 250  # the frame inside which things are drawn
 ZERO_SLOT = 34  # pixels that a logarithmic axis leaves to the cost of nothing
 COLOURS = 8  # classes arm-0 .. arm-7 in the style sheet
+
+FAR = 26  # pixels from a mark to its label, from which on a line joins them
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -79,7 +81,7 @@ def spread(positions: Sequence[float], gap: float, left: float = LEFT + 8, right
 
 
 def place_label(text: str, x: float, y: float, taken: list[Box]) -> Markup:
-    """The text beside (x, y) where it covers nothing of `taken`, which then holds its box as well."""
+    """The text beside (x, y) where it covers nothing of `taken`, which then holds its box as well; from far off, a line leads to it."""
     width = 7.8 * len(text)
     for shift in (0, -13, 13, -26, 26, -39, 39, -52, 52, -65, 65):
         sides = [(x + 17, "start"), (x - 17 - width, "end")]
@@ -89,7 +91,11 @@ def place_label(text: str, x: float, y: float, taken: list[Box]) -> Markup:
             if free and box[0] >= LEFT and box[2] <= RIGHT + 6 and box[1] >= TOP - 8 and box[3] <= BOTTOM:
                 taken.append(box)
                 at = {"start": start, "end": start + width, "middle": start + width / 2}[anchor]
-                return element("text", text, x=f"{at:.1f}", y=f"{y + shift + 4:.1f}", text_anchor=anchor, class_="label")
+                words = element("text", text, x=f"{at:.1f}", y=f"{y + shift + 4:.1f}", text_anchor=anchor, class_="label")
+                side = {"start": 1, "end": -1, "middle": 0}[anchor]
+                edge = y + shift if side else y + shift - copysign(7, shift)
+                leader = line(x + 11 * side, y, at - 2 * side, edge, "leader") if abs(shift) >= FAR else None
+                return element("g", leader, words)
     at, anchor = (x + 17, "start") if x + 17 + width <= RIGHT + 6 else (x - 17, "end")
     return element("text", text, x=f"{at:.1f}", y=f"{y + 4:.1f}", text_anchor=anchor, class_="label")
 

@@ -24,7 +24,7 @@ from cpsam.study.table import (
     settings_of,
     table_rows,
 )
-from cpsam.study.words import duration, evidence_words, place_words, remarks, unbroken, words
+from cpsam.study.words import control_words, duration, evidence_words, place_words, remarks, unbroken, words
 
 __all__ = ["render_report", "table_rows"]
 
@@ -66,6 +66,7 @@ def opening(results: Mapping[str, Any]) -> Markup:
         "header",
         element("p", f"{what}: {one} against {other} on {data['name']}", class_="eyebrow"),
         element("h1", unbroken(answer(results))),
+        [element("p", unbroken(sentence), class_="control") for sentence in control_words(results)],
         element("p", " ".join([*map(unbroken, evidence_words(results)), "; ".join(facts) + "."]), class_="lead"),
         element("p", data["note"], class_="callout") if data.get("note") else None,
         [element("p", warning, class_="warning") for warning in remarks(results)],
@@ -77,14 +78,16 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
     if len(results.get("contrasts", ())) < 2:
         return None
     header, rows = contrast_rows(results)
-    caption = (
-        "The first row is the question that the study is for. Holm's adjustment is for the others together, so that it is a one in twenty "
-        "chance that any of them is found without being there. The exact sign-flip test is a check; it assumes less, and finds less. The "
-        "last column is the true difference that would be found four times in five."
-    )
-    table = plain_table(caption, header, rows)
-    plot, title = contrast_plot(results), "Mean difference and 95 % interval, seeds paired, not adjusted."
-    picture = element("figure", element("figcaption", "The questions", element("span", title)), plot) if plot else None
+    explained = {
+        "p, Holm": "Holm's adjustment is for the others together, so that it is a one in twenty chance that any of them is found without "
+        "being there.",
+        "p, sign flips": "The exact sign-flip test is a check; it assumes less, and finds less.",
+        "could be found, points": "The last column is the true difference that would be found four times in five.",
+    }
+    caption = ["The first row is the question that the study is for.", *(explained[column] for column in header if column in explained)]
+    table = plain_table(" ".join(caption), header, rows)
+    plot, title = contrast_plot(results), "Mean and 95 % interval, seeds paired, not adjusted for their number."
+    picture = element("figure", element("figcaption", "Differences", element("span", title)), plot) if plot else None
     return element(
         "section",
         element("h2", "The questions, as written in the plan"),

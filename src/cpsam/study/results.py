@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cpsam.attention import CONTROLS
 from cpsam.data import Dataset
 from cpsam.study.config import Contrast, Setting
 from cpsam.study.job import outcome
@@ -40,6 +41,7 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "budget": study.budget,
         "seeds": list(study.seeds),
         "primary": [label(plan, primary.setting, name) for name in (primary.arm, primary.reference)],
+        "control": best_control(plan, top1),
         "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
         "made_by": machines(plan, folder),
@@ -139,6 +141,24 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]]
         "top1": asdict(summarize(top1[planned.key].values())),
         "difference": differences,
     }
+
+
+def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
+    """The difference of the primary arm to the control that comes nearest to it or leaves it farthest behind, and of how many it is that.
+
+    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason than attention.
+    """
+    assert plan.study.primary is not None
+    primary = plan.study.primary
+    mine = top1.get((primary.setting, primary.arm), {})
+    controls = [
+        arm for arm in plan.arms if arm.setting == primary.setting and arm.arm.attention in CONTROLS and arm.arm.name != primary.arm
+    ]
+    found = [(arm.arm.name, paired_difference(mine, top1[arm.key])) for arm in controls if mine.keys() & top1[arm.key].keys()]
+    if not found:
+        return None
+    name, difference = min(found, key=lambda each: each[1].mean)
+    return {"arm": label(plan, primary.setting, name), "of": len(found), **asdict(difference)}
 
 
 def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:

@@ -168,7 +168,10 @@ def p_words(p: float | None) -> str:
 
 
 def contrast_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the questions, the primary one first. Only the others have their p adjusted, together, by Holm."""
+    """Header and rows of the questions, the primary one first; what no question has is no column.
+
+    Only the others have their p adjusted, together, by Holm.
+    """
     contrasts = results.get("contrasts", [])
     firsts = {bare(results, contrast["arm"]) for contrast in contrasts}
     name = f"{next(iter(firsts))} {MINUS}" if len(firsts) == 1 else "contrast"
@@ -182,7 +185,8 @@ def contrast_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         where = f", {contrast['setting']}" if len(settings_of(results)) > 1 else ""
         question = f"{first}{bare(results, contrast['reference'])}{where}"
         rows.append([question, difference, str(contrast["n"]), *map(p_words, ps), found])
-    return header, rows
+    kept = [index for index in range(len(header)) if index < 3 or any(row[index] != MISSING for row in rows)]
+    return [header[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def failed_runs(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from cpsam.study.table import MISSING, primary_difference
+from cpsam.study.table import MISSING, bare, points, primary_difference
 
 
 def words(value: object) -> str:
@@ -55,6 +55,24 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
     difference = primary_difference(results) or {}
     p, note = difference.get("p"), difference.get("note")
     return ([f"Paired t-test p = {p:.2g}."] if p is not None else []) + ([f"{note[0].upper()}{note[1:]}."] if note else [])
+
+
+def control_words(results: Mapping[str, Any]) -> list[str]:
+    """How the primary arm stands to the best control, in one sentence beside the answer; none where no control took part."""
+    control = results.get("control")
+    if not control:
+        return []
+    name, other = bare(results, results["primary"][0]), bare(results, control["arm"])
+    kind = (
+        f"the best of {control['of']} controls, which attend to nothing" if control["of"] > 1 else "the control, which attends to nothing"
+    )
+    mean, low, high = (None if control[key] is None else points(control[key]) for key in ("mean", "low", "high"))
+    if low is None:
+        return [f"{name} minus {other}, {kind}, is {mean} points."]
+    evidence = f"95 % interval {low} to {high}"
+    if control["low"] <= 0 <= control["high"]:
+        return [f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."]
+    return [f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."]
 
 
 def history_words(results: Mapping[str, Any]) -> list[str]:
