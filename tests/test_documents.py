@@ -2,7 +2,11 @@
 
 import importlib
 import importlib.util
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,19 @@ from cpsam.study.compare import conduct
 from cpsam.study.plan_file import read_plan
 
 ROOT = Path(__file__).parent.parent
+MY_NET = """
+from torch import nn
+
+
+class MyNet(nn.Module):
+    def __init__(self, num_classes, in_chans):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_chans, 16, 3), nn.ReLU())
+        self.head = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+"""
 spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
 assert spec is not None and spec.loader is not None
 tables = importlib.util.module_from_spec(spec)
@@ -30,6 +47,24 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
     package = ROOT / "src" / "cpsam"
     there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__.py"}
     assert named == there
+
+
+def test_the_script_on_the_page_on_studies_compares_a_network_and_a_block_of_ones_own(tmp_path: Path) -> None:
+    checking, studies = ((ROOT / "docs" / name).read_text() for name in ("check_attention.md", "study.md"))
+    (script,) = re.findall(r"^```python\n(.*?)^```$", studies, re.S | re.M)
+    (command,) = re.findall(r"^python (my_study.py compare .*)$", studies, re.M)
+    (tmp_path / "my_block.py").write_text("\n\n".join(re.findall(r"^```python\n(.*?)^```$", checking, re.S | re.M)[:3:2]))
+    (tmp_path / "my_net.py").write_text(MY_NET)
+    (tmp_path / "my_study.py").write_text(script)
+    words = [sys.executable, *shlex.split(command), "--epochs", "1", "--seeds", "0", "--json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)
+    assert results["model"] == "timm/my_net"
+    assert {arm["name"]: (arm["places"], arm["parameters_added"]) for arm in results["arms"]}["mean_context"] == (
+        ["body.0"],
+        8 * 16 * 2 + 8 + 16,
+    )
+    assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
 
 
 def test_the_page_on_checking_a_block_shows_what_its_code_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

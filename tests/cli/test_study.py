@@ -1,4 +1,4 @@
-"""``cpsam study`` without training: what it would do, and what it refuses."""
+"""``cpsam study`` and ``compare`` as a person gives them: what they would do, refuse, and try again."""
 
 import json
 from collections.abc import Callable
@@ -69,3 +69,17 @@ def test_a_report_that_is_to_retry_is_refused_and_forgets_no_failure(
     assert left.value.code == 2
     assert "--report trains nothing, and --retry-failed trains" in capsys.readouterr().err
     assert record.exists()
+
+
+def test_a_comparison_tries_a_failed_run_again_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--attention", "none", "--seeds", "0", "--epochs", "1", "--threads", "1", "--out", str(tmp_path), "--json"]
+    main(words)
+    (summary,) = tmp_path.glob("*/none-*/summary.json")
+    summary.with_name("failed.json").write_text('{"error": "no memory"}')
+    summary.unlink()
+    found = []
+    for more in ([], ["--retry-failed"]):
+        capsys.readouterr()
+        main([*words, *more])
+        found.append(json.loads(capsys.readouterr().out)["arms"][0]["runs"][0]["status"])
+    assert found == ["failed", "done"] and summary.exists()

@@ -16,6 +16,8 @@ from cpsam.study.config import Comparison
 @dataclass(frozen=True)
 class Compare:
     comparison: Annotated[Comparison, tyro.conf.arg(name="")]
+    retry_failed: bool = False
+    """Try runs that failed once more."""
     json: bool = False
     """Print the results as JSON."""
 
@@ -27,7 +29,7 @@ def run(words: list[str]) -> None:
     with Live() as live:
         # How it is printed is not part of what was asked for.
         command = shlex.join(["cpsam", "compare", *(word for word in words if word not in ("--json", "--no-json"))])
-        results = compare(asked.comparison, command=command, on_event=live)
+        results = compare(asked.comparison, command=command, on_event=live, retry_failed=asked.retry_failed)
     if asked.json:
         print(json.dumps(results, indent=1))
     else:

@@ -31,9 +31,9 @@ def silent(event: dict[str, Any]) -> None:
     pass
 
 
-def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = silent) -> dict[str, Any]:
+def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = silent, retry_failed: bool = False) -> dict[str, Any]:
     """Train each arm with each seed, one run after the other, and write the comparison beside the runs; see :func:`conduct`."""
-    return conduct(comparison.study(), comparison.folder, command=command, on_event=on_event)
+    return conduct(comparison.study(), comparison.folder, command=command, on_event=on_event, retry_failed=retry_failed)
 
 
 def conduct(

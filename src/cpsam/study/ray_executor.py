@@ -108,7 +108,7 @@ class RayExecutor:
         try:
             self.ray: Any = import_module("ray")
         except ImportError as error:
-            raise UserError("Ray is not installed: pip install 'cpsam[cluster]'") from error
+            raise UserError("Ray is not installed: pip install ray, or in the clone pip install -e '.[cluster]'") from error
         self.address, self.execute, self.cpus, self.gpus, self.retries = address, execute, cpus, gpus, retries
         self.poll_seconds = poll_seconds
 
