@@ -57,7 +57,7 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 
 def where(environment: dict[str, Any]) -> str:
-    machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
+    machine = f"{environment['processor']}, {environment['threads']} thread{'s' * (environment['threads'] != 1)}, torch {environment['versions']['torch']}"
     return f"{machine}, {environment['precision']}, commit {str(environment['commit'])[:10]}"
 
 
