@@ -57,7 +57,8 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 
 def where(environment: dict[str, Any]) -> str:
-    machine = f"{environment['processor']}, {environment['threads']} thread{'s' * (environment['threads'] != 1)}, torch {environment['versions']['torch']}"
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+    machine = f"{environment['processor']}, {threads}, torch {environment['versions']['torch']}"
     return f"{machine}, {environment['precision']}, commit {str(environment['commit'])[:10]}"
 
 
