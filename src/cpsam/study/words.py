@@ -66,10 +66,10 @@ def control_words(results: Mapping[str, Any]) -> list[str]:
     kind = (
         f"the best of {control['of']} controls, which attend to nothing" if control["of"] > 1 else "the control, which attends to nothing"
     )
-    mean, low, high = (None if control[key] is None else points(control[key]) for key in ("mean", "low", "high"))
-    if low is None:
+    mean = points(control["mean"])
+    if control["low"] is None:
         return [f"{name} minus {other}, {kind}, is {mean} points."]
-    evidence = f"95 % interval {low} to {high}"
+    evidence = f"95 % interval {points(control['low'])} to {points(control['high'])}"
     if control["low"] <= 0 <= control["high"]:
         return [f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."]
     return [f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."]
@@ -87,7 +87,7 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
             if (each := [item for item in one[key] if item not in other[key]])
         ]
         changes += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
-        listed = " and ".join(filter(None, [", ".join(changes[:-1]), *changes[-1:]])) or "another budget"
+        listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part) or "another budget"
         said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
 
