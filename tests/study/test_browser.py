@@ -62,6 +62,18 @@ def test_no_name_lies_on_an_interval(browser: Browser, page: Path, width: int) -
     assert browser.ask(UNDER) == []
 
 
+def test_no_line_strikes_a_name_through(browser: Browser, page: Path) -> None:
+    halo = "[...document.querySelectorAll('svg .label')].map(getComputedStyle).every(s => s.paintOrder.startsWith('stroke') && s.stroke === '{}')"
+    for mode, card in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(24, 28, 34)")):
+        browser.show(page, 1200, mode)
+        assert browser.ask(halo.format(card))
+
+
+def test_facts_have_room_on_a_phone(browser: Browser, page: Path) -> None:
+    browser.show(page, 390, "light")
+    assert browser.ask("[...document.querySelectorAll('dd')].every(e => e.getBoundingClientRect().width > 300)")
+
+
 def test_a_row_is_a_card_on_a_phone_and_a_row_on_a_screen(browser: Browser, page: Path) -> None:
     first = "document.querySelector('.comparison tbody tr')"
     for width, display in ((390, "block"), (1200, "table-row")):

@@ -238,6 +238,11 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
     assert curve_plot(without, "late") is None
 
 
+def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
+    late, every_branch = render_report(whole_study()).split('id="plot-curves-every-branch"')
+    assert "Dashed: a run that broke off" in late and "Dashed: a run that broke off" not in every_branch
+
+
 def test_the_front_is_what_nothing_as_cheap_beats() -> None:
     points = [(float(cost), float(value)) for cost, value in np.random.default_rng(3).integers(0, 9, (40, 2))]
     chosen = {points[index] for index in front(points)}
