@@ -28,7 +28,8 @@ class Browser:
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
 
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]  # as root, in a container, anywhere
+        flags += ["--remote-debugging-pipe", f"--user-data-dir={profile}"]
         self.process = subprocess.Popen(
             [CHROMIUM, *flags, "about:blank"], close_fds=False, preexec_fn=as_three_and_four, stderr=subprocess.DEVNULL
         )

@@ -63,7 +63,8 @@ def test_no_name_lies_on_an_interval(browser: Browser, page: Path, width: int) -
 
 
 def test_no_line_strikes_a_name_through(browser: Browser, page: Path) -> None:
-    halo = "[...document.querySelectorAll('svg .label')].map(getComputedStyle).every(s => s.paintOrder.startsWith('stroke') && s.stroke === '{}')"
+    names = "[...document.querySelectorAll('svg .label')].map(name => getComputedStyle(name))"
+    halo = names + ".every(style => style.paintOrder.startsWith('stroke') && style.stroke === '{}')"
     for mode, card in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(24, 28, 34)")):
         browser.show(page, 1200, mode)
         assert browser.ask(halo.format(card))
