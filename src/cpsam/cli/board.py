@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
+from cpsam.study.words import duration
+
 
 @dataclass
 class Running:
@@ -88,19 +90,3 @@ class Board:
 def top1_words(values: list[float]) -> str:
     spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.2f}{spread}" if values else ""
-
-
-def duration(seconds: float) -> str:
-    """In two units: ``2 d 3 h``, ``1 h 3 min``, ``40 s``.
-
-    Example:
-        >>> duration(3785), duration(40), duration(200_000)
-        ('1 h 3 min', '40 s', '2 d 7 h')
-    """
-    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
-    start = next((index for index, (_, size) in enumerate(units) if seconds >= size), 3)
-    parts = []
-    for name, size in units[start : start + 2]:
-        whole, seconds = divmod(round(seconds) if size == 1 else seconds, size)
-        parts.append(f"{int(whole)} {name}")
-    return " ".join(parts)

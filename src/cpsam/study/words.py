@@ -33,9 +33,18 @@ def unbroken(sentence: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    """In its two largest units, to the second.
+
+    Example:
+        >>> duration(3785), duration(40), duration(200_000), duration(119.7)
+        ('1 h 3 min', '40 s', '2 d 7 h', '2 min 0 s')
+    """
+    left, parts = round(seconds), []
+    for name, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        whole, left = divmod(left, size)
+        if parts or whole or size == 1:
+            parts.append(f"{whole} {name}")
+    return " ".join(parts[:2])
 
 
 def evidence_words(results: Mapping[str, Any]) -> list[str]:
