@@ -209,8 +209,23 @@ def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[st
 def test_images_that_were_held_out_are_not_called_test_images() -> None:
     results = whole_study()
     assert "45 images to train on, 5 held out to measure on" in render_report(results)
-    on_test = {**results, "data": {**results["data"], "measured_on": "test split"}}
+    data = {**results["data"], "measured_on": "test split"}
+    on_test = {**results, "settings": [{**setting, "data": data} for setting in results["settings"]]}
     assert "45 images to train on, 5 to test on" in render_report(on_test)
+
+
+def test_every_dataset_of_a_study_is_named_once_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    results = whole_study()
+    other = {**results["data"], "name": "digits", "note": "Another note.", "train_images": 1437, "fingerprint": "77aa"}
+    late, every_branch = results["settings"]
+    results = {**results, "settings": [late, {**every_branch, "data": other}]}
+    print_results(results, Path("runs"))
+    page, shown = render_report(results), capsys.readouterr().out
+    for text in (page, render_markdown(results)):
+        assert text.count("cifar100: 45 images") == text.count("digits: 1,437 images") == 1
+        assert text.count("A note.") == text.count("Another note.") == 1
+    assert shown.count("A note.") == shown.count("Another note.") == 1
+    assert "4be1, 77aa" in page
 
 
 def test_a_plan_that_grew_says_so() -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cpsam.study.table import answer, count_words, failed_runs, table_rows
-from cpsam.study.words import control_words, remarks
+from cpsam.study.words import control_words, data_notes, remarks
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -25,7 +25,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     console.print(table)
     warnings = [f"warning: {remark}" for remark in remarks(results)]
     lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
-    for line in [answer(results), *control_words(results), results["data"]["note"], *results["notes"], *warnings, lost]:
+    for line in [answer(results), *control_words(results), *data_notes(results), *results["notes"], *warnings, lost]:
         if line:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cpsam.study.report import render_report
-from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, count_words, failed_runs, made_by, settings_of, table_rows
-from cpsam.study.words import control_words, evidence_words, remarks, words
+from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, failed_runs, made_by, settings_of, table_rows
+from cpsam.study.words import control_words, data_notes, evidence_words, facts_words, remarks, words
 
 
 def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
@@ -28,8 +28,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         results: What the study wrote, ``schema`` 1.
     """
     settings = settings_of(results)
-    parts = [f"# {answer(results)}", " ".join([*control_words(results), *evidence_words(results), f"{count_words(results)}."])]
-    parts += [f"> {text}" for text in (results["data"].get("note"), *remarks(results)) if text]
+    parts = [f"# {answer(results)}", " ".join([*control_words(results), *evidence_words(results), facts_words(results)])]
+    parts += [f"> {text}" for text in (*data_notes(results), *remarks(results))]
     if len(results.get("contrasts", ())) > 1:
         parts += ["## The questions, as written in the plan", markdown_table(*contrast_rows(results))]
     for setting in settings:

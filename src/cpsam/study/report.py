@@ -16,7 +16,7 @@ from cpsam.study.table import (
     arms_in,
     bare,
     contrast_rows,
-    count_words,
+    datasets_of,
     failed_runs,
     made_by,
     percent,
@@ -24,7 +24,7 @@ from cpsam.study.table import (
     settings_of,
     table_rows,
 )
-from cpsam.study.words import control_words, duration, evidence_words, place_words, remarks, unbroken, words
+from cpsam.study.words import control_words, data_notes, duration, evidence_words, facts_words, place_words, remarks, unbroken, words
 
 __all__ = ["render_report", "table_rows"]
 
@@ -51,24 +51,15 @@ def head(title: str) -> Markup:
 
 
 def opening(results: Mapping[str, Any]) -> Markup:
-    data, seeds, settings = results["data"], results["seeds"], settings_of(results)
-    places = words([setting["name"] for setting in settings]) if len(settings) > 1 else words(results["at"])
-    what_for = "held out to measure on" if data.get("measured_on") == "validation split" else "to test on"
-    facts = [
-        f"{words(list(dict.fromkeys(setting['model'] for setting in settings)))} with a block at {places}",
-        f"{data['name']}: {data['train_images']:,} images to train on, {data['test_images']:,} {what_for}, {data['classes']} classes",
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({words(seeds)})",
-        count_words(results),
-    ]
     what = f"cpsam study {results['name']}" if results.get("name") else "cpsam compare"
     one, other = (bare(results, name) for name in results["primary"])
     return element(
         "header",
-        element("p", f"{what}: {one} against {other} on {data['name']}", class_="eyebrow"),
+        element("p", f"{what}: {one} against {other} on {results['data']['name']}", class_="eyebrow"),
         element("h1", unbroken(answer(results))),
         [element("p", unbroken(sentence), class_="control") for sentence in control_words(results)],
-        element("p", " ".join([*map(unbroken, evidence_words(results)), "; ".join(facts) + "."]), class_="lead"),
-        element("p", data["note"], class_="callout") if data.get("note") else None,
+        element("p", " ".join([*map(unbroken, evidence_words(results)), facts_words(results)]), class_="lead"),
+        [element("p", note, class_="callout") for note in data_notes(results)],
         [element("p", warning, class_="warning") for warning in remarks(results)],
     )
 
@@ -210,7 +201,7 @@ def provenance(results: Mapping[str, Any]) -> Markup:
     total = (results.get("timing") or {}).get("total_seconds")
     machine = {
         **environment,
-        "data fingerprint": results["data"].get("fingerprint"),
+        "data fingerprint": [data.get("fingerprint") for data in datasets_of(results)],
         **({"took": duration(total)} if total is not None else {}),
     }
     blocks = {

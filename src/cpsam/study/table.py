@@ -60,6 +60,14 @@ def settings_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return results.get("settings") or [{"name": "", **{key: results[key] for key in ("data", "model", "at")}}]
 
 
+def datasets_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was learned, each once; several settings may share it."""
+    found: list[Mapping[str, Any]] = []
+    for setting in settings_of(results):
+        found += [setting["data"]] if setting["data"] not in found else []
+    return found
+
+
 def arms_in(results: Mapping[str, Any], setting: str | None) -> list[Mapping[str, Any]]:
     """The arms of a setting; of all of them for None."""
     return [arm for arm in results["arms"] if setting is None or arm.get("setting", "") == setting]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from cpsam.study.table import MISSING, bare, points, primary_difference
+from cpsam.study.table import MISSING, bare, count_words, datasets_of, points, primary_difference, settings_of
 
 
 def words(value: object) -> str:
@@ -64,6 +64,24 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
     difference = primary_difference(results) or {}
     p, note = difference.get("p"), difference.get("note")
     return ([f"Paired t-test p = {p:.2g}."] if p is not None else []) + ([f"{note[0].upper()}{note[1:]}."] if note else [])
+
+
+def facts_words(results: Mapping[str, Any]) -> str:
+    """Networks, data, seeds and runs, in one sentence."""
+    settings, seeds = settings_of(results), results["seeds"]
+    places = words([setting["name"] for setting in settings]) if len(settings) > 1 else words(settings[0]["at"])
+    facts = [f"{words(list(dict.fromkeys(setting['model'] for setting in settings)))} with a block at {places}"]
+    for data in datasets_of(results):
+        what_for = "held out to measure on" if data.get("measured_on") == "validation split" else "to test on"
+        images = f"{data['train_images']:,} images to train on, {data['test_images']:,} {what_for}"
+        facts.append(f"{data['name']}: {images}, {data['classes']} classes")
+    facts += [f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({words(seeds)})", count_words(results)]
+    return "; ".join(facts) + "."
+
+
+def data_notes(results: Mapping[str, Any]) -> list[str]:
+    """What each dataset says of itself, once."""
+    return list(dict.fromkeys(data["note"] for data in datasets_of(results) if data.get("note")))
 
 
 def control_words(results: Mapping[str, Any]) -> list[str]:
