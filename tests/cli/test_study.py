@@ -83,3 +83,51 @@ def test_a_comparison_tries_a_failed_run_again_when_told(tmp_path: Path, capsys:
         main([*words, *more])
         found.append(json.loads(capsys.readouterr().out)["arms"][0]["runs"][0]["status"])
     assert found == ["failed", "done"] and summary.exists()
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert isinstance(left.value.code, int)
+    return left.value.code, capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_named_and_kept(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for verb in (["study", str(plan)], ["compare", "--attention", "none", "--epochs", "1"]):
+        code, error = said([*verb, "--out", str(file)], capsys)
+        assert code == 2 and str(file) in error and error.count("\n") == 1
+    assert file.read_text() == "mine"
+
+
+def test_a_run_folder_that_is_a_file_is_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.write_text(PLAN.replace('budget = "time"', "").replace("epochs = 20", "epochs = 1"))
+    words = ["study", str(plan), "--out", str(tmp_path / "out")]
+    main([*words, "--dry-run", "--json"])
+    run = tmp_path / "out" / "s" / sorted(json.loads(capsys.readouterr().out)["runs"])[0]
+    run.parent.mkdir(parents=True)
+    run.write_text("mine")
+    code, error = said(words, capsys)
+    last = error.splitlines()[-1]
+    assert code == 2 and last.startswith("cpsam: ") and str(run) in last and run.read_text() == "mine"
+
+
+def test_a_dry_run_sees_that_another_question_was_asked_before(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = PLAN.replace('budget = "time"', '[primary]\narm = "eca"\nreference = "none"').replace("control = false\n", "")
+    text = "control = false\n" + text
+    plan.write_text(text)
+    (tmp_path / "out" / "s").mkdir(parents=True)
+    words = ["study", str(plan), "--out", str(tmp_path / "out")]
+    main([*words, "--report"])
+    plan.write_text(text.replace('arm = "eca"\nreference = "none"', 'arm = "none"\nreference = "eca"'))
+    for more in ("--dry-run", "--report"):
+        code, error = said([*words, more], capsys)
+        assert code == 2 and "eca against none in last" in error and "another question needs another name" in error
+
+
+def test_a_name_of_many_letters_is_a_folder_of_few(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a" * 300
+    plan.write_text(PLAN.replace('budget = "time"', "").replace('"eca"', f'"{name}"') + f'[arm.{name}]\nattention = "eca"\n')
+    main(["study", str(plan), "--out", str(tmp_path / "out"), "--dry-run", "--json"])
+    assert all(len(run) < 120 for run in json.loads(capsys.readouterr().out)["runs"])

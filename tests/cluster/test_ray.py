@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cpsam.checkpoint import write_atomically
-from cpsam.errors import UserError
+from cpsam.errors import DataError, UserError
 from cpsam.study.compare import conduct
 from cpsam.study.config import Setting, Study, Task
 from cpsam.study.executor import InProcess
@@ -159,6 +159,20 @@ def test_a_mistake_of_the_person_ends_the_study_as_in_one_process(cluster: str, 
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"must be on storage that all nodes share"):
         RayExecutor(execute=fake).run(todo, lambda event: None)
+
+
+def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(cluster: str, tmp_path: Path) -> None:
+    def elsewhere(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        if spec.seed == 2:
+            raise DataError("the data on node 7 is not that of the plan")
+        return fake(spec, folder, on_event)
+
+    todo = jobs(tmp_path)
+    with pytest.raises(DataError, match="node 7"):
+        RayExecutor(execute=elsewhere).run(todo, lambda event: None)
+    assert outcome(todo[2].folder) is None
+    RayExecutor(execute=fake).run(todo, lambda event: None)
+    assert all((outcome(job.folder) or {})["status"] == "done" for job in todo)
 
 
 def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(cluster: str, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
 def master(study: Study, folder: Path) -> None:
     """What ``cpsam study`` does up to the results."""
     cheapen()
-    settled = compare.settle_plan(study, folder, lambda event: None)
+    settled, _ = compare.settle_plan(study, folder, lambda event: None)
     jobs = [Job(spec, folder / spec.folder_name, index, len(settled.runs)) for index, spec in enumerate(settled.runs)]
     InProcess(execute, poll_seconds=0.002).run(jobs, lambda event: None)
     names = [job.folder.name for job in jobs]

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def statuses(results: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path) -> None:
-    fake = Fake(non_local0=RuntimeError("no memory"), cpsam1=DivergedError("the loss is nan"), none1=DataError("a bad image"))
+    fake = Fake(non_local0=RuntimeError("no memory"), cpsam1=DivergedError("the loss is nan"), none1=ValueError("a bad block"))
     results = carried_out(tmp_path, fake)
     assert statuses(results) == {
         "none0": "done",
@@ -60,7 +62,7 @@ def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path
         "cpsam1": "diverged",
     }
     errors = {run["error"] for arm in results["arms"] for run in arm["runs"]}
-    assert errors == {None, "RuntimeError: no memory", "the loss is nan", "a bad image"}
+    assert errors == {None, "RuntimeError: no memory", "the loss is nan", "ValueError: a bad block"}
     failed = next(tmp_path.glob("non-local-seed0-*/failed.json"))
     assert "Traceback" in json.loads(failed.read_text())["traceback"][0]
     again = Fake()
@@ -71,18 +73,17 @@ def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path
     assert list(statuses(retried).values()).count("done") == 5
 
 
-@pytest.mark.parametrize("error", [StoppedError("stopped"), OSError("disk full"), KeyboardInterrupt()])
+MENDABLE = [DataError("a/7.png: cannot be read"), UserError("this holds a run on cuda, and this is cpu"), OSError("disk full")]
+
+
+@pytest.mark.parametrize("error", [*MENDABLE, StoppedError("stopped"), KeyboardInterrupt()])
 def test_what_is_no_fault_of_the_run_ends_the_study_and_not_the_run(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises((StoppedError, OSError)):
+    """A disk that is full or gone, data that is not that of the plan, another kind of machine: mended, the same command goes on."""
+    with pytest.raises(StoppedError if isinstance(error, KeyboardInterrupt) else type(error)):
         carried_out(tmp_path, Fake(non_local0=error))
     fake = Fake()
     assert set(statuses(carried_out(tmp_path, fake)).values()) == {"done"}
     assert len(fake.made) == 5
-    full = UserError("cannot be written")
-    full.__cause__ = OSError("disk full")
-    with pytest.raises(UserError, match="cannot be written"):
-        carried_out(tmp_path / "other", Fake(none0=full))
-    assert not list((tmp_path / "other").glob("*/failed.json"))
 
 
 def test_the_plan_is_written_before_anything_runs_and_each_change_is_kept(tmp_path: Path) -> None:
@@ -98,6 +99,31 @@ def test_the_plan_is_written_before_anything_runs_and_each_change_is_kept(tmp_pa
     assert again["plans"] == results["plans"]
     carried_out(tmp_path, Fake(), replace(STUDY, seeds=(1, 5)))
     assert "after 9 of its 9 runs had ended: 1 fewer seed (0) and 3 fewer runs." in (tmp_path / "report.md").read_text()
+
+
+def test_the_same_plan_in_another_order_is_no_change_of_it(tmp_path: Path) -> None:
+    contrasts = (Contrast("cpsam", "none", "last"), Contrast("non_local", "none", "last"))
+    first = carried_out(tmp_path, Fake(), replace(STUDY, contrasts=contrasts))
+    turned = carried_out(tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[::-1]))
+    assert turned["plans"] == first["plans"] and len(first["plans"]) == 1
+    fewer = carried_out(tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[:1]))
+    assert len(fewer["plans"]) == 2
+    assert "of its 6 runs had ended: other secondary contrasts." in (tmp_path / "report.md").read_text()
+
+
+def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: Path) -> None:
+    wider = replace(STUDY, seeds=(0, 1, 5))
+
+    class Overtaken(InProcess):
+        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
+            super().run(jobs, on_event)
+            carried_out(tmp_path, Fake(), wider)
+
+    results = conduct(STUDY, tmp_path, executor=Overtaken(Fake()))
+    assert results["seeds"] == [0, 1] and [each["seeds"] for each in results["plans"]] == [[0, 1]]
+    assert results["warnings"][-1].startswith("Another process changed the plan of this study meanwhile")
+    assert json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1, 5]
+    assert "1 more seed (5) and 3 more runs." in (tmp_path / "report.md").read_text()
 
 
 def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:
@@ -117,7 +143,7 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path: Path) -> None:
-    run = next(spec.folder_name for spec in settle_plan(STUDY, tmp_path, QUIET).runs)
+    run = next(spec.folder_name for spec in settle_plan(STUDY, tmp_path, QUIET)[0].runs)
     (tmp_path / run).mkdir()
     (tmp_path / run / "metrics.jsonl").write_text('{"top1": 0.5, "train_loss": 2.0}\n{"top1": 0.6, "tra')
     results = conduct(STUDY, tmp_path, train=False)
@@ -127,7 +153,7 @@ def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path:
 def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> None:
     results = carried_out(tmp_path, Fake())
     assert results["made_by"] == [], "these runs left no word of it"
-    plan = settle_plan(STUDY, tmp_path, QUIET)
+    plan, _ = settle_plan(STUDY, tmp_path, QUIET)
     for index, spec in enumerate(plan.runs):
         where = {"commit": "ab" if index < 4 else "cd"} | ({"resumed": [{"commit": "ef"}]} if index == 1 else {})
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
@@ -138,7 +164,7 @@ def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> No
 def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_path: Path) -> None:
     """Pairing takes out what a seed shares; the processor and the precision are no part of it."""
     carried_out(tmp_path, Fake())
-    plan = settle_plan(STUDY, tmp_path, QUIET)
+    plan, _ = settle_plan(STUDY, tmp_path, QUIET)
     alike = {"processor": "A", "precision": "float32", "versions": {"torch": "2.14"}, "system": "Linux"}
     changes: dict[str, dict[str, Any]] = {"cpsam0": {"precision": "bfloat16", "versions": {"torch": "2.15"}}}
     changes["none1"] = {"system": "Linux 2"}
@@ -160,7 +186,7 @@ def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> Non
     fakes, left = [Fake(), Fake()], []
 
     def master(fake: Fake) -> None:
-        plan = settle_plan(STUDY, tmp_path, QUIET)
+        plan, _ = settle_plan(STUDY, tmp_path, QUIET)
         jobs = [Job(spec, tmp_path / spec.folder_name, index, 6) for index, spec in enumerate(plan.runs)]
         InProcess(fake, poll_seconds=0.01).run(jobs, QUIET)
         left.append([outcome(job.folder) is None for job in jobs])
@@ -194,10 +220,56 @@ def test_secondary_p_are_adjusted_together_and_too_few_seeds_have_none(tmp_path:
 
 
 def test_the_control_that_comes_nearest_is_kept_beside_the_answer(tmp_path: Path) -> None:
-    """Of the fake runs an arm has the more, the longer its name."""
+    """Of the fake runs an arm has the more, the longer its name. A control with fewer pairs is no match for one with all."""
     arms = ("none", "non_local", "cpsam", "norm_only", "bare_fusion", "constant_gate", "conv_control")
     wanted = replace(STUDY, settings=(Setting("last", Task(), arms), Setting("early", Task(at=("early",)), ("none", "conv_control"))))
-    control = carried_out(tmp_path, Fake(constant_gate1=RuntimeError("no memory")), wanted)["control"]
-    assert (control["arm"], control["of"], control["n"]) == ("constant_gate @ last", 4, 1)
+    control = carried_out(tmp_path, Fake(), wanted)["control"]
+    assert (control["arm"], control["of"], control["n"], control["fewer"]) == ("constant_gate @ last", 4, 2, [])
     assert control["mean"] == pytest.approx(0.01 * (len("cpsam") - len("constant_gate")))
+    broken = Fake(constant_gate1=RuntimeError("no memory"), norm_only0=RuntimeError("no memory"), norm_only1=RuntimeError("no memory"))
+    control = carried_out(tmp_path / "broken", broken, wanted)["control"]
+    assert (control["arm"], control["of"], control["n"]) == ("conv_control @ last", 2, 2)
+    assert control["fewer"] == ["norm_only @ last", "constant_gate @ last"]
     assert carried_out(tmp_path / "without", Fake())["control"] is None
+
+
+def test_what_is_told_of_a_run_names_the_setting_where_another_has_such_an_arm(tmp_path: Path) -> None:
+    settings = (*STUDY.settings, Setting("early", Task(at=("early",)), ("none", "cpsam")))
+    told: set[str] = set()
+    carried_out(tmp_path, Fake(), replace(STUDY, settings=settings), on_event=lambda event: told.add(event.get("arm", "")))
+    assert told - {""} == {"none", "non_local @ last", "cpsam @ last", "cpsam @ early"}, "the bare network is one run for both"
+    told.clear()
+    carried_out(tmp_path / "one", Fake(), on_event=lambda event: told.add(event.get("arm", "")))
+    assert told - {""} == {"none", "non_local", "cpsam"}
+
+
+def test_a_command_that_is_no_text_leaves_a_whole_set_of_reports(tmp_path: Path) -> None:
+    carried_out(tmp_path, Fake(), command="cpsam study caf\udce9.toml")
+    assert "cpsam study caf?.toml" in (tmp_path / "report.md").read_text()
+    assert len(list(tmp_path.glob("*.csv"))) == 3 and "caf?" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    carried_out(folder, Fake())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["summary.json", "failed.json", "metrics.jsonl", "environment.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"top1": "high"}', "null", "\xff"])
+def test_a_file_that_is_not_what_it_should_be_is_named(finished: Path, tmp_path: Path, name: str, content: str) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    file = next(tmp_path.glob("cpsam-seed1-*")) / name
+    if name not in ("metrics.jsonl", "environment.json"):
+        (file.parent / "summary.json").unlink()
+    file.write_bytes(f"{content}\n".encode("latin-1"))
+    if name == "environment.json" and content.startswith("{") and content.endswith("}"):
+        conduct(STUDY, tmp_path, train=False)  # nothing in it is needed
+    else:
+        with pytest.raises(DataError, match=name):
+            conduct(STUDY, tmp_path, train=False)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises((DataError, OSError), match=name):
+        conduct(STUDY, tmp_path, train=False)

@@ -92,7 +92,7 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
         "pretrained": replace(small, stream=False, weights=weights),
     }
     settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
-    plan = settle_plan(Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None)
+    plan, _ = settle_plan(Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None)
     execute = study_compare.trainer(plan)
     for arm in plan.arms:
         (spec,) = arm.specs

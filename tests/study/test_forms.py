@@ -136,35 +136,40 @@ def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
 @pytest.mark.parametrize(
     ("low", "mean", "high", "words"),
     [
-        (0.004, 0.006, 0.008, "cpsam is ahead of conv_control, the best of 2 controls, which attend to nothing: by 0.60 points, 95 % "),
+        (0.004, 0.006, 0.008, "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80 ({})."),
         (
             -0.008,
             -0.006,
             -0.004,
-            "cpsam is behind conv_control, the best of 2 controls, which attend to nothing: by 0.60 points, 95 % inter",
+            "cpsam is behind conv_control, {}: by 0.60 points, 95 % interval \N{MINUS SIGN}0.80 to \N{MINUS SIGN}0.40 ({}).",
         ),
         (
             -0.01,
             0.006,
             0.022,
-            "cpsam is not told apart from conv_control, the best of 2 controls, which attend to nothing: +0.60 points, 95",
+            "cpsam is not told apart from conv_control, {}: +0.60 points, 95 % interval \N{MINUS SIGN}1.00 to +2.20 ({}).",
         ),
-        (None, 0.006, None, "cpsam minus conv_control, the best of 2 controls, which attend to nothing, is +0.60 points."),
+        (None, 0.006, None, "cpsam minus conv_control, {}, is +0.60 points ({})."),
     ],
 )
+@pytest.mark.parametrize(
+    ("n", "pairs"), [(7, "n = 7 paired seeds"), (2, "n = 2 paired seeds, too few for a test"), (1, "n = 1 paired seed, too few for a test")]
+)
 def test_the_best_control_stands_beside_the_answer_in_every_form(
-    low: float | None, mean: float, high: float | None, words: str, capsys: pytest.CaptureFixture[str]
+    low: float | None, mean: float, high: float | None, words: str, n: int, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control = {"arm": "conv_control @ late", "of": 2, "n": 7, "mean": mean, "low": low, "high": high}
+    control = {"arm": "conv_control @ late", "of": 2, "fewer": [], "n": n, "mean": mean, "low": low, "high": high}
     results = {**whole_study(), "control": control}
     (said,) = control_words(results)
-    assert said.startswith(words)
+    assert said == words.format("the best of 2 controls, which attend to nothing", pairs)
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
     page, markdown = render_report(results), render_markdown(results)
     assert shown.index(answer(results)) < shown.index(said) and said in markdown and unbroken(said) in page
     (one,) = control_words({**results, "control": control | {"of": 1}})
-    assert "the control, which attends to nothing" in one
+    assert one == words.format("the control, which attends to nothing", pairs)
+    (fewer,) = control_words({**results, "control": control | {"fewer": ["norm_only @ every-branch"]}})
+    assert fewer == f"{said} Left out there, with fewer seeds: norm_only."
     assert control_words({**results, "control": None}) == control_words(whole_study()) == []
 
 
@@ -254,7 +259,7 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
 
 
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
-    late, every_branch = render_report(whole_study()).split('id="plot-curves-every-branch"')
+    late, every_branch = render_report(whole_study()).split('id="plot-curves.every-branch"')
     assert "Dashed: a run that broke off" in late and "Dashed: a run that broke off" not in every_branch
 
 

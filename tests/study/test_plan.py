@@ -106,6 +106,33 @@ def test_the_question_and_the_others() -> None:
         planned(study(primary=Contrast("cpsm", "none", "last")))
 
 
+def test_a_question_about_the_control_brings_it_or_is_refused() -> None:
+    def names(plan: Plan, setting: str) -> list[str]:
+        return [arm.arm.name for arm in plan.arms if arm.setting == setting]
+
+    alone = planned(study(settings=(Setting("last", Task(), ("none", "cpsam")),), primary=Contrast("cpsam", "conv_control", "last")))
+    assert names(alone, "last") == ["none", "cpsam", "conv_control"]
+    second = planned(study(contrasts=(Contrast("squeeze_excite", "conv_control", "early"),)))
+    assert names(second, "early") == ["none", "cpsam", "squeeze_excite", "conv_control"]
+    own = Setting("last", Task(), (*ARMS, NamedArm("wide", "conv_control", {"hidden_channels": 5})))
+    asked = (Contrast("cpsam", "conv_control", "last"),)
+    with pytest.raises(UserError, match=r"unknown arm of a contrast in last 'conv_control'.*wide"):
+        planned(study(settings=(own,), contrasts=asked))
+    with pytest.raises(UserError, match=r"unknown arm of a contrast in last 'conv_control'"):
+        planned(study(contrasts=asked, control=False))
+
+
+@pytest.mark.parametrize("one", ["none", "conv_control", "eca"])
+def test_the_control_matches_the_block_of_the_question_on_whichever_side_it_is(one: str) -> None:
+    arms = ("none", "eca", NamedArm("wide", "cpsam", {"reduction": 2}))
+    for primary in (Contrast(one, "wide", "last"), Contrast("wide", one, "last")):
+        plan = planned(study(settings=(Setting("last", Task(), arms),), primary=primary))
+        parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms}
+        target = "eca" if primary.arm == "eca" else "wide"
+        # The least convolution has one channel inside, and still some hundred parameters.
+        assert abs(parameters["conv_control"] - parameters[target]) <= max(0.01 * parameters[target], 800)
+
+
 def test_an_arm_that_differs_in_more_than_its_block_is_warned_of() -> None:
     assert planned(study()).warnings == ()
     arms = ("none", NamedArm("tuned", "cpsam", {}, {"lr": 0.02, "epochs": 1}), "non_local")
@@ -113,6 +140,9 @@ def test_an_arm_that_differs_in_more_than_its_block_is_warned_of() -> None:
     assert plan.warnings == ("tuned in last differs from the others in more than its block: lr 0.02 instead of 0.1.",)
     assert {arm.arm.name: arm.specs[0].recipe.lr for arm in plan.arms}["tuned"] == 0.02
     assert plan.study.primary == Contrast("tuned", "non_local", "last")
+    arms = ("none", NamedArm("plain", "cpsam", {}, {"mixup": 0.0}), "non_local")
+    plan = planned(study(settings=(Setting("last", Task(), arms),), recipe=Recipe(epochs=1, mixup=0.2)))
+    assert plan.warnings == ("plain in last differs from the others in more than its block: mixup 0.0 instead of 0.2.",)
 
 
 def test_arms_that_would_share_a_folder_are_refused() -> None:
@@ -178,3 +208,14 @@ def test_a_schedule_is_stretched_with_its_epochs() -> None:
     short = shortened(recipe, 100)
     assert (short.epochs, short.milestones, short.warmup_epochs) == (100, (0.3, 60, 80), 2.5)
     assert shortened(Recipe(epochs=8), 5) == Recipe(epochs=5)
+
+
+@pytest.mark.parametrize(("milestones", "epochs"), [((1, 3), 2), ((3, 5), 2), ((2, 4, 6), 2), ((2, 6), 3), ((0.5, 6), 1), ((1, 7), 16)])
+def test_a_drop_stays_at_its_share_of_the_run(milestones: tuple[float, ...], epochs: int) -> None:
+    """From 1 on a milestone is an epoch, below a share: one that shrinks across the border must not jump."""
+
+    def shares(recipe: Recipe) -> list[float]:
+        return [each if each < 1 else each / recipe.epochs for each in recipe.milestones]
+
+    recipe = Recipe(epochs=8, schedule="step", milestones=milestones)
+    assert shares(shortened(recipe, epochs)) == pytest.approx(shares(recipe))

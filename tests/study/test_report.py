@@ -10,7 +10,7 @@ import pytest
 
 from cpsam.errors import UserError
 from cpsam.study.markup import Markup, element
-from cpsam.study.plot import LEFT, RIGHT, cost_axis, linear_ticks, place_label, spread
+from cpsam.study.plot import LEFT, RIGHT, cost_axis, identity_of, linear_ticks, place_label, spread, tick_words
 from cpsam.study.report import render_report
 from cpsam.study.statistics import paired_difference, summarize
 from cpsam.study.table import answer, count, failed_runs, made_by, points, table_rows
@@ -426,3 +426,15 @@ def test_a_label_stays_in_the_picture(x, crowded):
     left = {"start": at, "middle": at - width / 2, "end": at - width}[anchor]
     assert left >= LEFT - 1
     assert left + width <= RIGHT + 7
+
+
+@pytest.mark.parametrize("step", [2.0, 0.5, 0.1, 0.05, 0.001, 2e-5])
+def test_the_numbers_of_an_axis_differ_as_its_ticks_do(step: float) -> None:
+    ticks = [step * index for index in range(7, 13)]
+    assert [float(text) for text in tick_words(ticks)] == pytest.approx(ticks, rel=1e-9)
+
+
+def test_pictures_of_settings_with_names_alike_have_names_of_their_own() -> None:
+    names = ("a.b", "a-b", "a_b", "A-B")
+    assert len({identity_of("MACs added", name) for name in names}) == len(names)
+    assert all(" " not in identity_of("MACs added", name) for name in names)

@@ -1,5 +1,6 @@
 """The command line: one verb a file. Each parses, calls one library function and prints."""
 
+import os
 import sys
 from contextlib import nullcontext
 from importlib import import_module
@@ -42,3 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"cpsam: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read our output has gone, and python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a folder that is a file, a disk that is full or may not be written
+        print(f"cpsam: {error}", file=sys.stderr)
+        sys.exit(UserError.exit_code)

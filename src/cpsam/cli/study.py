@@ -93,7 +93,7 @@ def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
 
 
 def print_runs(asked: StudyRequest, folder: Path) -> None:
-    from cpsam.study.compare import known_epochs
+    from cpsam.study.compare import known_epochs, read_history
     from cpsam.study.job import outcome
     from cpsam.study.plan import make_plan
     from cpsam.study.plan_file import read_plan
@@ -102,6 +102,7 @@ def print_runs(asked: StudyRequest, folder: Path) -> None:
     with Progress() as progress:
         known = dict(before)
         plan = make_plan(read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers), progress, known)
+    read_history(plan.describe(), folder)  # refuses another question than the one that the study was begun with
     if asked.json:
         print(json.dumps(plan.describe(), indent=1))
         return

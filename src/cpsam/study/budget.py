@@ -63,7 +63,14 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe in another number of epochs, its schedule stretched with it."""
     scale = epochs / recipe.epochs
     warmup = None if recipe.warmup_epochs is None else recipe.warmup_epochs * scale
-    milestones = tuple(milestone if milestone < 1 else milestone * scale for milestone in recipe.milestones)
+
+    def stretched(milestone: float) -> float:
+        if milestone < 1:
+            return milestone
+        # A number below 1 would be read as a share of the run, so what falls into the first epoch is written as one.
+        return milestone * scale if milestone * scale >= 1 else milestone / recipe.epochs
+
+    milestones = tuple(map(stretched, recipe.milestones))
     return replace(recipe, epochs=epochs, warmup_epochs=warmup, milestones=milestones)
 
 

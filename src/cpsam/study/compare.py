@@ -17,7 +17,7 @@ from cpsam.study.executor import Executor, InProcess
 from cpsam.study.forms import written_forms
 from cpsam.study.job import FAILED, Job, claimed, outcome
 from cpsam.study.plan import Plan, make_plan
-from cpsam.study.results import label, study_results, train_seconds
+from cpsam.study.results import study_results, train_seconds
 from cpsam.study.run import OnEvent, RunSpec, build_arm
 from cpsam.study.run import execute as train_run
 from cpsam.train.environment import environment
@@ -70,8 +70,8 @@ def conduct(
         StoppedError: If it was interrupted.
     """
     started = time.perf_counter()
-    plan = settle_plan(study, folder, on_event)
-    jobs = [Job(spec, folder / spec.folder_name, index, len(plan.runs)) for index, spec in enumerate(plan.runs)]
+    plan, history = settle_plan(study, folder, on_event)
+    jobs = [Job(spec, folder / spec.folder_name, index, len(plan.runs), plan.label_of(spec)) for index, spec in enumerate(plan.runs)]
     if retry_failed:
         for job in jobs:
             (job.folder / FAILED).unlink(missing_ok=True)
@@ -82,15 +82,21 @@ def conduct(
             (executor or InProcess(trainer(plan))).run(jobs, on_event)
         except KeyboardInterrupt:
             raise StoppedError("stopped between two runs, and the same command continues") from None
-    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event)}
-    if study.name:
-        results |= read_json(folder / HISTORY) or {}
+    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event), **history}
     results["timing"]["total_seconds"] = time.perf_counter() - started
     with alone(folder):
-        write_json(folder / "results.json", results)
-        for name, text in written_forms(results).items():
-            write_atomically(folder / name, text.encode())
+        if read_json(folder / PLAN) == plan.describe():
+            write_results(results, folder)
+        else:
+            results["warnings"].append(f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one.")
     return results
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """Every form of the report; a path in it may hold bytes that are no text."""
+    files = {"results.json": json.dumps(results, indent=1) + "\n", **written_forms(results)}
+    for name, content in {name: text.encode(errors="replace") for name, text in files.items()}.items():
+        write_atomically(folder / name, content)
 
 
 def trainer(plan: Plan) -> Any:
@@ -106,8 +112,12 @@ def trainer(plan: Plan) -> Any:
     return execute
 
 
-def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
-    """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same."""
+def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> tuple[Plan, dict[str, Any]]:
+    """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same.
+
+    Returns:
+        The plan, and its history: under ``plans`` what it said each time that it changed; nothing for a comparison, which has no name.
+    """
     known = known_epochs(folder)
     plan = make_plan(study, on_event, known)
     with alone(folder):
@@ -117,12 +127,12 @@ def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> Plan:
             plan = make_plan(study, on_event, known)
         if known != there:
             write_json(folder / BUDGET, {**there, **known})
-        described = plan.describe()
+        described, history = plan.describe(), {}
         if study.name:
-            remember(described, folder)
-        if read_json(folder / PLAN) != described:
-            write_json(folder / PLAN, described)
-    return plan
+            history = read_history(described, folder)
+            write_json(folder / HISTORY, history)
+        write_json(folder / PLAN, described)
+    return plan, history
 
 
 def known_epochs(folder: Path) -> dict[str, int]:
@@ -130,8 +140,12 @@ def known_epochs(folder: Path) -> dict[str, int]:
     return read_json(folder / BUDGET) or {}
 
 
-def remember(described: dict[str, Any], folder: Path) -> None:
-    """Keep what the plan said each time it changed, with how many of its runs had ended by then: seeds that were added later are seen.
+def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the plan said each time it changed, with how many of its runs had ended by then: seeds that were added later are seen.
+
+    Args:
+        described: The plan as it is now, which comes last.
+        folder: Of the study.
 
     Raises:
         UserError: If the primary contrast is not the one that the study began with.
@@ -143,9 +157,15 @@ def remember(described: dict[str, Any], folder: Path) -> None:
         raise UserError(
             f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another question needs another name"
         )
-    if not history or {key: value for key, value in history[-1].items() if key != "ended_before"} != entry:
-        ended = sum(outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"])
-        write_json(folder / HISTORY, {"plans": [*history, {**entry, "ended_before": ended}]})
+    if history and in_order(history[-1]) == in_order(entry):
+        return {"plans": history}
+    ended = sum(outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"])
+    return {"plans": [*history, {**entry, "ended_before": ended}]}
+
+
+def in_order(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Of an entry of the history, what makes it another plan: not the order of seeds and questions."""
+    return entry["primary"], sorted(entry["contrasts"]), sorted(entry["seeds"]), entry["budget"], entry["runs"]
 
 
 @contextmanager
@@ -174,8 +194,8 @@ def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]
         for place in plan.study.settings:
             dataset = plan.datasets[place.name]
             arms = [arm for arm in plan.arms if arm.setting == place.name]
-            models = {label(plan, place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
-            seconds = {label(plan, place.name, arm.arm.name): [train_seconds(spec, folder) for spec in arm.specs] for arm in arms}
+            models = {plan.label(place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
+            seconds = {plan.label(place.name, arm.arm.name): [train_seconds(spec, folder) for spec in arm.specs] for arm in arms}
             measured = latencies(models, dataset, setting)
             for name, model in models.items():
                 memory = training_memory(model, dataset, setting)

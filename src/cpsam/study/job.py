@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.checkpoint import write_atomically
-from cpsam.errors import DivergedError, StoppedError, UserError
+from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.study.run import OnEvent, RunSpec
 from cpsam.train.run_folder import SUMMARY, read_json
 
@@ -29,17 +29,25 @@ class Job:
         folder: Where.
         index: Its place in the study, from 0.
         runs: How many there are.
+        label: What events call its arm, where another setting has one of the same name. Default: the name of the arm.
     """
 
     spec: RunSpec
     folder: Path
     index: int
     runs: int
+    label: str = ""
 
     @property
     def header(self) -> dict[str, Any]:
         """What its events carry."""
-        return {"run": self.folder.name, "index": self.index, "runs": self.runs, "arm": self.spec.arm.name, "seed": self.spec.seed}
+        return {
+            "run": self.folder.name,
+            "index": self.index,
+            "runs": self.runs,
+            "arm": self.label or self.spec.arm.name,
+            "seed": self.spec.seed,
+        }
 
 
 def outcome(folder: Path) -> Outcome | None:
@@ -49,9 +57,14 @@ def outcome(folder: Path) -> Outcome | None:
         DataError: If a file of it is damaged.
     """
     if (summary := read_json(folder / SUMMARY)) is not None:
+        numbers = [summary.get(key) for key in ("top1", "top5", "loss")] + [(summary.get("timing") or {}).get("train_seconds")]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise DataError(f"{folder / SUMMARY}: not the summary of a run; a damaged run folder can be removed, and is made again")
         return {"status": "done", "error": None, **summary}
     for status, name in (("diverged", DIVERGED), ("failed", FAILED)):
         if (record := read_json(folder / name)) is not None:
+            if not isinstance(record.get("error"), str):
+                raise DataError(f"{folder / name}: does not say why the run {status}")
             return {"status": status, "error": record["error"]}
     return None
 
@@ -61,7 +74,8 @@ def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
 
     Args:
         job: The run.
-        execute: Trains it. What it raises is the end of the run, as diverged or failed; the study goes on.
+        execute: Trains it. What it raises is the end of the run, as diverged or failed, and the study goes on; but not an error that a
+            person can mend.
         on_event: Told of "run", then of what `execute` tells, then of "finished", "diverged" or "failed", or "kept" where
             it had diverged or failed before; each with `job.header`.
 
@@ -70,7 +84,9 @@ def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
 
     Raises:
         StoppedError: If it was interrupted.
-        OSError: If its folder cannot be written; as UserError where `execute` says so.
+        DataError: If images cannot be read, or are not those of the plan.
+        UserError: If the folder holds something else, or a run that was begun on another kind of device.
+        OSError: If the folder cannot be written.
     """
 
     def tell(event: dict[str, Any]) -> None:
@@ -98,12 +114,8 @@ def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
         return {"status": "done", "error": None, **execute(job.spec, job.folder, tell)}
     except DivergedError as error:
         return record_end(job.folder, "diverged", str(error))
-    except (StoppedError, OSError):
+    except (UserError, OSError):  # of data, a disk or a machine: all other runs would meet it too, and none of them could be tried again
         raise
-    except UserError as error:
-        if isinstance(error.__cause__, OSError):  # a full disk is no fault of the run
-            raise
-        return record_end(job.folder, "failed", str(error))
     except Exception as error:
         return record_end(job.folder, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cpsam.data import Dataset
@@ -17,6 +17,7 @@ from cpsam.train.recipe import Recipe
 
 # The primary contrast where none is named, by block; the first arm of each block stands for it.
 PRIMARY = ("cpsam", "non_local")
+CONTROL = "conv_control"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ class Plan:
         against = (Contrast(first, arm.arm.name, arm.setting) for arm in self.arms if arm.setting in with_it and arm.arm.name != first)
         return tuple(contrast for contrast in against if contrast != self.study.primary)
 
+    def label(self, setting: str, arm: str) -> str:
+        """The name of an arm that is its own in the whole study."""
+        return arm if len(self.study.settings) == 1 else f"{arm} @ {setting}"
+
+    def label_of(self, spec: RunSpec) -> str:
+        """The name of the arm that a run is of; without a setting, if several have the run."""
+        places = [arm.setting for arm in self.arms for each in arm.specs if each.folder_name == spec.folder_name]
+        return self.label(places[0], spec.arm.name) if len(places) == 1 else spec.arm.name
+
     def describe(self) -> dict[str, Any]:
         """The plan as plain data: the question, the seeds, and every run by its folder."""
         study = self.study
@@ -102,6 +112,8 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
     datasets, bare, notes, warnings = {}, {}, [], []
     asked = {setting.name: [read_arm(arm) for arm in setting.arms] for setting in study.settings}
     primary = study.primary or default_primary(asked)
+    if study.control:
+        asked = {setting: with_control(arms, setting, primary, study.contrasts) for setting, arms in asked.items()}
     check_contrasts(study, primary, asked)
     planned: list[PlannedArm] = []
     for setting in study.settings:
@@ -112,7 +124,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
         shape = (dataset.in_channels, *dataset.image_size)
         datasets[setting.name] = dataset
         bare[setting.name] = cost_of(build_arm(setting.task, Arm("none", "none"), dataset, seed=0), shape)
-        arms, more = complete_controls(with_control(asked[setting.name], primary, study.control), setting.task, dataset, primary.arm)
+        arms, more = complete_controls(asked[setting.name], setting.task, dataset, primary)
         notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
         recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
         if study.budget == "time":
@@ -146,29 +158,39 @@ def default_primary(asked: Mapping[str, list[Arm]]) -> Contrast:
 def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Arm]]) -> None:
     """A question in a plan is about arms that take part. A comparison without one of the two is a table without an answer."""
     for contrast in (*([primary] if study.primary else []), *study.contrasts):
-        names = [arm.name for arm in asked[contrast.setting]] + ["conv_control"] * study.control
+        names = [arm.name for arm in asked[contrast.setting]]
         for name in (contrast.arm, contrast.reference):
             if name not in names:
                 raise unknown(f"arm of a contrast in {contrast.setting}", name, names)
 
 
-def with_control(arms: list[Arm], primary: Contrast, control: bool) -> list[Arm]:
-    """The arms, and the parameter-matched control where both sides of the question are there without one."""
-    asked = {primary.arm, primary.reference} <= {arm.name for arm in arms}
-    if not control or not asked or any(arm.attention == "conv_control" for arm in arms):
+def with_control(arms: list[Arm], setting: str, primary: Contrast, contrasts: Iterable[Contrast]) -> list[Arm]:
+    """The arms, and the parameter-matched control where both sides of the question are there without one, or another question names it."""
+    both = {primary.arm, primary.reference} - {CONTROL} <= {arm.name for arm in arms}
+    named = any(CONTROL in (contrast.arm, contrast.reference) for contrast in contrasts if contrast.setting == setting)
+    if not (both or named) or any(arm.attention == CONTROL for arm in arms):
         return arms
-    return [*arms, Arm("conv_control", "conv_control")]
+    return [*arms, Arm(CONTROL, CONTROL)]
 
 
-def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, target_name: str = "") -> tuple[list[Arm], list[str]]:
-    """Give each parameter-matched control its width, that of the primary arm or else of the first CPSAM arm, and say how near it came."""
-    candidates = [arm for arm in arms if arm.name == target_name] + [arm for arm in arms if arm.attention == "cpsam"]
-    target = next(iter(candidates), Arm("cpsam", "cpsam"))
+def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, primary: Contrast) -> tuple[list[Arm], list[str]]:
+    """Give each parameter-matched control its width, and say how near it came to its target.
+
+    That is the arm of the question, or, where this has no parameters to match or is the control itself, the other side of it, or else the
+    first CPSAM.
+    """
+
+    def widths_of(arm: Arm) -> tuple[int, ...]:
+        return cost_of(build_arm(task, arm, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
+
+    sides = [arm for name in (primary.arm, primary.reference) for arm in arms if arm.name == name and arm.attention != CONTROL]
+    targets = (*sides, *(arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
     completed, notes = [], []
     for arm in arms:
         missing = missing_arguments(arm.attention, arm.arguments)
-        if arm.attention == "conv_control" and missing:
-            widths = cost_of(build_arm(task, target, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
+        if arm.attention == CONTROL and missing:
+            target = next(each for each in targets if arm_parameters(each, widths_of(each)))
+            widths = widths_of(target)
             arm = match_parameters(arm, target, widths)
             ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
             notes.append(f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%}).")
@@ -180,12 +202,11 @@ def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, target_name
 
 def differing_recipes(setting: str, shared: Recipe, recipes: Mapping[str, Recipe]) -> list[str]:
     """A sentence for each arm that is trained in another way than the study says."""
-    ours, warnings = shared.to_dict(), []
+    ours, warnings = asdict(shared), []
     for name, recipe in recipes.items():
-        theirs = recipe.to_dict()
-        differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        differing = recipe.differing_from(shared)
         if differing:
-            what = ", ".join(f"{key} {json.dumps(theirs.get(key))} instead of {json.dumps(ours.get(key))}" for key in differing)
+            what = ", ".join(f"{key} {json.dumps(value)} instead of {json.dumps(ours[key])}" for key, value in differing.items())
             warnings.append(f"{name}{f' in {setting}' if setting else ''} differs from the others in more than its block: {what}.")
     return warnings
 

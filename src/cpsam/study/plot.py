@@ -30,7 +30,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
 def tick_words(ticks: Sequence[float], signed: bool = False) -> list[str]:
     """The numbers of a linear axis, with as many decimals as its step needs."""
     step = ticks[1] - ticks[0]
-    digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
+    digits = max(0, ceil(-log10(step) - 1e-9))
     return ["0" if abs(tick) < 1e-9 else f"{tick:{'+' if signed else ''}.{digits}f}".replace("-", MINUS) for tick in ticks]
 
 
@@ -119,7 +119,8 @@ def axis_title(text: str, bottom: float = BOTTOM) -> Markup:
 
 
 def identity_of(words: str, setting: str | None) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"plot {words} {setting or ''}".lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return f"plot-{name}.{setting}" if setting else f"plot-{name}"  # a setting's name has no white space
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cpsam.attention import CONTROLS
 from cpsam.data import Dataset
+from cpsam.errors import DataError
 from cpsam.study.config import Contrast, Setting
 from cpsam.study.job import outcome
 from cpsam.study.plan import Plan, PlannedArm
@@ -40,7 +41,7 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "recipe": study.recipe.to_dict(),
         "budget": study.budget,
         "seeds": list(study.seeds),
-        "primary": [label(plan, primary.setting, name) for name in (primary.arm, primary.reference)],
+        "primary": [plan.label(primary.setting, name) for name in (primary.arm, primary.reference)],
         "control": best_control(plan, top1),
         "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
@@ -49,11 +50,6 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
-
-
-def label(plan: Plan, setting: str, arm: str) -> str:
-    """The name of an arm that is its own in the whole study."""
-    return arm if len(plan.study.settings) == 1 else f"{arm} @ {setting}"
 
 
 def read_run(spec: RunSpec, folder: Path) -> dict[str, Any]:
@@ -66,10 +62,17 @@ def read_run(spec: RunSpec, folder: Path) -> dict[str, Any]:
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Top-1 and train loss after each epoch; a run that stopped early has a short one."""
+    """Top-1 and train loss after each epoch; a run that stopped early has a short one.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    epochs = [json.loads(line) for line in lines if line.endswith(b"\n")]  # of a run that is under way the last may be half there
-    return {key: [epoch[key] for epoch in epochs] for key in ("top1", "train_loss")}
+    try:
+        epochs = [json.loads(line) for line in lines if line.endswith(b"\n")]  # of a run that is under way the last may be half there
+        return {key: [float(epoch[key]) for epoch in epochs] for key in ("top1", "train_loss")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: a line is not that of an epoch ({type(error).__name__}: {error})") from error
 
 
 def machines(plan: Plan, folder: Path) -> list[dict[str, Any]]:
@@ -123,15 +126,15 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]]
     for reference in ("none", plan.study.primary.reference):
         other = (planned.setting, reference)
         paired = arm.name != reference and other in top1 and top1[planned.key].keys() & top1[other].keys()
-        name = label(plan, planned.setting, reference)
+        name = plan.label(planned.setting, reference)
         differences[name] = asdict(paired_difference(top1[planned.key], top1[other])) if paired else None
     return {
-        "name": label(plan, planned.setting, arm.name),
+        "name": plan.label(planned.setting, arm.name),
         "arm": arm.name,
         "setting": planned.setting,
         "attention": arm.attention,
         "arguments": dict(arm.arguments),
-        "recipe": {key: value for key, value in planned.recipe.to_dict().items() if value != plan.study.recipe.to_dict().get(key)},
+        "recipe": planned.recipe.differing_from(plan.study.recipe),
         "places": list(cost.places),
         "parameters": cost.parameters,
         "parameters_added": cost.parameters - bare.parameters,
@@ -146,7 +149,8 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]]
 def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
     """The difference of the primary arm to the control that comes nearest to it or leaves it farthest behind, and of how many it is that.
 
-    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason than attention.
+    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason than attention. Controls that have
+    fewer pairs than others are left out, and named: one seed alone is easily the highest or the lowest.
     """
     assert plan.study.primary is not None
     primary = plan.study.primary
@@ -154,11 +158,14 @@ def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
     controls = [
         arm for arm in plan.arms if arm.setting == primary.setting and arm.arm.attention in CONTROLS and arm.arm.name != primary.arm
     ]
-    found = [(arm.arm.name, paired_difference(mine, top1[arm.key])) for arm in controls if mine.keys() & top1[arm.key].keys()]
-    if not found:
+    pairs = {arm.arm.name: len(mine.keys() & top1[arm.key].keys()) for arm in controls}
+    most = max(pairs.values(), default=0)
+    if not most:
         return None
-    name, difference = min(found, key=lambda each: each[1].mean)
-    return {"arm": label(plan, primary.setting, name), "of": len(found), **asdict(difference)}
+    found = {name: paired_difference(mine, top1[primary.setting, name]) for name, n in pairs.items() if n == most}
+    nearest = min(found, key=lambda name: found[name].mean)
+    fewer = [plan.label(primary.setting, name) for name in pairs if name not in found]
+    return {"arm": plan.label(primary.setting, nearest), "of": len(found), "fewer": fewer, **asdict(found[nearest])}
 
 
 def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
@@ -173,7 +180,7 @@ def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
 
 
 def describe_contrast(plan: Plan, contrast: Contrast, top1: Top1) -> dict[str, Any]:
-    names = [label(plan, contrast.setting, name) for name in (contrast.arm, contrast.reference)]
+    names = [plan.label(contrast.setting, name) for name in (contrast.arm, contrast.reference)]
     record = {"arm": names[0], "reference": names[1], "setting": contrast.setting}
     one, other = (top1.get((contrast.setting, name), {}) for name in (contrast.arm, contrast.reference))
     if not one.keys() & other.keys():

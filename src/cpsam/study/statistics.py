@@ -209,7 +209,7 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     if not 1 <= array.size <= MOST_SIGN_FLIPS:
         raise UserError(f"the sign-flip test takes 1 to {MOST_SIGN_FLIPS} differences; got {array.size}")
     # Sums that are equal on paper come out in other orders here: they must not fall to the other side of the threshold.
-    threshold = abs(array.sum()) - 1e-12 * np.abs(array).sum()
+    threshold = abs(array.sum()) - 1e-9 * np.abs(array).sum()
     if threshold <= 0:
         return 1.0
     left, right = signed_sums(array[::2]), np.sort(signed_sums(array[1::2]))  # two halves: 2^(n/2) sums each, not 2^n

@@ -126,8 +126,7 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     if difference is None:
         return f"{name} against {reference} is not answered: no seed finished with both."
     mean = points(difference["mean"])
-    few = ", too few for a test" if difference["n"] < ENOUGH_PAIRS else ""
-    pairs = f"n = {difference['n']} paired seeds{few}"
+    pairs = pairs_words(difference["n"])
     if difference["low"] is None and difference["n"] > 1:
         return f"Top-1 of {name} minus {reference} is {mean} points on every seed, which gives no interval ({pairs})."
     if difference["low"] is None:
@@ -139,6 +138,11 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
         return f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero ({pairs})."
     side = "ahead of" if difference["mean"] > 0 else "behind"
     return f"{name} is {mean[1:]} points of top-1 {side} {reference} ({evidence}, {pairs})."
+
+
+def pairs_words(n: int) -> str:
+    """``n = 3 paired seeds, too few for a test``."""
+    return f"n = {n} paired seed{'s' * (n != 1)}{', too few for a test' if n < ENOUGH_PAIRS else ''}"
 
 
 def table_rows(results: Mapping[str, Any], setting: str | None = None) -> tuple[list[str], list[list[str]]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from cpsam.study.table import MISSING, bare, count_words, datasets_of, points, primary_difference, settings_of
+from cpsam.study.table import MISSING, bare, count_words, datasets_of, pairs_words, points, primary_difference, settings_of
 
 
 def words(value: object) -> str:
@@ -93,13 +93,17 @@ def control_words(results: Mapping[str, Any]) -> list[str]:
     kind = (
         f"the best of {control['of']} controls, which attend to nothing" if control["of"] > 1 else "the control, which attends to nothing"
     )
-    mean = points(control["mean"])
+    mean, pairs = points(control["mean"]), pairs_words(control["n"])
     if control["low"] is None:
-        return [f"{name} minus {other}, {kind}, is {mean} points."]
-    evidence = f"95 % interval {points(control['low'])} to {points(control['high'])}"
-    if control["low"] <= 0 <= control["high"]:
-        return [f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."]
-    return [f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."]
+        said = f"{name} minus {other}, {kind}, is {mean} points ({pairs})."
+    else:
+        evidence = f"95 % interval {points(control['low'])} to {points(control['high'])} ({pairs})"
+        if control["low"] <= 0 <= control["high"]:
+            said = f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."
+        else:
+            said = f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."
+    fewer = [bare(results, arm) for arm in control["fewer"]]
+    return [f"{said} Left out there, with fewer seeds: {words(fewer)}." if fewer else said]
 
 
 def history_words(results: Mapping[str, Any]) -> list[str]:
@@ -113,8 +117,9 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
             for how, one, other in (("more", after, before), ("fewer", before, after))
             if (each := [item for item in one[key] if item not in other[key]])
         ]
-        changes += ["other secondary contrasts"] if after["contrasts"] != before["contrasts"] else []
-        listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part) or "another budget"
+        changes += ["other secondary contrasts"] if sorted(after["contrasts"]) != sorted(before["contrasts"]) else []
+        changes += ["another budget"] if after["budget"] != before["budget"] else []
+        listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part)
         said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
 

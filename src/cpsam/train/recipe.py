@@ -132,6 +132,12 @@ class Recipe:
         values = {name: value for name, value in values.items() if name not in LATER or value != getattr(Recipe, name)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def differing_from(self, other: "Recipe") -> dict[str, Any]:
+        """The fields, as JSON has them, that this recipe has otherwise than `other`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: value for name, value in values.items() if value != getattr(other, name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
 
 def check_count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -190,11 +190,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """None if there is no such file.
 
     Raises:
-        DataError: If it is not JSON.
+        DataError: If it is not JSON, or no object, as all that we write is.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return content
