@@ -1,4 +1,5 @@
-"""Writes the tables of the documents from the results files that the program wrote: ``make tables``. A test fails when one is stale.
+"""Writes the tables and reports of the documents from the results files that the program wrote: ``make tables``. A test fails when one is
+stale.
 
 In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from ``FOLDER/results.json``, FOLDER from the root;
 ``<!-- training: FILE -->`` what is written from the JSON of `benchmarks/training.py`.
@@ -9,8 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cpsam.study.forms import written_forms
 from cpsam.study.table import answer, made_by, settings_of, table_rows
-from cpsam.study.words import control_words, remarks
+from cpsam.study.words import control_words, data_notes, remarks
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
@@ -22,7 +24,7 @@ def results_table(folder: str) -> str:
     names = [setting["name"] for setting in settings_of(results)]
     tables = [markdown(*table_rows(results, name if len(names) > 1 else None)) for name in names]
     titled = "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True)) if len(names) > 1 else tables[0]
-    said = [answer(results), *control_words(results), results["data"]["note"], *results["notes"], *remarks(results)]
+    said = [answer(results), *control_words(results), *data_notes(results), *results["notes"], *remarks(results)]
     notes = " ".join(f"{note.rstrip('.')}." for note in said if note)
     here = results["environment"]["commit"]
     elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
@@ -73,6 +75,14 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def reports() -> dict[Path, str]:
+    """Every form of each report that is kept here, as it is written today from what was measured then."""
+    kept = [path for path in (ROOT / "docs" / "results").glob("*/results.json") if path.with_name("report.md").exists()]
+    return {path.with_name(name): text for path in kept for name, text in written_forms(json.loads(path.read_text())).items()}
+
+
 if __name__ == "__main__":
     for path in documents():
         path.write_text(updated(path))
+    for path, text in reports().items():
+        path.write_text(text)

@@ -40,6 +40,13 @@ def test_tables_are_those_of_the_results_files(path: Path) -> None:
     assert tables.updated(path) == path.read_text(), "stale: run `make tables`"
 
 
+def test_reports_are_those_of_the_results_files() -> None:
+    written = tables.reports()
+    assert len(written) >= 2 * 5
+    for path, text in written.items():
+        assert path.read_bytes() == text.encode(), f"{path} is stale: run `make tables`"
+
+
 def test_the_readme_shows_the_house_as_it_is() -> None:
     tree = re.search(r"```\nsrc/cpsam/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert tree is not None

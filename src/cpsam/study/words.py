@@ -102,7 +102,7 @@ def control_words(results: Mapping[str, Any]) -> list[str]:
             said = f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."
         else:
             said = f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."
-    fewer = [bare(results, arm) for arm in control["fewer"]]
+    fewer = [bare(results, arm) for arm in control.get("fewer", ())]  # results of before there was this have none
     return [f"{said} Left out there, with fewer seeds: {words(fewer)}." if fewer else said]
 
 
