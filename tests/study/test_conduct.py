@@ -13,6 +13,7 @@ import pytest
 
 from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.study import compare
 from cpsam.study.arm import Arm
 from cpsam.study.compare import conduct, settle_plan
 from cpsam.study.config import Contrast, Setting, Study, Task
@@ -23,6 +24,12 @@ from cpsam.train.recipe import Recipe
 
 STUDY = Study("kept", (Setting("last", Task(), ("none", "non_local", "cpsam")),), (0, 1), Recipe(epochs=1), control=False)
 QUIET: OnEvent = lambda event: None  # noqa: E731
+
+
+@pytest.fixture(autouse=True)
+def without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency and memory have tests of their own, and take longer than all that is asked here."""
+    monkeypatch.setattr(compare, "measured_here", lambda plan, folder, on_event: {"environment": {}, "timing": {"arms": {}}})
 
 
 class Fake:
