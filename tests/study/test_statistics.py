@@ -110,6 +110,18 @@ def test_sign_flip_p_is_the_share_of_all_signs(n):
     assert sign_flip_p(differences) == pytest.approx(sum(mean >= observed - 1e-12 for mean in means) / 2**n)
 
 
+@pytest.mark.parametrize("images", [360, 5_000, 50_000])
+def test_sign_flip_p_of_counts_is_that_of_whole_numbers(images):
+    """Accuracies near 1 that differ by a few images of many: each difference is off in its last digits, and ties are ties all the same."""
+    generator = np.random.default_rng(images)
+    for _ in range(200):
+        right = generator.integers(images // 2, images, 7)
+        fewer = generator.integers(-3, 4, 7)
+        flips = [abs(sum(sign * int(each) for sign, each in zip(signs, fewer, strict=True))) for signs in product((-1, 1), repeat=7)]
+        exact = sum(flip >= abs(int(fewer.sum())) for flip in flips) / 2**7
+        assert sign_flip_p((right + fewer) / images - right / images) == exact
+
+
 def test_sign_flip_p_counts_ties_and_has_a_floor():
     for n in (3, 5, 6, 8):
         assert sign_flip_p([0.1] * n) == 2 / 2**n
