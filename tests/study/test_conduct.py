@@ -16,7 +16,7 @@ from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.study import compare
 from cpsam.study.arm import Arm
 from cpsam.study.compare import conduct, settle_plan
-from cpsam.study.config import Contrast, Setting, Study, Task
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.executor import InProcess
 from cpsam.study.job import Job, attempt, outcome
 from cpsam.study.run import OnEvent, RunSpec
@@ -118,6 +118,33 @@ def test_the_same_plan_in_another_order_is_no_change_of_it(tmp_path: Path) -> No
     assert "of its 6 runs had ended: other secondary contrasts." in (tmp_path / "report.md").read_text()
 
 
+def test_a_change_of_the_plan_is_told_by_what_changed(tmp_path: Path) -> None:
+    narrow = NamedArm("narrow", "cpsam", {"reduction": 4})
+    with_it = replace(STUDY, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", narrow)),))
+    faster = replace(with_it, recipe=Recipe(epochs=1, lr=0.05))
+    wider = replace(narrow, arguments={"reduction": 2}, recipe={"momentum": 0.5})
+    other = replace(faster, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", wider)),))
+    for plan in (STUDY, with_it, faster, other, replace(STUDY, recipe=faster.recipe)):
+        carried_out(tmp_path, Fake(), plan)
+    told = [line.rpartition("had ended: ")[2] for line in (tmp_path / "report.md").read_text().splitlines() if "had ended: " in line]
+    assert told == [
+        "1 more arm (narrow in last) and 2 more runs.",
+        "8 more runs, 8 fewer runs and recipe (lr 0.05 instead of 0.1).",
+        "2 more runs, 2 fewer runs and narrow in last (reduction 2 instead of 4, momentum 0.5 instead of \N{EN DASH}).",
+        "1 fewer arm (narrow in last) and 2 fewer runs.",
+    ]
+
+
+def test_a_look_at_a_study_changes_nothing_but_the_report(tmp_path: Path) -> None:
+    carried_out(tmp_path, Fake())
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("plan*.json")}
+    results = conduct(replace(STUDY, seeds=(0,)), tmp_path, train=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("plan*.json")} == kept
+    assert results["seeds"] == [0] and "1 fewer seed (1) and 3 fewer runs." in (tmp_path / "report.md").read_text(), "and it is told"
+    carried_out(tmp_path, Fake())
+    assert "The plan was changed" not in (tmp_path / "report.md").read_text()
+
+
 def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: Path) -> None:
     wider = replace(STUDY, seeds=(0, 1, 5))
 
@@ -127,6 +154,7 @@ def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: P
             carried_out(tmp_path, Fake(), wider)
 
     results = conduct(STUDY, tmp_path, executor=Overtaken(Fake()))
+    assert results["overtaken"] is True
     assert results["seeds"] == [0, 1] and [each["seeds"] for each in results["plans"]] == [[0, 1]]
     assert results["warnings"][-1].startswith("Another process changed the plan of this study meanwhile")
     assert json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1, 5]

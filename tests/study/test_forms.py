@@ -14,7 +14,7 @@ import pytest
 
 from cpsam.cli.table import print_results
 from cpsam.study.forms import markdown_table, render_markdown, written_forms
-from cpsam.study.pictures import curve_plot, seed_plot
+from cpsam.study.pictures import contrast_plot, curve_plot, seed_plot
 from cpsam.study.plot import front
 from cpsam.study.report import render_report
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
@@ -261,6 +261,16 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
     late, every_branch = render_report(whole_study()).split('id="plot-curves.every-branch"')
     assert "Dashed: a run that broke off" in late and "Dashed: a run that broke off" not in every_branch
+
+
+def test_a_picture_of_questions_names_both_sides_unless_one_is_the_same_in_all() -> None:
+    results = whole_study()
+    alike = contrast_plot(results)
+    assert alike is not None and "Top-1 of cpsam minus that of others" in alike and "cpsam \N{MINUS SIGN}" not in alike
+    first, second, *others = results["contrasts"]
+    mixed = contrast_plot({**results, "contrasts": [first, {**second, "arm": "none @ late", "reference": "eca @ every-branch"}, *others]})
+    assert mixed is not None and "cpsam minus" not in mixed
+    assert "cpsam \N{MINUS SIGN} non_local (late)" in mixed and "none \N{MINUS SIGN} eca" in mixed
 
 
 def test_the_front_is_what_nothing_as_cheap_beats() -> None:

@@ -28,4 +28,5 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for line in [answer(results), *control_words(results), *data_notes(results), *results["notes"], *warnings, lost]:
         if line:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    of = "Report on the newer plan" if results.get("overtaken") else "Report"
+    console.print(f"{of}: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -70,7 +70,7 @@ def conduct(
         StoppedError: If it was interrupted.
     """
     started = time.perf_counter()
-    plan, history = settle_plan(study, folder, on_event)
+    plan, history = settle_plan(study, folder, on_event, keep=train)
     jobs = [Job(spec, folder / spec.folder_name, index, len(plan.runs), plan.label_of(spec)) for index, spec in enumerate(plan.runs)]
     if retry_failed:
         for job in jobs:
@@ -85,10 +85,11 @@ def conduct(
     results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event), **history}
     results["timing"]["total_seconds"] = time.perf_counter() - started
     with alone(folder):
-        if read_json(folder / PLAN) == plan.describe():
-            write_results(results, folder)
-        else:
+        results["overtaken"] = train and read_json(folder / PLAN) != plan.describe()
+        if results["overtaken"]:
             results["warnings"].append(f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one.")
+        else:
+            write_results(results, folder)
     return results
 
 
@@ -112,26 +113,34 @@ def trainer(plan: Plan) -> Any:
     return execute
 
 
-def settle_plan(study: Study, folder: Path, on_event: OnEvent) -> tuple[Plan, dict[str, Any]]:
+def settle_plan(study: Study, folder: Path, on_event: OnEvent, keep: bool = True) -> tuple[Plan, dict[str, Any]]:
     """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same.
+
+    Args:
+        study: What is asked for.
+        folder: Of the study.
+        on_event: Told of loading.
+        keep: False leaves the plan that is written there as it is, for who only looks.
 
     Returns:
         The plan, and its history: under ``plans`` what it said each time that it changed; nothing for a comparison, which has no name.
     """
     known = known_epochs(folder)
     plan = make_plan(study, on_event, known)
+    keep = keep or not (folder / PLAN).exists()
     with alone(folder):
         there = known_epochs(folder)
         if any(there.get(key, epochs) != epochs for key, epochs in known.items()):
             known |= there
             plan = make_plan(study, on_event, known)
-        if known != there:
-            write_json(folder / BUDGET, {**there, **known})
-        described, history = plan.describe(), {}
-        if study.name:
-            history = read_history(described, folder)
-            write_json(folder / HISTORY, history)
-        write_json(folder / PLAN, described)
+        described = plan.describe()
+        history = read_history(described, folder) if study.name else {}
+        if keep:
+            if known != there:
+                write_json(folder / BUDGET, {**there, **known})
+            if history:
+                write_json(folder / HISTORY, history)
+            write_json(folder / PLAN, described)
     return plan, history
 
 
@@ -151,7 +160,8 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
         UserError: If the primary contrast is not the one that the study began with.
     """
     history = (read_json(folder / HISTORY) or {"plans": []})["plans"]
-    entry = {key: described[key] for key in ("primary", "contrasts", "seeds", "budget")} | {"runs": sorted(described["runs"])}
+    entry = {key: described[key] for key in ("primary", "contrasts", "seeds", "budget", "recipe", "arms")}
+    entry |= {"runs": sorted(described["runs"])}
     if history and history[0]["primary"] != entry["primary"]:
         was, now = (" against ".join(each["primary"][:2]) + f" in {each['primary'][2]}" for each in (history[0], entry))
         raise UserError(
@@ -164,7 +174,7 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def in_order(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Of an entry of the history, what makes it another plan: not the order of seeds and questions."""
+    """Of an entry of the history, what makes it another plan: not the order of seeds and questions. Recipe and arms are in the runs."""
     return entry["primary"], sorted(entry["contrasts"]), sorted(entry["seeds"]), entry["budget"], entry["runs"]
 
 

@@ -107,13 +107,16 @@ def difference_plot(results: Mapping[str, Any], reference: str, setting: str | N
 def contrast_plot(results: Mapping[str, Any]) -> Markup | None:
     """The questions of a study with their 95 % intervals, the primary one first; None if none has an answer yet."""
     many = len(settings_of(results)) > 1
+    contrasts = results.get("contrasts", [])
+    firsts = {bare(results, contrast["arm"]) for contrast in contrasts}
     shown = []
-    for contrast in results.get("contrasts", []):
+    for contrast in contrasts:
         where = f" ({contrast['setting']})" if many else ""
-        words = f"{MINUS} {bare(results, contrast['reference'])}{where}"
+        one = f"{bare(results, contrast['arm'])} " if len(firsts) > 1 else ""
+        words = f"{one}{MINUS} {bare(results, contrast['reference'])}{where}"
         if contrast["mean"] is not None:
             shown.append((words, "arm-0" if contrast["primary"] else "arm-none", contrast))
-    title = f"Top-1 of {bare(results, results['primary'][0])} minus that of others"
+    title = "Differences of top-1" if len(firsts) > 1 else f"Top-1 of {' '.join(firsts)} minus that of others"
     return forest("plot-contrasts", title, shown, "difference of top-1, points")
 
 

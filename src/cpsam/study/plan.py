@@ -88,6 +88,15 @@ class Plan:
             "contrasts": [[contrast.arm, contrast.reference, contrast.setting] for contrast in study.contrasts],
             "seeds": list(study.seeds),
             "budget": study.budget,
+            "recipe": study.recipe.to_dict(),
+            "arms": {
+                f"{arm.arm.name} in {arm.setting}": {
+                    "attention": arm.arm.attention,
+                    "arguments": dict(arm.arm.arguments),
+                    "recipe": arm.recipe.differing_from(study.recipe),
+                }
+                for arm in self.arms
+            },
             "runs": {
                 spec.folder_name: {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}
                 for spec in sorted(self.runs, key=lambda spec: spec.folder_name)

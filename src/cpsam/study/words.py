@@ -112,16 +112,29 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
     plans = results.get("plans") or []
     for before, after in pairwise(plans):
         changes = [
-            f"{len(each)} {how} {what}{'s' * (len(each) != 1)}{f' ({words(each)})' if what == 'seed' else ''}"
-            for what, key in (("seed", "seeds"), ("run", "runs"))
+            f"{len(each)} {how} {what}{'s' * (len(each) != 1)}{f' ({words(each)})' if what != 'run' else ''}"
+            for what, key in (("seed", "seeds"), ("arm", "arms"), ("run", "runs"))
+            if key in before
             for how, one, other in (("more", after, before), ("fewer", before, after))
             if (each := [item for item in one[key] if item not in other[key]])
         ]
         changes += ["other secondary contrasts"] if sorted(after["contrasts"]) != sorted(before["contrasts"]) else []
         changes += ["another budget"] if after["budget"] != before["budget"] else []
+        if "arms" in before:  # plans of before these were kept say less
+            changes += altered_words("recipe", before["recipe"], after["recipe"])
+            for arm, was in before["arms"].items():
+                now = after["arms"].get(arm, was)
+                changes += altered_words(arm, {**was, **was["arguments"], **was["recipe"]}, {**now, **now["arguments"], **now["recipe"]})
         listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part)
         said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
+
+
+def altered_words(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """``recipe (epochs 3 instead of 2)``; nothing if all is as it was."""
+    keys = [key for key in {**before, **after} if key not in ("arguments", "recipe") and before.get(key) != after.get(key)]
+    pairs = ", ".join(f"{key} {words(after.get(key))} instead of {words(before.get(key))}" for key in keys)
+    return [f"{what} ({pairs})"] if keys else []
 
 
 def unlike_words(results: Mapping[str, Any]) -> list[str]:
