@@ -53,6 +53,16 @@ def test_a_run_whose_worker_died_is_not_running_and_not_failed() -> None:
     assert board.line(6.0) == "1 of 5 runs done, 1 running"
 
 
+def test_while_a_report_is_measured_nothing_is_said_of_runs_that_it_did_not_see() -> None:
+    out = io.StringIO()
+    with Live(Console(file=out, force_terminal=True, width=90)) as live:
+        live(EVENTS[0][1])
+        live({"event": "latency"})
+        out.truncate(0)
+        live.view.refresh()
+    assert "measuring latency and memory" in out.getvalue() and "0 of 5" not in out.getvalue()
+
+
 def test_the_view_on_a_terminal_shows_what_runs_and_the_table_so_far() -> None:
     out = io.StringIO()
     with Live(Console(file=out, force_terminal=True, width=90)) as live:

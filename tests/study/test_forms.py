@@ -199,6 +199,33 @@ def test_all_forms_say_the_same() -> None:
     assert "blocks" in forms["report.html"] and json.dumps(results)
 
 
+def test_every_form_says_what_an_arm_is_and_what_was_equal() -> None:
+    first, *others = whole_study()["arms"]
+    wide = {**first, "name": "wide @ late", "arm": "wide", "attention": "cpsam", "arguments": {"reduction": 4}, "recipe": {"lr": 0.5}}
+    results = {**whole_study(), "arms": [wide, *others], "budget": "time"}
+    forms = written_forms(results)
+    for form in ("report.html", "report.md"):
+        assert "cpsam, reduction 4, at layer3.1, recipe of its own: lr 0.5" in forms[form]
+        assert "equal time" in forms[form] and "after the last epoch, on the validation split" in forms[form]
+    row = next(csv.DictReader(io.StringIO(forms["arms.csv"])))
+    assert (row["attention"], json.loads(row["arguments"]), json.loads(row["recipe"])) == ("cpsam", {"reduction": 4}, {"lr": 0.5})
+
+
+@pytest.mark.parametrize("width", [50, 80, 100])
+def test_on_a_narrow_terminal_no_word_is_broken(width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", str(width))
+    results = whole_study()
+    print_results(results, Path("out"))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    table = shown[: shown.index(answer(results)[:20])]
+    assert all(len(line) <= width for line in table.splitlines())
+    for setting in ARMS:
+        for row in table_rows(results, setting)[1]:
+            assert all(re.search(rf"(?<!\S){re.escape(cell)}(?!\S)", table) for cell in row), row
+
+
 def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
     results = {**whole_study(), "unlike": {"4": ["processor"]}}
     print_results(results, Path("out"))
@@ -207,7 +234,8 @@ def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[st
     assert answer(results) in lines and "Report: out/report.html" in lines
     assert [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")] == remarks(results)
     assert len(remarks(results)) == 3
-    assert all(row[0] in shown for row in table_rows(results)[1])
+    for setting in ARMS:
+        assert setting in lines and all(cell in shown for row in table_rows(results, setting)[1] for cell in row)
     assert f"{count_words(results)}; those that did not finish are in no mean" in lines
 
 

@@ -22,6 +22,7 @@ class Board:
     """Takes events and the time; draws nothing."""
 
     runs: int = 0
+    measuring: bool = False  # for the report, after the runs, of which those that ended before may not have been told
     started: float | None = None
     made: int = 0  # ended since `started`, not read
     read: int = 0
@@ -34,6 +35,8 @@ class Board:
         kind, run = event["event"], event.get("run", "")
         if kind == "plan":
             self.runs = event["runs"]
+        elif kind == "latency":
+            self.measuring = True
         elif kind == "run":
             self.started = now if self.started is None else self.started
             self.running[run] = Running(event["arm"], event["seed"])

@@ -1,14 +1,13 @@
 """``cpsam compare``: train each arm with each seed, then one table."""
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
 from cpsam.cli.live import Live
-from cpsam.cli.parse import parse
+from cpsam.cli.parse import command_line, parse
 from cpsam.cli.table import print_results
 from cpsam.study.config import Comparison
 
@@ -27,9 +26,7 @@ def run(words: list[str]) -> None:
     from cpsam.study.compare import compare
 
     with Live() as live:
-        # How it is printed is not part of what was asked for.
-        command = shlex.join(["cpsam", "compare", *(word for word in words if word not in ("--json", "--no-json"))])
-        results = compare(asked.comparison, command=command, on_event=live, retry_failed=asked.retry_failed)
+        results = compare(asked.comparison, command=command_line("compare", words), on_event=live, retry_failed=asked.retry_failed)
     if asked.json:
         print(json.dumps(results, indent=1))
     else:

@@ -55,6 +55,8 @@ class Live:
         board = self.board
         if not board.runs:
             return Text("loading")
+        if board.measuring:
+            return Text("measuring latency and memory")
         running = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for run in list(board.running.values()):
             running.add_row(Text(run.arm), f"seed {run.seed}", Text(run.words))

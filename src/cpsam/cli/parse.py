@@ -2,6 +2,8 @@
 
 import io
 import re
+import shlex
+import sys
 from contextlib import redirect_stderr
 from typing import TypeVar
 
@@ -21,12 +23,19 @@ def parse(kind: type[T], verb: str, words: list[str], description: str, default:
     box = io.StringIO()
     try:
         with redirect_stderr(box):
-            config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+            config = (tyro.conf.OmitArgPrefixes,)
             return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config, default=default)
     except SystemExit as end:
         if not end.code:
             raise
         raise UserError(f"{one_line(box.getvalue())} (cpsam {verb} --help lists the options)") from None
+
+
+def command_line(verb: str, words: list[str]) -> str:
+    """The command as it was given, but for how it prints; a script of one's own may have brought blocks and networks of its own."""
+    script = sys.argv[0]
+    program = ["python", script] if script.endswith(".py") and not script.endswith("__main__.py") else ["cpsam"]
+    return shlex.join([*program, verb, *(word for word in words if word not in ("--json", "--no-json"))])
 
 
 def one_line(box: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from cpsam.cli.live import Live
-from cpsam.cli.parse import parse
+from cpsam.cli.parse import command_line, parse
 from cpsam.cli.progress import Progress
 from cpsam.cli.table import print_results
 from cpsam.errors import UserError, unknown
@@ -73,8 +72,7 @@ def run(words: list[str]) -> None:
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
-    command = shlex.join(["cpsam", "study", *(word for word in words if word not in ("--json", "--no-json"))])
-    options = {"command": command, "retry_failed": asked.retry_failed, "train": not asked.report}
+    options = {"command": command_line("study", words), "retry_failed": asked.retry_failed, "train": not asked.report}
     with executor(asked) as workers, Live() as live:
         results = conduct(study, folder, executor=workers, on_event=live, **options)
     if asked.json:

@@ -3,28 +3,49 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from cpsam.study.table import answer, count_words, failed_runs, table_rows
+from cpsam.study.table import answer, count_words, failed_runs, settings_of, table_rows
 from cpsam.study.words import control_words, data_notes, remarks
 
 
+def wide_table(header: list[str], rows: list[list[str]]) -> Table:
+    table = Table()
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
+    return table
+
+
+def record(header: list[str], row: list[str]) -> Table:
+    """One arm, a line a column."""
+    table = Table(row[0], "", box=None, padding=(0, 2, 0, 0))
+    for name, cell in zip(header[1:], row[1:], strict=True):
+        table.add_row(Text(name, style="dim"), Text(cell, justify="right"))
+    return table
+
+
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """One table in the words of the report, as wide as the terminal, or as it needs where there is none."""
+    """A table a setting, in the words of the report; where a terminal is too narrow for it, a paragraph an arm."""
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console = Console(width=200)
-    header, rows = table_rows(results)
-    table = Table()
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
-    console.print(table)
+    settings = [setting["name"] for setting in settings_of(results)]
+    for name in settings:
+        if len(settings) > 1:
+            console.print(name, style="bold", markup=False, highlight=False)
+        header, rows = table_rows(results, name if len(settings) > 1 else None)
+        table = wide_table(header, rows)
+        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        console.print(table if needed <= console.width else Group(*(record(header, row) for row in rows)))
     warnings = [f"warning: {remark}" for remark in remarks(results)]
     lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
+    lost += (
+        "; --retry-failed tries once more those that failed" if any(status == "failed" for *_, status, _ in failed_runs(results)) else ""
+    )
     for line in [answer(results), *control_words(results), *data_notes(results), *results["notes"], *warnings, lost]:
         if line:
             console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,7 @@ BARE = Arm("none", "none")
 def epochs_in_time(
     recipes: Mapping[str, Recipe], arms: Mapping[str, Arm], task: Task, dataset: Dataset, known: dict[str, int], threads: int
 ) -> dict[str, Recipe]:
-    """The recipes with as many epochs as fit into the training time of the bare network for its own.
+    """The recipes with the number of epochs, at least one, that comes nearest to the training time of the bare network for its own.
 
     Args:
         recipes: Arm -> how it is trained with a budget of epochs.

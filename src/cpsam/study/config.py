@@ -109,7 +109,7 @@ class Study:
         threads: Of a run, part of its specification. 0: as many as torch takes.
         primary: The question that the study is for; None: the first CPSAM against the first Non-Local.
         contrasts: The secondary questions, whose p Holm adjusts together. Empty: the primary arm against every other, wherever it is.
-        budget: "epochs": every arm trains as many; "time": as many as fit into the time that the bare network takes for its own.
+        budget: "epochs": every arm trains as many; "time": the number that comes nearest to the time of the bare network.
         control: Add the parameter-matched control to every setting that has both arms of the primary contrast and lacks it.
     """
 
@@ -150,7 +150,7 @@ class Comparison:
     threads: int = 0
     """Threads of a run, part of its specification. 0: as many as torch takes."""
     budget: str = "epochs"
-    """Every arm trains for as many epochs, or, with time, for as many as fit into the time of the bare network."""
+    """Every arm trains for as many epochs, or, with time, for the number that comes nearest to the time of the bare network."""
     control: bool = True
     """Add the parameter-matched control where CPSAM and Non-Local are compared without it."""
 

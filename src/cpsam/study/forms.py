@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cpsam.study.report import render_report
 from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, failed_runs, made_by, settings_of, table_rows
-from cpsam.study.words import control_words, data_notes, evidence_words, facts_words, remarks, words
+from cpsam.study.words import blocks, control_words, data_notes, evidence_words, facts_words, protocol, remarks, words
 
 
 def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
@@ -40,7 +41,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     if failed := failed_runs(results):
         parts += ["## Runs that did not finish", markdown_table(FAILED_HEADER, failed)]
     parts += ["## The command that made this page", f"```\n{results['command']}\n```"]
-    for title, pairs in (("Recipe", results.get("recipe")), ("Environment", results.get("environment"))):
+    sections = [("Protocol", protocol(results)), ("Recipe", results.get("recipe")), ("Blocks", blocks(results))]
+    for title, pairs in (*sections, ("Environment", results.get("environment"))):
         if pairs:
             parts += [f"## {title}", "\n".join(f"- {key}: {words(value)}" for key, value in pairs.items())]
     if runs := made_by(results):
@@ -73,15 +75,16 @@ def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 def arms_csv(results: Mapping[str, Any]) -> str:
     """One line an arm and setting."""
     timing = (results.get("timing") or {}).get("arms", {})
-    header = ("setting", "arm", "attention", "parameters", "parameters_added", "macs", "macs_added", "latency_ms", "peak_memory_bytes")
-    header += ("n", "top1_mean", "top1_sd")
+    header = ("setting", "arm", "attention", "arguments", "recipe", "parameters", "parameters_added", "macs", "macs_added")
+    header += ("latency_ms", "peak_memory_bytes", "n", "top1_mean", "top1_sd")
     rows = []
     for arm in results["arms"]:
         measured, top1 = timing.get(arm["name"], {}), arm["top1"]
-        costs = [arm[key] for key in header[3:7]]
+        own = [json.dumps(arm[key]) if arm.get(key) else None for key in ("arguments", "recipe")]
+        costs = [arm[key] for key in header[5:9]]
         clock = [(measured.get("latency_ms") or {}).get("median"), measured.get("peak_memory_bytes")]
         name = [arm.get("setting", ""), arm.get("arm") or arm["name"], arm["attention"]]
-        rows.append([*name, *costs, *clock, top1["n"], top1["mean"], top1["sd"]])
+        rows.append([*name, *own, *costs, *clock, top1["n"], top1["mean"], top1["sd"]])
     return comma_separated(header, rows)
 
 

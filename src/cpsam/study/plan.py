@@ -134,12 +134,14 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
         datasets[setting.name] = dataset
         bare[setting.name] = cost_of(build_arm(setting.task, Arm("none", "none"), dataset, seed=0), shape)
         arms, more = complete_controls(asked[setting.name], setting.task, dataset, primary)
-        notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
         recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
+        warnings += differing_recipes(setting.name, study.recipe, recipes)
         if study.budget == "time":
             by_name = {arm.name: arm for arm in arms}
             recipes = epochs_in_time(recipes, by_name, setting.task, dataset, known_epochs, study.threads)
-        warnings += differing_recipes(setting.name, study.recipe, recipes)
+            epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
+            more += [f"equal time for every arm, in epochs: {epochs}."]
+        notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else f"{note[0].upper()}{note[1:]}" for note in more]
         for arm in arms:
             cost = cost_of(build_arm(setting.task, arm, dataset, seed=0), shape)
             fixed = (setting.task, dataset, weights_sha256, arm)

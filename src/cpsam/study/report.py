@@ -24,7 +24,7 @@ from cpsam.study.table import (
     settings_of,
     table_rows,
 )
-from cpsam.study.words import control_words, data_notes, duration, evidence_words, facts_words, place_words, remarks, unbroken, words
+from cpsam.study.words import blocks, control_words, data_notes, duration, evidence_words, facts_words, protocol, remarks, unbroken, words
 
 __all__ = ["render_report", "table_rows"]
 
@@ -204,18 +204,10 @@ def provenance(results: Mapping[str, Any]) -> Markup:
         "data fingerprint": [data.get("fingerprint") for data in datasets_of(results)],
         **({"took": duration(total)} if total is not None else {}),
     }
-    blocks = {
-        arm["name"]: f"{words(arm['arguments']) or 'defaults'}, at {place_words(arm['places'])}" for arm in results["arms"] if arm["places"]
-    }
-    protocol = {
-        "measured": f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}",
-        **({"budget": f"equal {results['budget']}"} if results.get("budget") else {}),
-        "seeds": results["seeds"],
-    }
     recipe = results.get("recipe") or {}
     runs = {"made by": "; ".join(made_by(results))} if made_by(results) else {}
-    sections = [("Protocol", protocol), ("Recipe", recipe), ("Runs", runs)]
-    sections += [("Environment of this page", machine), ("Blocks", blocks)]
+    sections = [("Protocol", protocol(results)), ("Recipe", recipe), ("Runs", runs)]
+    sections += [("Environment of this page", machine), ("Blocks", blocks(results))]
     return element(
         "div",
         element("h2", "The command that made this page"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from cpsam.study.table import MISSING, bare, count_words, datasets_of, pairs_words, points, primary_difference, settings_of
+from cpsam.study.table import MISSING, bare, count_words, datasets_of, pairs_words, points, primary_difference, settings_of, short_name
 
 
 def words(value: object) -> str:
@@ -77,6 +77,25 @@ def facts_words(results: Mapping[str, Any]) -> str:
         facts.append(f"{data['name']}: {images}, {data['classes']} classes")
     facts += [f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({words(seeds)})", count_words(results)]
     return "; ".join(facts) + "."
+
+
+def protocol(results: Mapping[str, Any]) -> dict[str, object]:
+    """When and on what is measured, what is equal for all arms, and the seeds."""
+    said: dict[str, object] = {"measured": f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}"}
+    if results.get("budget"):
+        said["budget"] = f"equal {results['budget']}"
+    return {**said, "seeds": results["seeds"]}
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """Arm -> its block, what was set of it, and where it went; the bare network has none."""
+    said = {}
+    for arm in results["arms"]:
+        if arm["places"]:
+            parts = [arm["attention"]] * (arm["attention"] != short_name(arm)) + [words(arm["arguments"]) or "defaults"]
+            own = [f"recipe of its own: {words(arm['recipe'])}"] if arm.get("recipe") else []
+            said[arm["name"]] = ", ".join([*parts, f"at {place_words(arm['places'])}", *own])
+    return said
 
 
 def data_notes(results: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,6 @@
-"""What keeps a run safe and watched. Nothing of it changes the result, so a run may be continued with other values."""
+"""What keeps a run safe and watched. Nothing of it changes the result, so a run may be continued with other values. No torch here: the
+command line builds its flags from these fields.
+"""
 
 import math
 from dataclasses import dataclass, fields
@@ -8,7 +10,7 @@ from cpsam.errors import UserError
 
 @dataclass(frozen=True)
 class Upkeep:
-    """When to save, when to stop, what else to write. No torch here: the command line builds its flags from these fields.
+    """When to save, when to stop, what else to write.
 
     Args:
         checkpoint_steps: Save after every so many steps; 0: not by steps. The end of an epoch and a stop always save.
