@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpsam.cli import VERBS, main
-from cpsam.cli.parse import one_line
+from cpsam.cli.parse import command_line, one_line
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -162,6 +162,13 @@ def test_help_is_answered_without_torch() -> None:
         program = f"import cpsam.cli\ntry: cpsam.cli.main({[*words, '--help']})\nexcept SystemExit: pass\nimport sys"
         modules = imported(f"exec({program!r})")
         assert not modules & {"torch", "timm", "pyarrow"}, words
+
+
+def test_the_command_is_told_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["plan.toml", "--json", "--out", "my runs"]
+    for program, begins in (("/venv/bin/cpsam", "cpsam"), ("/x/cpsam/__main__.py", "cpsam"), ("my_study.py", "python my_study.py")):
+        monkeypatch.setattr(sys, "argv", [program, "study", *words])
+        assert command_line("study", words) == f"{begins} study plan.toml --out 'my runs'"
 
 
 def test_a_box_of_words_becomes_one_line() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from cpsam.attention import ATTENTION
 from cpsam.data import Split
 from cpsam.errors import UserError
 from cpsam.measure import Latency
@@ -17,6 +18,7 @@ from cpsam.study.budget import shortened
 from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.plan import Plan, make_plan
 from cpsam.study.run import RunSpec
+from cpsam.study.twins import twins
 from cpsam.train.recipe import Recipe
 
 ARMS = ("none", "non_local", "cpsam")
@@ -149,6 +151,41 @@ def test_arms_that_would_share_a_folder_are_refused() -> None:
     arms = (NamedArm("a b", "cpsam"), NamedArm("a/b", "cpsam"))
     with pytest.raises(UserError, match=r"'a b' and 'a/b' are one and the same run"):
         planned(study(settings=(Setting("last", Task(), arms),)))
+
+
+def test_arms_that_are_one_block_are_warned_of() -> None:
+    """At 32 and 64 channels both reductions come to 8, the least."""
+    narrow, wide = NamedArm("narrow", "cpsam", {"reduction": 32}), NamedArm("wide", "cpsam", {"reduction": 4})
+    tuned = NamedArm("tuned", "cpsam", {"reduction": 32}, {"lr": 0.02})
+    others = (
+        "eca",
+        "non_local",
+        "non_local:mode=dot_product",
+        "non_local:mode=embedded_gaussian,scaled=true",
+        "conv_control",
+        "conv_control:hidden_channels=7",
+    )
+    plan = planned(study(settings=(Setting("last", Task(), ("none", "cpsam", narrow, wide, tuned, *others)),)))
+    assert [warning for warning in plan.warnings if "same block" in warning] == [
+        "cpsam and narrow are the same block at the places in last: it would be trained twice."
+    ]
+
+
+def test_twins_need_a_place_and_maps_that_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Square(torch.nn.Module):
+        def __init__(self, in_channels: int, side: int = 8, device: str | None = None) -> None:
+            super().__init__()
+            self.side = side
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1, self.side, self.side)
+
+    monkeypatch.setitem(ATTENTION, "square", Square)
+    recipes = {"a": Recipe(), "b": Recipe()}
+    assert twins([Arm("a", "square"), Arm("b", "square", {"side": 9})], recipes, [32]) == []
+    pair = [Arm("a", "cpsam"), Arm("b", "cpsam")]
+    assert twins(pair, recipes, [32, 64]) == [tuple(pair)] and twins(pair, recipes, []) == []
+    assert twins(pair, recipes | {"b": Recipe(lr=0.2)}, [32]) == []
 
 
 def test_a_named_arm_is_checked_like_words() -> None:

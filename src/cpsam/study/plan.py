@@ -13,6 +13,7 @@ from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.control import arm_parameters, match_parameters
 from cpsam.study.cost import Cost, cost_of
 from cpsam.study.run import OnEvent, RunSpec, build_arm, load_task
+from cpsam.study.twins import twins
 from cpsam.train.recipe import Recipe
 
 # The primary contrast where none is named, by block; the first arm of each block stands for it.
@@ -142,8 +143,12 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
             more += [f"equal time for every arm, in epochs: {epochs}."]
         notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else f"{note[0].upper()}{note[1:]}" for note in more]
+        costs = {arm.name: cost_of(build_arm(setting.task, arm, dataset, seed=0), shape) for arm in arms}
+        for one, other in twins(arms, recipes, [channels for cost in costs.values() for channels in cost.widths]):
+            where = f" in {setting.name}" if setting.name else ""
+            warnings.append(f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice.")
         for arm in arms:
-            cost = cost_of(build_arm(setting.task, arm, dataset, seed=0), shape)
+            cost = costs[arm.name]
             fixed = (setting.task, dataset, weights_sha256, arm)
             specs = tuple(RunSpec.of(*fixed, seed, recipes[arm.name], study.threads) for seed in study.seeds)
             planned.append(PlannedArm(setting.name, arm, recipes[arm.name], cost, specs))

@@ -18,14 +18,14 @@
     epochs = 8
     lr = 0.3
 
-    [arm.narrow]
+    [arm.wide]
     attention = "cpsam"
-    arguments = { reduction = 32 }
+    arguments = { reduction = 4 }
 
     [[setting]]
     name = "before-last"
     at = ["before-last"]
-    arms = ["none", "non_local", "cpsam", "narrow"]
+    arms = ["none", "non_local", "cpsam", "wide"]
 
     [[setting]]
     name = "early"
@@ -101,7 +101,8 @@ def plan_of(content: Table, folder: Path, machine: Table) -> Study:
     settings = tuple(setting(table, shared, arms, folder, machine) for table in expect("setting", content["setting"], list))
     check_list("settings", tuple(place.name for place in settings))  # before they are looked for by name
     if idle := [name for name, arm in arms.items() if not any(arm in place.arms for place in settings)]:
-        raise UserError(f"arm {idle[0]} is in no setting")
+        named = dict.fromkeys(arm if isinstance(arm, str) else arm.name for place in settings for arm in place.arms)
+        raise UserError(f"arm {idle[0]} is in no setting; these are: {', '.join(named)}")
     primary = contrast("primary", content["primary"], settings) if "primary" in content else None
     secondary = tuple(contrast("contrast", table, settings) for table in expect("contrast", content.get("contrast", []), list))
     if repeated := [question for question in secondary if question == primary or secondary.count(question) > 1]:
