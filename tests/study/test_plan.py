@@ -188,6 +188,20 @@ def test_twins_need_a_place_and_maps_that_they_take(monkeypatch: pytest.MonkeyPa
     assert twins(pair, recipes | {"b": Recipe(lr=0.2)}, [32]) == []
 
 
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (Setting("second", Task(at=("before-lst",)), ("none", "cpsam")), "setting second: unknown place 'before-lst'"),
+        (Setting("second", Task(), ("none", "cpsm")), "setting second: unknown attention 'cpsm'"),
+        (Setting("second", Task(), (NamedArm("x", "eca", {}, {"epochs": 0}),)), "setting second: epochs must be a whole number"),
+    ],
+)
+def test_an_error_says_which_setting_it_is_in(second: Setting, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        planned(study(settings=(study().settings[0], second)))
+    assert str(error.value).startswith(words)
+
+
 def test_a_named_arm_is_checked_like_words() -> None:
     for arm, words in (
         (NamedArm("x", "cpsm"), r"unknown attention 'cpsm'"),

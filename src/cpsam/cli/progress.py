@@ -111,7 +111,8 @@ class Progress:
 
     def on_waiting(self, event: dict[str, Any]) -> None:
         if not self.waiting:
-            self.line(f"another process is at the {event['runs']} runs that are left; waiting for it")
+            left = "the run that is" if event["runs"] == 1 else f"the {event['runs']} runs that are"
+            self.line(f"another process is at {left} left; waiting for it")
         self.waiting = True
 
     def on_plan(self, event: dict[str, Any]) -> None:

@@ -56,17 +56,20 @@ def outcome(folder: Path) -> Outcome | None:
     Raises:
         DataError: If a file of it is damaged.
     """
-    if (summary := read_json(folder / SUMMARY)) is not None:
-        numbers = [summary.get(key) for key in ("top1", "top5", "loss")] + [(summary.get("timing") or {}).get("train_seconds")]
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise DataError(f"{folder / SUMMARY}: not the summary of a run; a damaged run folder can be removed, and is made again")
-        return {"status": "done", "error": None, **summary}
-    for status, name in (("diverged", DIVERGED), ("failed", FAILED)):
-        if (record := read_json(folder / name)) is not None:
-            if not isinstance(record.get("error"), str):
-                raise DataError(f"{folder / name}: does not say why the run {status}")
-            return {"status": status, "error": record["error"]}
-    return None
+    try:
+        if (summary := read_json(folder / SUMMARY)) is not None:
+            numbers = [summary.get(key) for key in ("top1", "top5", "loss")] + [(summary.get("timing") or {}).get("train_seconds")]
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise DataError(f"{folder / SUMMARY}: not the summary of a run")
+            return {"status": "done", "error": None, **summary}
+        for status, name in (("diverged", DIVERGED), ("failed", FAILED)):
+            if (record := read_json(folder / name)) is not None:
+                if not isinstance(record.get("error"), str):
+                    raise DataError(f"{folder / name}: does not say why the run {status}")
+                return {"status": status, "error": record["error"]}
+        return None
+    except DataError as error:
+        raise DataError(f"{error}; without its folder the run is made again") from error
 
 
 def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:

@@ -1,7 +1,8 @@
 """From what is asked for to the runs that answer it: arms x seeds x settings, each run a specification with a folder of its own."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -120,40 +121,75 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
     loaded: dict[Task, tuple[Dataset, str | None]] = {}
     known_epochs = {} if known_epochs is None else known_epochs
     datasets, bare, notes, warnings = {}, {}, [], []
-    asked = {setting.name: [read_arm(arm) for arm in setting.arms] for setting in study.settings}
+    asked = {}
+    for setting in study.settings:
+        with naming(setting):
+            asked[setting.name] = [read_arm(arm) for arm in setting.arms]
     primary = study.primary or default_primary(asked)
     if study.control:
         asked = {setting: with_control(arms, setting, primary, study.contrasts) for setting, arms in asked.items()}
     check_contrasts(study, primary, asked)
     planned: list[PlannedArm] = []
     for setting in study.settings:
-        key = replace(setting.task, at=(), model=setting.task.model if setting.task.weights else "")
-        if key not in loaded:
-            loaded[key] = load_task(setting.task, on_event)
-        dataset, weights_sha256 = loaded[key]
-        shape = (dataset.in_channels, *dataset.image_size)
-        datasets[setting.name] = dataset
-        bare[setting.name] = cost_of(build_arm(setting.task, Arm("none", "none"), dataset, seed=0), shape)
-        arms, more = complete_controls(asked[setting.name], setting.task, dataset, primary)
-        recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
-        warnings += differing_recipes(setting.name, study.recipe, recipes)
-        if study.budget == "time":
-            by_name = {arm.name: arm for arm in arms}
-            recipes = epochs_in_time(recipes, by_name, setting.task, dataset, known_epochs, study.threads)
-            epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
-            more += [f"equal time for every arm, in epochs: {epochs}."]
+        with naming(setting):
+            key = replace(setting.task, at=(), model=setting.task.model if setting.task.weights else "")
+            if key not in loaded:
+                loaded[key] = load_task(setting.task, on_event)
+            found = plan_setting(study, setting, asked[setting.name], primary, *loaded[key], known_epochs)
+        datasets[setting.name] = loaded[key][0]
+        bare[setting.name], arms, more, warned = found
+        planned += arms
+        warnings += warned
         notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else f"{note[0].upper()}{note[1:]}" for note in more]
-        costs = {arm.name: cost_of(build_arm(setting.task, arm, dataset, seed=0), shape) for arm in arms}
-        for one, other in twins(arms, recipes, [channels for cost in costs.values() for channels in cost.widths]):
-            where = f" in {setting.name}" if setting.name else ""
-            warnings.append(f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice.")
-        for arm in arms:
-            cost = costs[arm.name]
-            fixed = (setting.task, dataset, weights_sha256, arm)
-            specs = tuple(RunSpec.of(*fixed, seed, recipes[arm.name], study.threads) for seed in study.seeds)
-            planned.append(PlannedArm(setting.name, arm, recipes[arm.name], cost, specs))
     runs = unique(spec for index in range(len(study.seeds)) for spec in (arm.specs[index] for arm in planned))
     return Plan(replace(study, primary=primary), datasets, bare, tuple(planned), runs, tuple(notes), tuple(warnings))
+
+
+@contextmanager
+def naming(setting: Setting) -> Iterator[None]:
+    """An error of a plan with several settings says which it is in."""
+    try:
+        yield
+    except UserError as error:
+        if not setting.name:
+            raise
+        raise type(error)(f"setting {setting.name}: {error}") from error
+
+
+def plan_setting(
+    study: Study,
+    setting: Setting,
+    arms: list[Arm],
+    primary: Contrast,
+    dataset: Dataset,
+    weights_sha256: str | None,
+    known_epochs: dict[str, int],
+) -> tuple[Cost, list[PlannedArm], list[str], list[str]]:
+    """The cost of the bare network, the arms, and notes and warnings on them."""
+    task, shape = setting.task, (dataset.in_channels, *dataset.image_size)
+    arms, notes = complete_controls(arms, task, dataset, primary)
+    recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
+    warnings = differing_recipes(setting.name, study.recipe, recipes)
+    if study.budget == "time":
+        recipes = epochs_in_time(recipes, {arm.name: arm for arm in arms}, task, dataset, known_epochs, study.threads)
+        epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
+        notes.append(f"equal time for every arm, in epochs: {epochs}.")
+    costs = {arm.name: cost_of(build_arm(task, arm, dataset, seed=0), shape) for arm in arms}
+    for one, other in twins(arms, recipes, [channels for cost in costs.values() for channels in cost.widths]):
+        where = f" in {setting.name}" if setting.name else ""
+        warnings.append(f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice.")
+    fixed = (task, dataset, weights_sha256)
+    planned = [
+        PlannedArm(
+            setting.name,
+            arm,
+            recipes[arm.name],
+            costs[arm.name],
+            tuple(RunSpec.of(*fixed, arm, seed, recipes[arm.name], study.threads) for seed in study.seeds),
+        )
+        for arm in arms
+    ]
+    return cost_of(build_arm(task, Arm("none", "none"), dataset, seed=0), shape), planned, notes, warnings
 
 
 def read_arm(asked: str | NamedArm) -> Arm:

@@ -57,7 +57,7 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
         check = "" if first["p_sign_flip"] is None else f" (exact sign-flip test, as a check: {first['p_sign_flip']:.2g})"
         said = [] if first["p"] is None else [f"Paired t-test p = {first['p']:.2g}{check}."]
         said += [f"{first['note'][0].upper()}{first['note'][1:]}."] if first["note"] else []
-        if first["detectable"] is not None:
+        if first["detectable"] is not None and first["detectable"] < 1:  # more than all is no difference
             found = f"{100 * first['detectable']:.2f}"
             said.append(f"With this spread and so many seeds, a true difference of {found} points would be found four times in five.")
         return said
