@@ -161,6 +161,31 @@ def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: P
     assert "1 more seed (5) and 3 more runs." in (tmp_path / "report.md").read_text()
 
 
+def test_a_plan_that_was_only_begun_elsewhere_holds_no_report_back(tmp_path: Path) -> None:
+    class Begun(InProcess):
+        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
+            super().run(jobs, on_event)
+            with pytest.raises(StoppedError):
+                carried_out(tmp_path, Fake(none5=StoppedError("stopped")), replace(STUDY, seeds=(5, 0, 1)))
+
+    results = conduct(STUDY, tmp_path, executor=Begun(Fake()))
+    assert not results["overtaken"] and json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1]
+    carried_out(tmp_path, Fake(), replace(STUDY, seeds=(5, 0, 1)))
+    assert json.loads((tmp_path / "results.json").read_text())["seeds"] == [5, 0, 1]
+
+
+def test_what_others_changed_and_changed_back_meanwhile_is_told(tmp_path: Path) -> None:
+    class Meanwhile(InProcess):
+        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
+            super().run(jobs, on_event)
+            for seeds in ((0, 1, 5), (1, 0)):
+                carried_out(tmp_path, Fake(), replace(STUDY, seeds=seeds))
+
+    results = conduct(STUDY, tmp_path, executor=Meanwhile(Fake()))
+    assert not results["overtaken"] and [each["seeds"] for each in results["plans"]] == [[0, 1], [0, 1, 5], [1, 0]]
+    assert "1 more seed (5)" in (tmp_path / "report.md").read_text() and "1 fewer seed (5)" in (tmp_path / "report.md").read_text()
+
+
 def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     carried_out(tmp_path, Fake())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -266,6 +266,9 @@ def test_a_plan_that_grew_says_so() -> None:
         whole_study()
     )
     assert "The plan was changed" not in render_report({**whole_study(), "plans": whole_study()["plans"][:1]})
+    first = whole_study()["plans"][0]
+    turned = {**first, "seeds": first["seeds"][::-1], "ended_before": 1}
+    assert "The plan was changed" not in render_report({**whole_study(), "plans": [first, turned]}), "another order is no other plan"
 
 
 def test_a_dot_a_run_and_a_thread_a_seed() -> None:
@@ -289,6 +292,9 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
     late, every_branch = render_report(whole_study()).split('id="plot-curves.every-branch"')
     assert "Dashed: a run that broke off" in late and "Dashed: a run that broke off" not in every_branch
+    empty = {"top1": [], "train_loss": []}  # of a run that broke off before its first epoch was over
+    arms = [{**a, "runs": [r if r["status"] == "done" else {**r, "curve": empty} for r in a["runs"]]} for a in whole_study()["arms"]]
+    assert "Dashed" not in render_report({**whole_study(), "arms": arms})
 
 
 def test_a_picture_of_questions_names_both_sides_unless_one_is_the_same_in_all() -> None:

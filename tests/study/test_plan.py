@@ -124,6 +124,18 @@ def test_a_question_about_the_control_brings_it_or_is_refused() -> None:
         planned(study(contrasts=asked, control=False))
 
 
+def test_where_the_arm_of_the_question_is_not_the_control_matches_the_first_cpsam() -> None:
+    without = Setting("early", Task(at=("early",)), ("none", "non_local", NamedArm("wide", "cpsam", {"reduction": 2}), "conv_control"))
+    plan = planned(study(settings=(study().settings[0], without)))
+    added = {arm.arm.name: arm.cost.parameters - plan.bare["early"].parameters for arm in plan.arms if arm.setting == "early"}
+    assert abs(added["conv_control"] / added["wide"] - 1) <= 0.01
+    nobody = planned(study(settings=(Setting("last", Task(), ("none", "non_local", "conv_control")),)))
+    as_cpsam = next(arm for arm in planned(study()).arms if arm.arm.name == "conv_control")
+    assert next(arm for arm in nobody.arms if arm.arm.name == "conv_control").arm == as_cpsam.arm
+    about_it = planned(study(primary=Contrast("cpsam", "conv_control", "last")))
+    assert "conv_control" not in [arm.arm.name for arm in about_it.arms if arm.setting == "early"]
+
+
 @pytest.mark.parametrize("one", ["none", "conv_control", "eca"])
 def test_the_control_matches_the_block_of_the_question_on_whichever_side_it_is(one: str) -> None:
     arms = ("none", "eca", NamedArm("wide", "cpsam", {"reduction": 2}))

@@ -30,7 +30,7 @@ class Arm:
     @property
     def slug(self) -> str:
         """The name as part of a folder's name, as far as it is not too long for one."""
-        return re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-")[:80]
+        return re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-")[:215]  # of 255, with a seed of twenty digits and a hash
 
     def maker(self) -> Callable[[int], nn.Module] | None:
         """A callable from channels to a block; None for no block."""

@@ -1,5 +1,6 @@
 """Carry out a study: plan, bring each run to its end, put the numbers side by side."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from cpsam.train.environment import environment
 from cpsam.train.hardware import find_device, settle
 from cpsam.train.run_folder import read_json
 
-PLAN, HISTORY, BUDGET, LOCK = "plan.json", "plans.json", "budget.json", ".writing"
+PLAN, HISTORY, BUDGET, RESULTS, LOCK = "plan.json", "plans.json", "budget.json", "results.json", ".writing"
 
 
 def silent(event: dict[str, Any]) -> None:
@@ -71,7 +72,9 @@ def conduct(
     """
     started = time.perf_counter()
     plan, history = settle_plan(study, folder, on_event, keep=train)
-    jobs = [Job(spec, folder / spec.folder_name, index, len(plan.runs), plan.label_of(spec)) for index, spec in enumerate(plan.runs)]
+    mine = identity(plan.describe())
+    labels = plan.run_labels()
+    jobs = [Job(spec, folder / (name := spec.folder_name), index, len(labels), labels[name]) for index, spec in enumerate(plan.runs)]
     if retry_failed:
         for job in jobs:
             (job.folder / FAILED).unlink(missing_ok=True)
@@ -82,10 +85,12 @@ def conduct(
             (executor or InProcess(trainer(plan))).run(jobs, on_event)
         except KeyboardInterrupt:
             raise StoppedError("stopped between two runs, and the same command continues") from None
-    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event), **history}
+    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event)}
     results["timing"]["total_seconds"] = time.perf_counter() - started
     with alone(folder):
-        results["overtaken"] = train and read_json(folder / PLAN) != plan.describe()
+        results |= {"plan": mine, **(history_of(mine, folder, history) if train else history)}
+        standing, written = identity(read_json(folder / PLAN) or {}), read_json(folder / RESULTS) or {}
+        results["overtaken"] = train and written.get("plan") == standing != mine
         if results["overtaken"]:
             results["warnings"].append(f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one.")
         else:
@@ -95,7 +100,7 @@ def conduct(
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """Every form of the report; a path in it may hold bytes that are no text."""
-    files = {"results.json": json.dumps(results, indent=1) + "\n", **written_forms(results)}
+    files = {RESULTS: json.dumps(results, indent=1) + "\n", **written_forms(results)}
     for name, content in {name: text.encode(errors="replace") for name, text in files.items()}.items():
         write_atomically(folder / name, content)
 
@@ -167,15 +172,33 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise UserError(
             f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another question needs another name"
         )
-    if history and in_order(history[-1]) == in_order(entry):
+    if history and identity(history[-1]) == identity(entry):
         return {"plans": history}
     ended = sum(outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"])
     return {"plans": [*history, {**entry, "ended_before": ended}]}
 
 
-def in_order(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Of an entry of the history, what makes it another plan: not the order of seeds and questions. Recipe and arms are in the runs."""
-    return entry["primary"], sorted(entry["contrasts"]), sorted(entry["seeds"]), entry["budget"], entry["runs"]
+def history_of(mine: str, folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
+    """The history up to the last time that the plan was this one: others may have changed it and changed it back meanwhile.
+
+    Args:
+        mine: The identity of the plan.
+        folder: Of the study.
+        begun: The history as it was when the plan was settled.
+    """
+    history = (read_json(folder / HISTORY) or {"plans": []})["plans"]
+    ends = [index + 1 for index, entry in enumerate(history) if identity(entry) == mine]
+    return {"plans": history[: ends[-1]]} if begun and ends else begun
+
+
+def identity(described: dict[str, Any]) -> str:
+    """Of a plan, or of what the history keeps of one, what makes it another: not the order of seeds and questions. The runs have the rest."""
+    values = [
+        described.get("primary"),
+        described.get("budget"),
+        *(sorted(described.get(key, ())) for key in ("contrasts", "seeds", "runs")),
+    ]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -74,10 +74,14 @@ class Plan:
         """The name of an arm that is its own in the whole study."""
         return arm if len(self.study.settings) == 1 else f"{arm} @ {setting}"
 
-    def label_of(self, spec: RunSpec) -> str:
-        """The name of the arm that a run is of; without a setting, if several have the run."""
-        places = [arm.setting for arm in self.arms for each in arm.specs if each.folder_name == spec.folder_name]
-        return self.label(places[0], spec.arm.name) if len(places) == 1 else spec.arm.name
+    def run_labels(self) -> dict[str, str]:
+        """The folder of a run -> the name of its arm; without a setting, if several have the run."""
+        labels: dict[str, str] = {}
+        for arm in self.arms:
+            for spec in arm.specs:
+                name = spec.folder_name
+                labels[name] = arm.arm.name if name in labels else self.label(arm.setting, arm.arm.name)
+        return labels
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data: the question, the seeds, and every run by its folder."""
@@ -218,8 +222,8 @@ def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Ar
 
 def with_control(arms: list[Arm], setting: str, primary: Contrast, contrasts: Iterable[Contrast]) -> list[Arm]:
     """The arms, and the parameter-matched control where both sides of the question are there without one, or another question names it."""
-    both = {primary.arm, primary.reference} - {CONTROL} <= {arm.name for arm in arms}
-    named = any(CONTROL in (contrast.arm, contrast.reference) for contrast in contrasts if contrast.setting == setting)
+    both = {primary.arm, primary.reference} <= {arm.name for arm in arms}
+    named = any(CONTROL in (question.arm, question.reference) for question in (primary, *contrasts) if question.setting == setting)
     if not (both or named) or any(arm.attention == CONTROL for arm in arms):
         return arms
     return [*arms, Arm(CONTROL, CONTROL)]
@@ -228,14 +232,16 @@ def with_control(arms: list[Arm], setting: str, primary: Contrast, contrasts: It
 def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, primary: Contrast) -> tuple[list[Arm], list[str]]:
     """Give each parameter-matched control its width, and say how near it came to its target.
 
-    That is the arm of the question, or, where this has no parameters to match or is the control itself, the other side of it, or else the
-    first CPSAM.
+    That is the arm of the question, or, where this is there but has no parameters to match or is the control itself, the other side of it,
+    or else the first CPSAM.
     """
 
     def widths_of(arm: Arm) -> tuple[int, ...]:
         return cost_of(build_arm(task, arm, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
 
-    sides = [arm for name in (primary.arm, primary.reference) for arm in arms if arm.name == name and arm.attention != CONTROL]
+    by_name = {arm.name: arm for arm in arms}
+    sides = [by_name[name] for name in (primary.arm, primary.reference) if primary.arm in by_name and name in by_name]
+    sides = [arm for arm in sides if arm.attention != CONTROL]
     targets = (*sides, *(arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
     completed, notes = [], []
     for arm in arms:

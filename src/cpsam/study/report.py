@@ -145,7 +145,7 @@ def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
     plots += [(f"Accuracy against {what}", dots, cost_plot(results, what, by_arm, setting)) for what, by_arm in costs.items()]
     threads = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
     bands = "Mean over the seeds in a band from the lowest to the highest. The height fits the second half of the epochs."
-    if any(run["status"] != "done" and run.get("curve") for arm in arms for run in arm["runs"]):
+    if any(run["status"] != "done" and (run.get("curve") or {}).get("top1") for arm in arms for run in arm["runs"]):
         bands += " Dashed: a run that broke off."
     plots += [("Every seed", threads, seed_plot(results, setting))]
     plots += [(title, bands, curve_plot(results, setting, key)) for title, key in (("Learning", "top1"), ("Fitting", "train_loss"))]

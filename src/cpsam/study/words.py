@@ -145,7 +145,8 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
                 now = after["arms"].get(arm, was)
                 changes += altered_words(arm, {**was, **was["arguments"], **was["recipe"]}, {**now, **now["arguments"], **now["recipe"]})
         listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part)
-        said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
+        if listed:
+            said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
 
 
