@@ -192,7 +192,7 @@ def history_of(mine: str, folder: Path, begun: dict[str, Any]) -> dict[str, Any]
 
 
 def identity(described: dict[str, Any]) -> str:
-    """Of a plan, or of what the history keeps of one, what makes it another: not the order of seeds and questions. The runs have the rest."""
+    """Of a plan, or of what the history keeps of one, what makes it another, which no order of seeds or questions does."""
     values = [
         described.get("primary"),
         described.get("budget"),
