@@ -106,12 +106,13 @@ def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_tha
         "none",
         "non_local",
         "cpsam",
-        "narrow",
+        "wide",
         "conv_control",
         "none",
         "squeeze_excite",
         "cpsam",
     ]
+    assert results["warnings"] == []
     assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
     table = text[text.index("| file in") :]
     named = set(re.findall(r"`([\w]+\.(?:html|md|csv|jsonl?))`", table))
