@@ -244,6 +244,7 @@ def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs(mo
     assert {arm.arm.name: arm.recipe.epochs for arm in plan.arms} == {"none": 40, "conv_control": 44, "non_local": 10, "cpsam": 32}
     assert [spec.folder_name for spec in planned(wanted, known).runs] == [spec.folder_name for spec in plan.runs]
     assert measured == [set(seconds)], "once, and never again"
+    assert plan.notes[0].startswith("conv_control has "), "a name is not altered at the start of a sentence"
     assert plan.notes[-1] == "Equal time for every arm, in epochs: none 40, non_local 10, cpsam 32, conv_control 44." and not plan.warnings
 
 

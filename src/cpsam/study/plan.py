@@ -144,7 +144,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
         bare[setting.name], arms, more, warned = found
         planned += arms
         warnings += warned
-        notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else f"{note[0].upper()}{note[1:]}" for note in more]
+        notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
     runs = unique(spec for index in range(len(study.seeds)) for spec in (arm.specs[index] for arm in planned))
     return Plan(replace(study, primary=primary), datasets, bare, tuple(planned), runs, tuple(notes), tuple(warnings))
 
@@ -177,7 +177,7 @@ def plan_setting(
     if study.budget == "time":
         recipes = epochs_in_time(recipes, {arm.name: arm for arm in arms}, task, dataset, known_epochs, study.threads)
         epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
-        notes.append(f"equal time for every arm, in epochs: {epochs}.")
+        notes.append(f"Equal time for every arm, in epochs: {epochs}.")
     costs = {arm.name: cost_of(build_arm(task, arm, dataset, seed=0), shape) for arm in arms}
     for one, other in twins(arms, recipes, [channels for cost in costs.values() for channels in cost.widths]):
         where = f" in {setting.name}" if setting.name else ""
