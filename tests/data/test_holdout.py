@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cpsam.data import Dataset, hold_out
@@ -17,18 +17,21 @@ Make = Callable[..., Dataset]
 LABELS = np.repeat([0, 1, 2, 3], [50, 21, 7, 3])
 
 
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=12), st.data())
-def test_quotas_add_up_and_are_proportional_to_within_one(sizes: list[int], data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, sum(sizes) - len(sizes)))
-    try:
-        taken = quotas(sizes, count)
-    except UserError as error:
-        assert "left without any" in str(error)  # rounding can ask for the last image of a class, though there are others
-        assert count > sum(sizes) - 2 * len(sizes)
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=12), st.floats(0, 1))
+@example([2, 2, 20], 17 / 20)  # 18: two classes can give no more, and the third makes up for it
+@example([2, 2, 21], 18 / 21)  # 19: it would have to make up for more than one
+def test_quotas_add_up_and_are_proportional_to_within_one(sizes: list[int], share: float) -> None:
+    total = sum(sizes)
+    count = 1 + round(share * (total - len(sizes) - 1))
+    most = [min(size - 1, count * size // total + 1) for size in sizes]  # an image is left, and it is within one
+    if sum(most) < count:
+        with pytest.raises(UserError, match=f"cannot hold out {count} of {total} images in proportion: a class would be left without any"):
+            quotas(sizes, count)
         return
+    taken = quotas(sizes, count)
     assert sum(taken) == count
     for size, quota in zip(sizes, taken, strict=True):
-        assert 0 <= quota < size and abs(quota - count * size / sum(sizes)) < 1
+        assert 0 <= quota < size and abs(quota * total - count * size) <= total
 
 
 @pytest.mark.parametrize("count", [1, 10, 16, 40, 70])

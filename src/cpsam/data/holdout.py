@@ -20,7 +20,7 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
         count: Images wanted, at least 1 and fewer than there are.
 
     Raises:
-        UserError: If `count` is out of range, or so large that some class would be left without an image.
+        UserError: If `count` is out of range, or so large that, in proportion, some class would be left without an image.
 
     Example:
         >>> quotas([50, 30, 21], 10)
@@ -35,7 +35,7 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
         if sum(taken) < count and taken[index] + 1 < class_counts[index]:
             taken[index] += 1
     if sum(taken) < count:
-        raise UserError(f"cannot hold out {count} of {total} images: a class would be left without any")
+        raise UserError(f"cannot hold out {count} of {total} images in proportion: a class would be left without any")
     return taken
 
 
