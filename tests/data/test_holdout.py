@@ -51,7 +51,7 @@ def test_the_last_image_of_a_class_is_never_taken() -> None:
     for seed in range(5):
         first, _ = stratified(labels, 3, seed)
         assert 9 in first
-    with pytest.raises(UserError, match="cannot hold out 9 of 10 images: a class would be left without any"):
+    with pytest.raises(UserError, match="cannot hold out 9 of 10 images in proportion: a class would be left without any"):
         stratified(labels, 9, 0)
 
 
