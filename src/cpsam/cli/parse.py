@@ -1,4 +1,4 @@
-"""Flags from frozen dataclasses."""
+"""Flags from frozen dataclasses, and the command as it was given."""
 
 import io
 import re
