@@ -124,6 +124,7 @@ def test_a_dry_run_says_what_the_run_would_be_and_makes_nothing(data: Path, tmp_
     assert plan["training_macs"] == 3 * plan["macs"] * 8 * 120
     main(words)
     out = capsys.readouterr().out
+    assert plan["timing"]["run_seconds"] > 0 and " on this machine, estimated from two timed steps" in out
     assert "recipe.lr" in out and "360 steps, 3 an epoch" in out and f"{plan['parameters']:,} parameters" in out
     assert not (tmp_path / "run").exists()
 

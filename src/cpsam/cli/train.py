@@ -33,7 +33,7 @@ class TrainRequest:
     named: Annotated[str, tyro.conf.arg(name="recipe")] = ""
     """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast, imagenet-120ep or imagenet-finetune-40ep."""
     dry_run: bool = False
-    """Print what the run would be, its steps, multiply-adds, memory and disk, and do nothing."""
+    """Print what the run would be, its steps, multiply-adds, time, memory and disk, and do nothing."""
     upkeep: Upkeep = field(default_factory=Upkeep)
     json: bool = False
     """Print the summary as JSON."""
@@ -91,6 +91,7 @@ def is_recipe(word: str) -> bool:
 
 def print_plan(asked: TrainRequest) -> None:
     from cpsam.study.dry_run import dry_run
+    from cpsam.study.words import duration
 
     with Progress() as progress:
         plan = dry_run(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress)
@@ -104,6 +105,8 @@ def print_plan(asked: TrainRequest) -> None:
     print(f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at {', '.join(plan['places']) or 'no place'}")
     print(f"{plan['macs']:,} multiply-adds an image, {plan['training_macs']:.3g} for the run")
     print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} an epoch")
+    seconds = plan["timing"]["run_seconds"]
+    print(f"about {duration(seconds)} on this machine, estimated from two timed steps, without the time to load images")
     parts = ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in memory.items())
     print(f"{size(sum(memory.values()))} of memory, if one process takes the whole batch ({parts})")
     print(f"{size(plan['disk_bytes'])} of disk for the run folder")

@@ -1,7 +1,7 @@
 """What a run would be and cost, without making it."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from cpsam.study.config import Task
 from cpsam.study.cost import cost_of, saved_bytes
 from cpsam.study.run import OnEvent, RunSpec, load_task
 from cpsam.train.hardware import settle
+from cpsam.train.pace import run_seconds, seconds_per_image
 from cpsam.train.recipe import Recipe
 
 BYTES = 4  # weights, gradients and moments are float32
@@ -49,7 +50,7 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
     Returns:
         `memory_bytes` is for one process that takes the whole batch: weights, gradients, moments and averages, and what the forward keeps
         for the backward pass, measured on a few images; what kernels and loading processes take comes on top. `disk_bytes` is for the run
-        folder with two checkpoints.
+        folder with two checkpoints. `timing` is an estimate for this machine from two timed steps, without the time to load images.
 
     Raises:
         UserError: If the run would be refused.
@@ -74,6 +75,8 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
     cost = cost_of(model, size.image_shape)
     steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (size.train % recipe.batch_size == 1)
     fixed, an_image = kept_bytes(model, size.image_shape, setting.precision)
+    timed = replace(setting, threads=config["threads"])
+    per_image = seconds_per_image(model, recipe, size.image_shape, size.classes, timed)
     weights_bytes = BYTES * cost.parameters
     moments = 2 if recipe.optimizer == "adamw" else 1
     average = int(recipe.ema_decay > 0)
@@ -95,6 +98,7 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
             "kept_for_backward": fixed + an_image * -(-recipe.batch_size // recipe.accumulate),
         },
         "disk_bytes": (2 * (1 + moments + average) + 1) * weights_bytes,
+        "timing": {"run_seconds": run_seconds(per_image, recipe, size.train, size.test)},
     }
 
 

@@ -1,0 +1,67 @@
+"""Estimates how long a run takes, from two timed steps."""
+
+import copy
+import time
+
+import torch
+from torch import nn
+
+from cpsam.measure import synchronize
+from cpsam.randomness import generator
+from cpsam.train.distributed import Team
+from cpsam.train.hardware import Setting, exact, find_device
+from cpsam.train.recipe import Recipe
+from cpsam.train.update import Update
+
+STEPS = 2
+STEP_SECONDS = 1.5  # A timed step has as many images as fit into this time.
+EVALUATION_SHARE = 1 / 3  # A step is a forward and a backward pass, and the backward pass costs two forwards.
+
+
+def seconds_per_image(
+    model: nn.Module,
+    recipe: Recipe,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    setting: Setting,
+    device: torch.device | str | None = None,
+) -> float:
+    """Times two training steps on random images and returns their seconds per image.
+
+    A step has at most `recipe.batch_size` images, and fewer where the whole batch would take long. The time to load images is not in it.
+
+    Args:
+        model: The network, whose weights stay as they are: a copy is trained.
+        recipe: How it is trained.
+        image_shape: (C, H, W) of its images.
+        num_classes: Width of its logits.
+        setting: Precision, memory format and threads of the run, from :func:`cpsam.train.hardware.settle`.
+        device: Where it is trained; by default the GPU if there is one.
+    """
+    target = find_device(device)
+    with exact(setting, target):
+        model = copy.deepcopy(model).to(target).to(memory_format=setting.memory_format).train()
+        update = Update(model, recipe, seed=0, num_classes=num_classes, setting=setting, device=target, team=Team())
+        draw = generator(0, "pace")
+
+        def step(images: int, number: int) -> float:
+            x = torch.from_numpy(draw.standard_normal((images, *image_shape), dtype="float32")).to(target)
+            y = torch.from_numpy(draw.integers(0, num_classes, images)).to(target)
+            x = x.contiguous(memory_format=setting.memory_format)
+            synchronize()
+            started = time.perf_counter()
+            update.compute(x, y, number, images)
+            update.move(recipe.lr)
+            synchronize()
+            return time.perf_counter() - started
+
+        images = min(2, recipe.batch_size)
+        step(images, 0)  # The first step also allocates and chooses kernels.
+        while images < recipe.batch_size and (seconds := step(images, 1)) < STEP_SECONDS / 2:
+            images = min(recipe.batch_size, images * max(2, int(STEP_SECONDS / 4 / max(seconds, 1e-3))))
+        return sum(step(images, number) for number in range(STEPS)) / (STEPS * images)
+
+
+def run_seconds(per_image: float, recipe: Recipe, train_images: int, test_images: int) -> float:
+    """Returns the estimated seconds of a whole run: its steps and the evaluation after each epoch."""
+    return per_image * recipe.epochs * (train_images + EVALUATION_SHARE * test_images)

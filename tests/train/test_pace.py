@@ -1,0 +1,31 @@
+"""An estimate of how long a run takes comes from steps that are really made, and leaves the model as it was."""
+
+import copy
+
+import pytest
+import torch
+from test_loop import run
+from tiny import RECIPE, tiny_dataset, tiny_model
+
+from cpsam.train.hardware import settle
+from cpsam.train.pace import run_seconds, seconds_per_image
+
+
+def test_the_estimate_is_of_the_order_of_the_run_and_the_model_stays_as_it_is(tmp_path) -> None:
+    model, data = tiny_model(), tiny_dataset()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    seconds = seconds_per_image(model, RECIPE, (2, 5, 6), 7, settle(RECIPE, "cpu"), "cpu")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for p in model.parameters())
+    spent = sum(run(tmp_path)["timing"][name] for name in ("train_seconds", "evaluation_seconds"))
+    assert spent / 50 < run_seconds(seconds, RECIPE, len(data.train), len(data.test)) < 50 * spent
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_slow_step_is_timed_with_few_images(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    monkeypatch.setattr("cpsam.train.pace.STEP_SECONDS", 0.0 if slow else 1e9)
+    model, seen = tiny_model(), []
+    monkeypatch.setattr("copy.deepcopy", lambda module: module)
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    seconds_per_image(model, RECIPE, (2, 5, 6), 7, settle(RECIPE, "cpu"), "cpu")
+    assert max(seen) == (2 if slow else 8)
