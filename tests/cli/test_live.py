@@ -2,10 +2,9 @@
 
 import io
 
-from rich.console import Console
-
 from cpsam.cli.board import Board
 from cpsam.cli.live import Live
+from cpsam.cli.terminal import Terminal
 
 
 def header(index: int, arm: str, seed: int) -> dict:
@@ -55,7 +54,7 @@ def test_a_run_whose_worker_died_is_not_running_and_not_failed() -> None:
 
 def test_while_a_report_is_measured_nothing_is_said_of_runs_that_it_did_not_see() -> None:
     out = io.StringIO()
-    with Live(Console(file=out, force_terminal=True, width=90)) as live:
+    with Live(Terminal(file=out, force_terminal=True, width=90)) as live:
         live(EVENTS[0][1])
         live({"event": "latency"})
         out.truncate(0)
@@ -65,7 +64,7 @@ def test_while_a_report_is_measured_nothing_is_said_of_runs_that_it_did_not_see(
 
 def test_the_view_on_a_terminal_shows_what_runs_and_the_table_so_far() -> None:
     out = io.StringIO()
-    with Live(Console(file=out, force_terminal=True, width=90)) as live:
+    with Live(Terminal(file=out, force_terminal=True, width=90)) as live:
         for _, event in EVENTS:
             live(event)
         live.view.refresh()

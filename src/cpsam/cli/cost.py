@@ -56,9 +56,9 @@ def run(words: list[str]) -> None:
 
 
 def print_cost(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from cpsam.cli.terminal import Terminal
     from cpsam.study.table import count
 
     table = Table(title=f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}")
@@ -75,7 +75,7 @@ def print_cost(result: dict[str, Any]) -> None:
     table.add_row("all", "", f"{total['parameters']:,}", count(total["macs"]), f"{sum(t['median'] for t in times.values()):.2f}", saved)
     host = result["host"]
     table.add_row("bare network", "", f"{host['parameters']:,}", count(host["macs"]), f"{result['timing']['host']['median']:.2f}", "")
-    Console().print(table)
+    Terminal().print(table)
     print(
         f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of {result['timing']['host']['n']}. "
         "MiB saved: what a training step keeps for its backward pass."

@@ -1,17 +1,17 @@
 """Draws a study while it runs: a view that changes on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
 from cpsam.cli.board import Board
 from cpsam.cli.progress import Progress
+from cpsam.cli.terminal import Terminal
 
 ENDS = ("finished", "diverged", "failed", "died")
 PAUSE_SECONDS = 30.0
@@ -20,8 +20,8 @@ PAUSE_SECONDS = 30.0
 class Live:
     """A callable for ``on_event``, and a context in which the view lives."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False)
+    def __init__(self, console: Terminal | None = None) -> None:
+        self.console = console or Terminal(error=True)
         self.board, self.plain = Board(), Progress()
         self.told = time.monotonic()
         self.view = RichLive(get_renderable=self.draw, console=self.console, transient=True, refresh_per_second=2)
@@ -40,7 +40,7 @@ class Live:
             self.say(event)
         elif event["event"] in ("diverged", "failed", "died"):  # what must not scroll away with the view
             words = f"{event['arm']}  seed {event['seed']}  {event['event']}: {event['error']}"
-            self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(words, soft_wrap=True)
 
     def say(self, event: dict[str, Any]) -> None:
         if "index" in event:  # of several runs at once each line says whose it is
@@ -59,8 +59,8 @@ class Live:
             return Text("measuring latency and memory")
         running = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for run in list(board.running.values()):
-            running.add_row(Text(run.arm), f"seed {run.seed}", Text(run.words))
+            running.add_row(run.arm, f"seed {run.seed}", run.words)
         arms = Table("arm", "done", "broke off", "top-1 so far, %", box=None, padding=(0, 2, 0, 0), header_style="dim")
         for row in board.rows():
-            arms.add_row(*(Text(cell) for cell in row))
+            arms.add_row(*row)
         return Group(Text(board.line(time.monotonic()), style="bold"), running, Text(), arms)

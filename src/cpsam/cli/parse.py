@@ -4,11 +4,12 @@ import io
 import re
 import shlex
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TypeVar
 
 import tyro
 
+from cpsam.cli.output import underneath
 from cpsam.errors import UserError
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ def parse(kind: type[T], verb: str, words: list[str], description: str, default:
     """
     box = io.StringIO()
     try:
-        with redirect_stderr(box):
+        with redirect_stderr(box), redirect_stdout(underneath(sys.stdout)):  # help has colours
             config = (tyro.conf.OmitArgPrefixes,)
             return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config, default=default)
     except SystemExit as end:

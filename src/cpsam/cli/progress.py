@@ -1,13 +1,14 @@
 """Draws what a library function reports: bars on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+from cpsam.cli.terminal import Terminal
+from cpsam.study.escape import printable
 
 SECONDS_BETWEEN_LINES = 60  # where there are no bars
 
@@ -16,13 +17,13 @@ class Progress:
     """A callable for ``on_event``, and a context in which bars live."""
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Terminal(error=True)
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         ]
         self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
@@ -38,12 +39,12 @@ class Progress:
         self.bars.stop()
 
     def line(self, text: str) -> None:
-        self.bars.console.print(text, markup=False, soft_wrap=True)
+        self.bars.console.print(text, soft_wrap=True)
 
     def bar(self, name: str, done: float, total: float, note: str = "") -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(name, total=total, note="")
-        self.bars.update(self.tasks[name], completed=done, total=total, note=note)
+            self.tasks[name] = self.bars.add_task(printable(name), total=total, note="")
+        self.bars.update(self.tasks[name], completed=done, total=total, note=printable(note))
 
     def drop(self, name: str) -> None:
         if name in self.tasks:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
+from cpsam.cli.terminal import Terminal
 from cpsam.study.table import answer, count_words, failed_runs, settings_of, table_rows
 from cpsam.study.words import control_words, data_notes, remarks
 
@@ -16,27 +16,29 @@ def wide_table(header: list[str], rows: list[list[str]]) -> Table:
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # no markup: intervals are written in brackets
+        table.add_row(*row)
     return table
 
 
 def record(header: list[str], row: list[str]) -> Table:
     """One arm, a line a column."""
-    table = Table(row[0], "", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(row[0], style="dim")
+    table.add_column(justify="right")
     for name, cell in zip(header[1:], row[1:], strict=True):
-        table.add_row(Text(name, style="dim"), Text(cell, justify="right"))
+        table.add_row(name, cell)
     return table
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """A table a setting, in the words of the report; where a terminal is too narrow for it, a paragraph an arm."""
-    console = Console(soft_wrap=False)
+    console = Terminal(soft_wrap=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Terminal(width=200)
     settings = [setting["name"] for setting in settings_of(results)]
     for name in settings:
         if len(settings) > 1:
-            console.print(name, style="bold", markup=False, highlight=False)
+            console.print(name, style="bold")
         header, rows = table_rows(results, name if len(settings) > 1 else None)
         table = wide_table(header, rows)
         needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
@@ -48,6 +50,6 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     )
     for line in [answer(results), *control_words(results), *data_notes(results), *results["notes"], *warnings, lost]:
         if line:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     of = "Report on the newer plan" if results.get("overtaken") else "Report"
-    console.print(f"{of}: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{of}: {folder / 'report.html'}", soft_wrap=True)

@@ -99,10 +99,10 @@ def conduct(
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
-    """Every form of the report; a path in it may hold bytes that are no text."""
-    files = {RESULTS: json.dumps(results, indent=1) + "\n", **written_forms(results)}
-    for name, content in {name: text.encode(errors="replace") for name, text in files.items()}.items():
-        write_atomically(folder / name, content)
+    """Writes every form of the report."""
+    files = {RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n", **written_forms(results)}
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())
 
 
 def trainer(plan: Plan) -> Any:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cpsam.study.escape import markdown, markdown_code, spreadsheet
 from cpsam.study.report import render_report
 from cpsam.study.table import FAILED_HEADER, answer, contrast_rows, failed_runs, made_by, settings_of, table_rows
 from cpsam.study.words import blocks, control_words, data_notes, evidence_words, facts_words, protocol, remarks, words
@@ -29,24 +30,26 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         results: What the study wrote, ``schema`` 1.
     """
     settings = settings_of(results)
-    parts = [f"# {answer(results)}", " ".join([*control_words(results), *evidence_words(results), facts_words(results)])]
-    parts += [f"> {text}" for text in (*data_notes(results), *remarks(results))]
+    said = " ".join([*control_words(results), *evidence_words(results), facts_words(results)])
+    parts = [f"# {markdown(answer(results))}", markdown(said)]
+    parts += [f"> {markdown(text)}" for text in (*data_notes(results), *remarks(results))]
     if len(results.get("contrasts", ())) > 1:
         parts += ["## The questions, as written in the plan", markdown_table(*contrast_rows(results))]
     for setting in settings:
         only = len(settings) == 1
-        parts += [f"## {'Arms' if only else setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"]
+        title = f"{'Arms' if only else setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"
+        parts += [f"## {markdown(title)}"]
         parts += [markdown_table(*table_rows(results, None if only else setting["name"]))]
-    parts += [f"- {note}" for note in results.get("notes", ())]
+    parts += [f"- {markdown(note)}" for note in results.get("notes", ())]
     if failed := failed_runs(results):
         parts += ["## Runs that did not finish", markdown_table(FAILED_HEADER, failed)]
-    parts += ["## The command that made this page", f"```\n{results['command']}\n```"]
+    parts += ["## The command that made this page", markdown_code(results["command"])]
     sections = [("Protocol", protocol(results)), ("Recipe", results.get("recipe")), ("Blocks", blocks(results))]
     for title, pairs in (*sections, ("Environment", results.get("environment"))):
         if pairs:
-            parts += [f"## {title}", "\n".join(f"- {key}: {words(value)}" for key, value in pairs.items())]
+            parts += [f"## {title}", "\n".join(f"- {markdown(f'{key}: {words(value)}')}" for key, value in pairs.items())]
     if runs := made_by(results):
-        parts += ["## Runs", "\n".join(f"- {line}" for line in runs)]
+        parts += ["## Runs", "\n".join(f"- {markdown(line)}" for line in runs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,16 +62,17 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -
         | --- | ---: |
         | x\\|y | 1 |
     """
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [list(map(markdown, header)), rule, *(list(map(markdown, row)) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Numbers in full, nothing for what is missing."""
+    """Returns numbers in full, text that no spreadsheet takes for a formula, and nothing for what is missing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer.writerows(map(spreadsheet, row) for row in rows)
     return text.getvalue()
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from html import escape
 
+from cpsam.study.escape import printable
+
 VOID = ("meta", "br")  # HTML elements without an end tag
 
 
@@ -20,7 +22,7 @@ def render(child: object) -> str:
         return ""
     if isinstance(child, Iterable) and not isinstance(child, str):
         return "".join(map(render, child))
-    return escape(str(child))
+    return escape(printable(str(child)))
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Markup:
@@ -36,7 +38,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
         '<p class="note">1 &lt; 2 <b>&amp;</b></p>'
     """
     pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(str(value)))}"' for key, value in attributes.items() if value is not None
     )
     if name in VOID:
         return Markup(f"<{name}{pairs}>")

@@ -1,0 +1,57 @@
+"""Standard output and error, so that no name, path or message acts on the terminal, and no locale ends in a traceback."""
+
+import codecs
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO, cast
+
+from cpsam.study.escape import printable
+
+# What stands for our own characters where the locale has none of them.
+PLAIN = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "\N{PLUS-MINUS SIGN}": "+-"})
+HANDLER = "cpsam-plain"
+
+
+def plain(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what an encoding lacks, for :func:`codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "replace").decode(), error.end
+
+
+class Printable:
+    """A text stream that shows control characters in the form of escapes. Lines stay lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.underneath = stream
+
+    def write(self, text: str) -> int:
+        self.underneath.write(printable(text, keep="\n"))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.underneath, name)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """While entered, whatever is printed is printable, warnings of other packages too."""
+    codecs.register_error(HANDLER, plain)
+    with ExitStack() as stack:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors=HANDLER)
+            if stream is not None:
+                stack.enter_context(redirect(cast(TextIO, Printable(stream))))
+        yield
+
+
+def underneath(stream: TextIO) -> TextIO:
+    """Returns the stream as it was, for those who colour what they write and make it printable themselves."""
+    return stream.underneath if isinstance(stream, Printable) else stream
