@@ -176,7 +176,7 @@ def damage(tree: Path, kind: str) -> None:
         for name in ("dog", "emu"):
             (tree / "train" / name).rename(tree / f".{name}")
     elif kind == "unread":
-        (tree / "train/dog/x.TIFF").write_bytes(b"")
+        (tree / "train/dog/x.GIF").write_bytes(b"")
     elif kind == "broken link":
         (tree / "train/dog/x.png").symlink_to(tree / "nowhere.png")
     elif kind == "not an image":
@@ -199,7 +199,7 @@ def damage(tree: Path, kind: str) -> None:
         ("empty class", r"pictures/train/bee: no images in this class folder \(\.jpg"),
         ("stranger", r"pictures/val/yak: class 'yak' is not in .*pictures/train"),
         ("one class", r"pictures/train: one class folder only, 'cat'"),
-        ("unread", r"train/dog/x\.TIFF: \.tiff is not read; convert it"),
+        ("unread", r"train/dog/x\.GIF: \.gif is not read; convert it"),
         ("broken link", r"train/dog/x\.png: cannot be read \(No such file"),
         ("not an image", r"train/dog/x\.png: not an image that can be decoded \(cannot identify"),
         ("another format", r"train/dog/x\.png: not an image that can be decoded \(cannot identify"),

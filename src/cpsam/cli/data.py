@@ -9,6 +9,7 @@ import tyro
 
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
+from cpsam.data.unused import printable
 from cpsam.errors import DataError, unknown
 
 ACTIONS = ("verify",)
@@ -40,14 +41,16 @@ def run(words: list[str]) -> None:
     else:
         print_found(found.to_dict())
         for fault in found.faults:
-            print(fault)
+            print(printable(str(fault)))
     if found.faults:
         images = len({fault.image for fault in found.faults} - {None})
         raise DataError(f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be left out with --skip-bad")
 
 
 def print_found(found: dict[str, Any]) -> None:
-    """A line a split, and one a class where there are few."""
+    """Prints the notes, a line per split, and one per class where there are few."""
+    for note in found["notes"]:
+        print(note)
     for split, part in found["splits"].items():
         counts = part["classes"]
         spread = f", {min(counts.values()):,} to {max(counts.values()):,} a class" if counts else ""
@@ -56,6 +59,7 @@ def print_found(found: dict[str, Any]) -> None:
     if len(classes) <= CLASSES_SHOWN:
         width = max(map(len, classes), default=0)
         for name in classes:
-            print(f"  {name:{width}}  " + "  ".join(f"{split} {part['classes'][name]:,}" for split, part in found["splits"].items()))
-    if found["note"]:
-        print(found["note"])
+            print(
+                f"  {printable(name):{width}}  "
+                + "  ".join(f"{split} {part['classes'][name]:,}" for split, part in found["splits"].items())
+            )

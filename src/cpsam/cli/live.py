@@ -41,6 +41,8 @@ class Live:
         elif event["event"] in ("diverged", "failed", "died"):  # what must not scroll away with the view
             words = f"{event['arm']}  seed {event['seed']}  {event['event']}: {event['error']}"
             self.console.print(words, soft_wrap=True)
+        elif event["event"] == "note":
+            self.console.print(event["text"], soft_wrap=True)
 
     def say(self, event: dict[str, Any]) -> None:
         if "index" in event:  # of several runs at once each line says whose it is

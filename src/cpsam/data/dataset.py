@@ -29,6 +29,7 @@ class Dataset:
         fingerprint: SHA-256 of what a run depends on: pixels, labels, their order, class names.
         note: A line that a reader of results must know, or "".
         skipped: Bad images that were left out, as :func:`cpsam.data.verify.verify` names them.
+        notes: What a person must know before a run, a line each: how the splits were told apart, and what is not used.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset:
     fingerprint: str
     note: str = ""
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -73,6 +75,7 @@ def streamed(
     workers: int,
     note: str = "",
     skip: Set[str] = frozenset(),
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """A data set of which nothing but names and labels is in memory. It is normalised by the mean and sd of ImageNet.
 
@@ -86,6 +89,7 @@ def streamed(
         workers: Processes that make batches.
         note: As in :class:`cpsam.data.Dataset`.
         skip: Images that are not used.
+        notes: As in :class:`cpsam.data.Dataset`.
 
     Raises:
         UserError: If timm does not understand the transform.
@@ -99,4 +103,4 @@ def streamed(
     used = [[split.rows.tolist(), split.labels.tolist()] for split in (train, test)]
     fingerprint = hash_plain(["cpsam stream 1", list(classes), content, used])
     skipped = tuple(sorted(skip))
-    return Dataset(name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped)
+    return Dataset(name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped, notes)

@@ -1,44 +1,67 @@
 """From the bytes of an image file to pixels, with an error that says which image it was."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cpsam.data.split import Pixels
 from cpsam.errors import DataError
+from cpsam.files import read_file
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # no others are tried, whatever a file's name or its first bytes claim
+# No others are tried, whatever the name or the first bytes of a file claim.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
+MAX_IMAGE_BYTES = 1 << 29
+
+# We refuse what Pillow would only warn of.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on damaged input into a DataError about `where`: they document no closed list of it."""
+    """Turns whatever a decoder raises on damaged input into a DataError about `where`: they document no closed list of it."""
     try:
         yield
     except (DataError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        # Pillow's own words name an object in memory.
+        raise DataError(f"{where}: not an image that can be decoded (cannot identify it as one of {', '.join(FORMATS)})") from error
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{where}: not an image that can be decoded ({reason})") from error
 
 
+def read_image(path: Path | str) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+        DataError: If it cannot be read, is not a regular file, or is too large.
+    """
+    try:
+        return read_file(Path(path), MAX_IMAGE_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 @contextmanager
-def open_image(source: Path | bytes, where: str) -> Iterator[Image.Image]:
-    """Open one still picture of a kind that is read, its pixels not yet decoded.
+def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
+    """Opens one still picture of a kind that is read, its pixels not yet decoded.
 
     Args:
-        source: An image file, or its bytes.
-        where: Names the image in errors.
+        data: The bytes of an image file.
+        where: Names the image in errors. A name in .tga says that it may be a Targa, whose bytes do not say so.
 
     Raises:
         DataError: If it is not such a picture, is animated, or claims so many pixels that it may be a decompression bomb. Whatever goes
             wrong while it is open is one too.
     """
-    with reading(where), Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+    formats = (*FORMATS, "TGA") if where.lower().endswith(".tga") else FORMATS
+    with reading(where), Image.open(BytesIO(data), formats=formats) as image:
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise DataError(f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression bomb; make it smaller")
         frames = getattr(image, "n_frames", 1)
@@ -76,10 +99,10 @@ def decode_exact(data: bytes, size: tuple[int, int], where: str) -> Pixels:
 
 
 def decode_square(path: Path, size: int) -> Pixels:
-    """Decode an image file, turn it upright (EXIF), resize its shorter side to `size` and cut the square out of its centre.
+    """Decodes an image file, turns it upright (EXIF), resizes its shorter side to `size` and cuts the square out of its centre.
 
     Args:
-        path: JPEG, PNG, WebP or BMP.
+        path: An image file.
         size: Pixels.
 
     Returns:
@@ -89,7 +112,7 @@ def decode_square(path: Path, size: int) -> Pixels:
         DataError: If it does not decode, or claims so many pixels that it may be a decompression bomb.
     """
     where = str(path)
-    with open_image(path, where) as image:
+    with open_image(read_image(path), where) as image:
         # A JPEG can be read at 1/2, 1/4, 1/8 for a fraction of the time; at twice the size wanted that costs no sharpness.
         image.draft(None, (2 * size, 2 * size))
         upright = to_rgb(ImageOps.exif_transpose(image), where)

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.dataset import Dataset, streamed
-from cpsam.data.folder import TEST_FOLDERS, list_splits, stream_folder
+from cpsam.data.folder import stream_folder
 from cpsam.data.parallel import map_ordered
 from cpsam.data.shards import find_shards, unpack
 from cpsam.data.source import Rows
 from cpsam.data.split import Indices, Progress
+from cpsam.data.splits import TRAIN, choose
 from cpsam.data.transform import Transform
+from cpsam.data.tree import read_tree
+from cpsam.data.walk import subfolders
 from cpsam.errors import DataError
 
 IMAGE_COLUMN, LABEL_COLUMN = "image", "label"
@@ -51,10 +54,10 @@ def load_imagenet(
     how = transform or Transform()
     try:
         if not has_shards(place):
-            if not any((place / name).is_dir() for name in TEST_FOLDERS):
+            tree = read_tree(place, skip)
+            if tree.note:
                 raise DataError(f"{place}: no val/ beside train/; {ADVICE}")
-            parts, note = list_splits(place, skip)
-            return stream_folder("imagenet", place, parts, image_size, how, workers, note, skip)
+            return stream_folder("imagenet", place, tree, image_size, how, workers, skip)
         return stream_shards(find_splits(place), image_size, progress, how, workers, skip)
     except OSError as error:
         raise DataError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
@@ -63,7 +66,7 @@ def load_imagenet(
 def find_imagenet(root: Path) -> Path:
     """The folder of the set itself."""
     for place in (root / "imagenet", root):
-        if has_shards(place) or (place / "train").is_dir():
+        if has_shards(place) or choose(subfolders(place), TRAIN):
             return place
     raise DataError(f"no ImageNet in {root}: {ADVICE}")
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cpsam.data.decode import read_image
 from cpsam.data.split import Indices
 from cpsam.errors import DataError
 
@@ -67,10 +68,7 @@ def read(place: Place) -> tuple[bytes, str]:
     """
     if isinstance(place, tuple):
         return read_row(*place)
-    try:
-        return Path(place).read_bytes(), place
-    except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror})") from error
+    return read_image(place), place
 
 
 def read_row(table: str, row: int) -> tuple[bytes, str]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cpsam.data.decode import open_image, to_rgb
-from cpsam.data.folder import Listing, list_splits
+from cpsam.data.decode import open_image, read_image, to_rgb
 from cpsam.data.imagenet import ADVICE, TEST_SHARDS, has_shards
 from cpsam.data.parallel import map_ordered
 from cpsam.data.shards import find_shards
 from cpsam.data.split import Progress
+from cpsam.data.tree import read_tree
 from cpsam.errors import DataError
 
 PICTURES_A_TASK = 16
@@ -56,6 +56,7 @@ class Verified:
         counts: For "train" and "test", the images of each class, good or bad.
         faults: All of them.
         note: How the splits were told apart, if that is not plain.
+        notes: What is not used, and what else a person must know, a line each.
     """
 
     root: str
@@ -63,13 +64,15 @@ class Verified:
     counts: dict[str, list[int]]
     faults: list[Fault]
     note: str
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; :func:`read_skip` reads it again."""
         splits = {}
         for split, counts in self.counts.items():
             splits[split] = {"images": sum(counts), "classes": dict(zip(self.classes, counts, strict=True))}
-        return {"schema": 1, "root": self.root, "note": self.note, "splits": splits, "faults": [asdict(fault) for fault in self.faults]}
+        faults = [asdict(fault) for fault in self.faults]
+        return {"schema": 1, "root": self.root, "note": self.note, "notes": list(self.notes), "splits": splits, "faults": faults}
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def verify(root: Path, progress: Progress | None = None) -> Verified:
             if progress is not None:
                 progress("decoding images", done, total)
     faults = sorted(scan.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row))
-    return Verified(str(root), scan.classes, scan.counts, faults, scan.note)
+    return Verified(str(root), scan.classes, scan.counts, faults, scan.note, scan.notes)
 
 
 def batches(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
@@ -132,7 +135,8 @@ def look(batch: list[Picture]) -> list[tuple[Picture, str | None, bytes]]:
 def look_at(picture: Picture) -> tuple[str | None, bytes]:
     where = named(picture.where, picture.row)
     try:
-        with open_image(picture.data, where) as image:
+        data = picture.data if isinstance(picture.data, bytes) else read_image(picture.data)
+        with open_image(data, where) as image:
             pixels = to_rgb(image, where)
             content = f"{pixels.width}x{pixels.height} ".encode() + pixels.tobytes()
             return None, hashlib.sha256(content).digest()[:DIGEST_BYTES]
@@ -149,6 +153,7 @@ class Scan:
         self.classes: tuple[str, ...] = ()
         self.counts: dict[str, list[int]] = {}
         self.note = ""
+        self.notes: tuple[str, ...] = ()
 
     def pictures(self, split: str) -> Iterator[Picture]:
         """The images of "train" or "test"."""
@@ -160,11 +165,8 @@ class Tree(Scan):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.parts: dict[str, Listing]
-        try:
-            self.parts, self.note = list_splits(root, on_fault=self.note_fault)
-        except OSError as error:
-            raise DataError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
+        tree = read_tree(root, on_fault=self.note_fault)
+        self.parts, self.note, self.notes = tree.parts, tree.note, tree.notes
         self.classes = self.parts["train"].classes
         self.counts = {split: np.bincount(part.labels, minlength=len(self.classes)).tolist() for split, part in self.parts.items()}
 

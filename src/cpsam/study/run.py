@@ -118,6 +118,8 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
         skip=skip,
         progress=progress,
     )
+    for text in dataset.notes:
+        on_event({"event": "note", "text": text})
     if task.validation:
         dataset = hold_out(dataset, task.validation, SPLIT_SEED)
     if task.weights is None:
