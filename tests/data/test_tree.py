@@ -3,6 +3,7 @@
 import io
 import os
 import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def encoded(kind: str, **options: object) -> bytes:
 def fill(root: Path, *paths: str, data: bytes | None = None) -> Path:
     for index, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(png(noise(8, 9, 3, seed=hash(path) % 1000 + index)) if data is None else data)
+        (root / path).write_bytes(png(noise(8, 9, 3, seed=zlib.crc32(path.encode()) + index)) if data is None else data)
     return root
 
 
