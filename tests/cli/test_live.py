@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from cpsam.cli.board import Board
 from cpsam.cli.live import Live
 from cpsam.cli.terminal import Terminal
@@ -96,3 +98,46 @@ def test_that_another_process_is_at_the_last_runs_is_said_once(capsys) -> None:
         for left in (2, 2, 1):
             live({"event": "waiting", "runs": left})
     assert capsys.readouterr().err.splitlines() == ["another process is at the 2 runs that are left; waiting for it"]
+
+
+PLAN = {
+    "event": "plan",
+    "runs": 1,
+    "ended": 0,
+    "seeds": [3],
+    "folder": "runs/x",
+    "computes": {"device": "cpu", "precision": "float32", "channels_last": True, "threads": 2},
+    "settings": [
+        {
+            "name": "late",
+            "model": "timm/resnet18",
+            "at": ["before-last", "layer3.*"],
+            "weights": "w.pth",
+            "data": {
+                "name": "cifar100",
+                "note": "a fifth of train is held out",
+                "train_images": 40_000,
+                "test_images": 10_000,
+                "measured_on": "validation split",
+                "classes": 100,
+            },
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_study_does_is_said_before_it_does_it(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with Live(Terminal(file=out, force_terminal=True, width=200) if terminal else None) as live:
+        live(PLAN)
+    said = out.getvalue() if terminal else capsys.readouterr().err
+    for line in (
+        "late: timm/resnet18 at before-last, layer3.*; cifar100: 40,000 images to train on, 10,000 of the validation split to measure on, "
+        "100 classes",
+        "a fifth of train is held out",
+        "starts from w.pth; a classifier for another number of classes starts anew",
+        "on cpu, in float32, channels last, 2 threads",
+        "1 run, 0 of them ended before; seeds 3; runs/x",
+    ):
+        assert line in said

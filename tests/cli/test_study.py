@@ -131,3 +131,23 @@ def test_a_name_of_many_letters_is_a_folder_of_few(plan: Path, tmp_path: Path, c
     plan.write_text(PLAN.replace('budget = "time"', "").replace('"eca"', f'"{name}"') + f'[arm.{name}]\nattention = "eca"\n')
     main(["study", str(plan), "--out", str(tmp_path / "out"), "--dry-run", "--json"])
     assert all(len(run) <= 255 for run in json.loads(capsys.readouterr().out)["runs"])
+
+
+def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--attention", "none", "eca", "--seeds", "0", "4", "--epochs", "3", "--batch-size", "32", "--threads", "1"]
+    words += ["--out", str(tmp_path / "out"), "--validation", "0.2", "--dry-run"]
+    main(words)
+    said = capsys.readouterr().out
+    for part in (
+        "resnet20 at before-last; digits: 1,150 images to train on, 288 of the validation split to measure on, 10 classes",
+        "1 thread",
+        "4 runs, 0 of them ended before; seeds 0 4",
+        "eca: 2 runs of about ",
+        "for 4 runs, one after the other: an estimate for this machine from 2 timed steps per arm, without the time to load images",
+    ):
+        assert part in said, said
+    assert said.count("to do ") == 4 and not (tmp_path / "out").exists()
+    main([*words, "--json"])
+    time = json.loads(capsys.readouterr().out)["estimate"]
+    assert time["seconds"] == pytest.approx(sum(2 * arm["run_seconds"] for arm in time["arms"].values()))
+    assert time["seconds"] > 0 and (time["runs"], time["threads"], set(time["arms"])) == (4, 1, {"none", "eca"})

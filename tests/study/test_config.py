@@ -13,13 +13,13 @@ from cpsam.study.config import Comparison, Task
     [
         (lambda: Comparison(seeds=(3, 1, 3)), ["seeds must not repeat", "3"]),
         (lambda: Comparison(seeds=()), ["seeds is empty"]),
-        (lambda: Comparison(seeds=(0, -2)), ["seeds must be at least 0", "-2"]),
+        (lambda: Comparison(seeds=(0, -2)), ["seeds must be a whole number from 0", "-2"]),
         (lambda: Comparison(attention=()), ["attention is empty"]),
         (lambda: Comparison(attention=("cpsam", "none", "cpsam")), ["attention must not repeat", "cpsam"]),
         (lambda: Comparison(task=Task(at=())), ["at is empty"]),
-        (lambda: Comparison(threads=-1), ["threads must be at least 0", "-1"]),
+        (lambda: Comparison(threads=-1), ["threads must be a whole number from 0 to 1,024", "-1"]),
         (lambda: Task(validation=1.0), ["validation must be a fraction", "1.0"]),
-        (lambda: Task(image_size=4), ["image_size must be at least 8", "4"]),
+        (lambda: Task(image_size=4), ["image_size must be a whole number from 8 to 4,096", "4"]),
     ],
 )
 def test_refused_in_one_line_that_names_the_value(make, words: list[str]) -> None:

@@ -16,7 +16,7 @@ from cpsam.study import budget
 from cpsam.study.arm import Arm
 from cpsam.study.budget import shortened
 from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
-from cpsam.study.plan import Plan, make_plan
+from cpsam.study.plan import ALONE, Plan, make_plan
 from cpsam.study.run import RunSpec
 from cpsam.study.twins import twins
 from cpsam.train.recipe import Recipe
@@ -106,6 +106,25 @@ def test_the_question_and_the_others() -> None:
         planned(study(contrasts=(Contrast("cpsam", "non_local", "early"),)))
     with pytest.raises(UserError, match=r"unknown arm of a contrast in last 'cpsm': did you mean 'cpsam'"):
         planned(study(primary=Contrast("cpsm", "none", "last")))
+
+
+@pytest.mark.parametrize(
+    ("arms", "question", "control"),
+    [
+        (("none", "non_local", "cpsam"), ("cpsam", "non_local"), True),
+        (("cpsam:fusion=sum", "cpsam", "non_local"), ("cpsam:fusion=sum", "non_local"), True),
+        (("none", "cpsam"), ("cpsam", "none"), False),
+        (("none", "eca", "squeeze_excite"), ("squeeze_excite", "none"), False),
+        (("cpsam", "none"), ("none", "cpsam"), False),
+        (("cpsam",), ("cpsam", ALONE), False),
+        (("none",), ("none", ALONE), False),
+    ],
+)
+def test_the_question_is_what_was_asked(arms: tuple[str, ...], question: tuple[str, str], control: bool) -> None:
+    """CPSAM against Non-Local where both take part, else the last arm against the first; only the former brings its control."""
+    plan = planned(Study("", (Setting("", Task(), arms),), (0,), Recipe(epochs=1)))
+    assert plan.study.primary == Contrast(*question, "")
+    assert [arm.arm.name for arm in plan.arms] == [*arms, *(["conv_control"] if control else [])]
 
 
 def test_a_question_about_the_control_brings_it_or_is_refused() -> None:

@@ -140,6 +140,7 @@ VARIANTS = {
     "nothing finished": study({name: {0: None} for name in TOP1}),
     "without non_local": study({name: dict(enumerate(TOP1[name])) for name in ("none", "cpsam")}),
     "one arm": study({"cpsam": dict(enumerate(TOP1["cpsam"]))}),
+    "one arm, not finished": study({"none": {0: None}}, primary=["none", "(no other arm)"]),
     "all the same": study({name: {0: 1.0, 1: 1.0} for name in TOP1}),
     "many seeds": study({name: {seed: values[seed % 3] + seed / 10_000 for seed in range(12)} for name, values in TOP1.items()}),
     "without timing and notes": {key: value for key, value in study().items() if key not in ("timing", "notes")},
@@ -441,3 +442,12 @@ def test_pictures_of_settings_with_names_alike_have_names_of_their_own() -> None
     names = ("a.b", "a-b", "a_b", "A-B")
     assert len({identity_of("MACs added", name) for name in names}) == len(names)
     assert all(" " not in identity_of("MACs added", name) for name in names)
+
+
+def test_an_arm_alone_is_compared_with_nothing():
+    alone, begun = VARIANTS["one arm"], VARIANTS["one arm, not finished"]
+    assert answer(alone) == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ± 0.31 %."
+    assert answer(begun) == "none is the only arm, so there is nothing to compare it with; no run of it has finished."
+    for results, name in ((alone, "cpsam"), (begun, "none")):
+        assert Page(render_report(results)).find("title")[0][1] == f"{name} on digits"
+        assert f"cpsam compare: {name} on digits" in render_report(results)

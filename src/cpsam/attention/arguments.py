@@ -17,10 +17,15 @@ def hidden_channels(in_channels: int, reduction: int) -> int:
     return max(8, in_channels // reduction)
 
 
+MOST = 2**16  # No network is wider, and a slip of the keyboard shall not take all memory.
+
+
 def check_at_least_one(**numbers: int) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number, at least 1; got {number!r}")
+        if number > MOST:
+            raise ValueError(f"{name} must be at most {MOST:,}; got {number:,}")
 
 
 def check_choice(name: str, given: str, choices: Iterable[str]) -> None:

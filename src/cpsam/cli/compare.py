@@ -8,6 +8,7 @@ import tyro
 
 from cpsam.cli.live import Live
 from cpsam.cli.parse import command_line, parse
+from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.study.config import Comparison
 
@@ -17,12 +18,17 @@ class Compare:
     comparison: Annotated[Comparison, tyro.conf.arg(name="")]
     retry_failed: bool = False
     """Try runs that failed once more."""
+    dry_run: bool = False
+    """Print the runs, and the time they would take, and do nothing."""
     json: bool = False
     """Print the results as JSON."""
 
 
 def run(words: list[str]) -> None:
     asked = parse(Compare, "compare", words, "Train each block with each seed, and put accuracy and cost side by side.")
+    if asked.dry_run:
+        print_planned(asked.comparison.study(), asked.comparison.folder, asked.json)
+        return
     from cpsam.study.compare import compare
 
     with Live() as live:

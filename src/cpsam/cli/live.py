@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cpsam.cli.board import Board
-from cpsam.cli.progress import Progress
+from cpsam.cli.progress import Progress, plan_lines
 from cpsam.cli.terminal import Terminal
 
 ENDS = ("finished", "diverged", "failed", "died")
@@ -38,6 +38,9 @@ class Live:
         self.board.take(event, time.monotonic())
         if not self.console.is_terminal:
             self.say(event)
+        elif event["event"] == "plan":
+            for line in plan_lines(event):
+                self.console.print(line, soft_wrap=True)
         elif event["event"] in ("diverged", "failed", "died"):  # what must not scroll away with the view
             words = f"{event['arm']}  seed {event['seed']}  {event['event']}: {event['error']}"
             self.console.print(words, soft_wrap=True)

@@ -13,6 +13,27 @@ from cpsam.study.escape import printable
 SECONDS_BETWEEN_LINES = 60  # where there are no bars
 
 
+def plan_lines(event: dict[str, Any]) -> list[str]:
+    """Returns what a study does in words: what is trained and measured on which images, how it is computed, and how many runs there are."""
+    lines = []
+    for setting in event.get("settings", ()):
+        data, name = setting["data"], f"{setting['name']}: " if setting["name"] else ""
+        images = f"{data['train_images']:,} images to train on, {data['test_images']:,} of the {data['measured_on']} to measure on"
+        lines.append(f"{name}{setting['model']} at {', '.join(setting['at'])}; {data['name']}: {images}, {data['classes']:,} classes")
+        if data.get("note"):
+            lines.append(data["note"])
+        if setting["weights"]:
+            lines.append(f"starts from {setting['weights']}; a classifier for another number of classes starts anew")
+    if (how := event.get("computes")) is not None:
+        layout = "channels last" if how["channels_last"] else "channels first"
+        lines.append(f"on {how['device']}, in {how['precision']}, {layout}, {how['threads']} thread{'s' * (how['threads'] != 1)}")
+    seeds = " ".join(map(str, event["seeds"]))
+    return [
+        *lines,
+        f"{event['runs']} run{'s' * (event['runs'] != 1)}, {event['ended']} of them ended before; seeds {seeds}; {event['folder']}",
+    ]
+
+
 class Progress:
     """A callable for ``on_event``, and a context in which bars live."""
 
@@ -120,8 +141,8 @@ class Progress:
         self.waiting = True
 
     def on_plan(self, event: dict[str, Any]) -> None:
-        seeds = " ".join(map(str, event["seeds"]))
-        self.line(f"{event['runs']} runs, {event['ended']} of them ended before; seeds {seeds}; {event['folder']}")
+        for line in plan_lines(event):
+            self.line(line)
 
     def on_latency(self, event: dict[str, Any]) -> None:
         self.drop("runs")

@@ -11,7 +11,7 @@ import tyro
 
 from cpsam.cli.live import Live
 from cpsam.cli.parse import command_line, parse
-from cpsam.cli.progress import Progress
+from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.errors import UserError, unknown
 
@@ -43,7 +43,7 @@ class StudyRequest:
     report: bool = False
     """Train nothing: report on what there is."""
     dry_run: bool = False
-    """Print the runs and do nothing."""
+    """Print the runs, and the time they would take, and do nothing."""
     json: bool = False
     """Print the results as JSON."""
 
@@ -68,7 +68,7 @@ def run(words: list[str]) -> None:
     study = read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers)
     folder = asked.out / study.name
     if asked.dry_run:
-        print_runs(asked, folder)
+        print_planned(study, folder, asked.json)
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
@@ -88,25 +88,3 @@ def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
     from cpsam.study.ray_executor import RayExecutor
 
     return RayExecutor(asked.address, cpus=asked.cpus_per_run, gpus=asked.gpus_per_run, retries=asked.retries)
-
-
-def print_runs(asked: StudyRequest, folder: Path) -> None:
-    from cpsam.study.compare import known_epochs, read_history
-    from cpsam.study.job import outcome
-    from cpsam.study.plan import make_plan
-    from cpsam.study.plan_file import read_plan
-
-    before = known_epochs(folder)
-    with Progress() as progress:
-        known = dict(before)
-        plan = make_plan(read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers), progress, known)
-    read_history(plan.describe(), folder)  # refuses another question than the one that the study was begun with
-    if asked.json:
-        print(json.dumps(plan.describe(), indent=1))
-        return
-    for spec in plan.runs:
-        print(f"{(outcome(folder / spec.folder_name) or {'status': 'to do'})['status']:9} {folder / spec.folder_name}")
-    if known != before:
-        print("A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change.")
-    for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
-        print(line)

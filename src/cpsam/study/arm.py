@@ -1,7 +1,6 @@
 """One arm of a comparison: a block with its arguments, and the words that name it on a command line."""
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,13 @@ from torch import nn
 
 from cpsam.attention import ATTENTION, argument_names
 from cpsam.errors import UserError, unknown
+from cpsam.files import parse_json
+from cpsam.measure import count_parameters
+from cpsam.study.config import shorten
+
+MOST_LETTERS = 1000
+TRIED_CHANNELS = 32
+MOST_PARAMETERS = 2**26  # 256 MiB for each place
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ def parse_value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(text)
+    except ValueError:
         return text
     return value if isinstance(value, int | float) else text
 
@@ -60,12 +66,14 @@ def parse_arm(text: str) -> Arm:
     """Read ``NAME`` or ``NAME:ARGUMENT=VALUE,ARGUMENT=VALUE``.
 
     Raises:
-        UserError: If the block or an argument is unknown, or a value is refused by the block.
+        UserError: If the block or an argument is unknown, a value is refused by the block, or the text is very long.
 
     Example:
         >>> parse_arm("cpsam:fusion=sum,reduction=4").arguments
         {'fusion': 'sum', 'reduction': 4}
     """
+    if len(text) > MOST_LETTERS:
+        raise UserError(f"an arm has at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}")
     attention, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
@@ -73,7 +81,7 @@ def parse_arm(text: str) -> Arm:
         if not equals and attention in ATTENTION:
             raise unknown(f"argument of {attention}", name, allowed_arguments(attention))
         if name in arguments:
-            raise UserError(f"argument {name} is given twice in {text!r}")
+            raise UserError(f"argument {name} is given twice in {shorten(text)}")
         arguments[name] = parse_value(value)
     return checked_arm(text, attention, arguments)
 
@@ -87,20 +95,45 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
     if attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
     if name != attention and name in ("none", *ATTENTION):
-        raise UserError(f"arm {name!r} is {attention}: the name of another block would mislead who reads the table")
+        raise UserError(f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads the table")
     if attention == "none":
         if arguments:
-            raise UserError(f"the arm 'none' has no block and takes no argument; got {name!r}")
+            raise UserError(f"the arm 'none' has no block and takes no argument; got {shorten(name)}")
         return Arm(name, attention)
     for argument in arguments:
         if argument not in allowed_arguments(attention):
             raise unknown(f"argument of {attention}", argument, allowed_arguments(attention))
+    for argument, value in arguments.items():
+        check_argument(f"{shorten(name)}: {argument}", value)
     if not missing_arguments(attention, arguments):
         try:
-            ATTENTION[attention](32, **arguments, device="meta")
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{name!r}: {error}") from error
+            parameters = count_parameters(ATTENTION[attention](TRIED_CHANNELS, **arguments, device="meta"))
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            raise UserError(f"{shorten(name)}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        if parameters > MOST_PARAMETERS:
+            raise UserError(
+                f"{shorten(name)} has {parameters:,} parameters on {TRIED_CHANNELS} channels, and a block may have {MOST_PARAMETERS:,}; "
+                "an argument is too large"
+            )
     return Arm(name, attention, arguments)
+
+
+def check_argument(name: str, value: object, nested: bool = True) -> None:
+    """Refuses what no block takes: numbers that are not finite or have more than 64 bits, and lists or tables of more than one level.
+
+    Raises:
+        UserError: If the value is one of them.
+    """
+    if isinstance(value, str | bool) or value is None:
+        return
+    if isinstance(value, int | float):
+        if not -(2**63) <= value < 2**63:
+            raise UserError(f"{name} must be a finite number of at most 64 bits; got {shorten(value)}")
+    elif nested and isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            check_argument(name, inner, nested=False)
+    else:
+        raise UserError(f"{name} must be text, a number, true or false, or a list or a table of these; got {shorten(value)}")
 
 
 def allowed_arguments(attention: str) -> list[str]:

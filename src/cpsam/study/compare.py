@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cpsam.study.executor import Executor, InProcess
 from cpsam.study.forms import written_forms
 from cpsam.study.job import FAILED, Job, claimed, outcome
 from cpsam.study.plan import Plan, make_plan
-from cpsam.study.results import study_results, train_seconds
+from cpsam.study.results import describe_setting, study_results, train_seconds
 from cpsam.study.run import OnEvent, RunSpec, build_arm
 from cpsam.study.run import execute as train_run
 from cpsam.train.environment import environment
@@ -78,8 +79,7 @@ def conduct(
     if retry_failed:
         for job in jobs:
             (job.folder / FAILED).unlink(missing_ok=True)
-    ended = sum(outcome(job.folder) is not None for job in jobs)
-    on_event({"event": "plan", "runs": len(jobs), "ended": ended, "seeds": list(study.seeds), "folder": str(folder)})
+    on_event(opening(plan, folder))
     if train:
         try:
             (executor or InProcess(trainer(plan))).run(jobs, on_event)
@@ -96,6 +96,23 @@ def conduct(
         else:
             write_results(results, folder)
     return results
+
+
+def opening(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Returns the event that says what a study does, before it does anything."""
+    names, setting = [spec.folder_name for spec in plan.runs], settle(plan.study.recipe)
+    return {
+        "event": "plan",
+        "runs": len(names),
+        "ended": sum(outcome(folder / name) is not None for name in names),
+        "seeds": list(plan.study.seeds),
+        "folder": str(folder),
+        "settings": [
+            {**describe_setting(place, plan.datasets[place.name]), "weights": place.task.weights and str(place.task.weights)}
+            for place in plan.study.settings
+        ],
+        "computes": {**asdict(setting), "threads": plan.study.threads or setting.threads},
+    }
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:

@@ -1,6 +1,8 @@
 """What a person asks for, as frozen dataclasses that import nothing heavy: the command line makes its flags and help from them."""
 
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,10 @@ from cpsam.errors import UserError, unknown
 from cpsam.train.recipe import Recipe
 
 BUDGETS = ("epochs", "time")
+MOST_RUNS = 100_000
+MOST_SEED = 2**63 - 1
+MOST_THREADS = 1024
+MOST_PIXELS = 4096
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,10 @@ class Task:
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(f"validation must be a fraction, at least 0 and below 1; got {self.validation}")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"workers must be at least 0; got {self.workers}")
-        if self.image_size is not None and self.image_size < 8:
-            raise UserError(f"image_size must be at least 8 pixels; got {self.image_size}")
+        if self.workers is not None:
+            check_range("workers", self.workers, 0, MOST_THREADS)
+        if self.image_size is not None:
+            check_range("image_size", self.image_size, 8, MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ class Study:
         seeds: The same for every arm.
         recipe: How every arm is trained.
         threads: Of a run, part of its specification. 0: as many as torch takes.
-        primary: The question that the study is for; None: the first CPSAM against the first Non-Local.
+        primary: The question that the study is for. None: CPSAM against Non-Local where the first setting has both, else the last of its
+            arms against the first.
         contrasts: The secondary questions, whose p Holm adjusts together. Empty: the primary arm against every other, wherever it is.
         budget: "epochs": every arm trains as many; "time": the number that comes nearest to the time of the bare network.
         control: Add the parameter-matched control to every setting that has both arms of the primary contrast and lacks it.
@@ -124,13 +131,14 @@ class Study:
     control: bool = True
 
     def __post_init__(self) -> None:
+        for seed in self.seeds:
+            check_range("seeds", seed, 0, MOST_SEED)
         check_list("seeds", self.seeds)
         check_list("settings", tuple(setting.name for setting in self.settings))
-        for seed in self.seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-                raise UserError(f"seeds must be at least 0 and whole numbers; got {seed!r}")
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 0:
-            raise UserError(f"threads must be at least 0 and a whole number; got {self.threads!r}")
+        runs = len(self.seeds) * sum(len(setting.arms) for setting in self.settings)
+        if runs > MOST_RUNS:
+            raise UserError(f"a study has at most {MOST_RUNS:,} runs; seeds x arms x settings are {runs:,}")
+        check_range("threads", self.threads, 0, MOST_THREADS)
         if self.budget not in BUDGETS:
             raise unknown("budget", self.budget, BUDGETS)
 
@@ -141,7 +149,8 @@ class Comparison:
 
     task: Task = field(default_factory=Task)
     attention: tuple[str, ...] = ("none", "conv_control", "non_local", "cpsam")
-    """Arms: names of blocks (see: cpsam list), each with arguments of its own if wanted, as in cpsam:fusion=sum,reduction=8."""
+    """Arms: names of blocks (see: cpsam list), each with arguments of its own if wanted, as in cpsam:fusion=sum,reduction=8. The
+    question is cpsam against non_local where both take part, else the last arm against the first."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same for every arm."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -169,8 +178,37 @@ class Comparison:
 
 
 def check_list(name: str, values: tuple[object, ...]) -> None:
+    """Refuses a list that is empty or repeats a value.
+
+    Raises:
+        UserError: If it does; names the first few values that are repeated.
+    """
     if not values:
         raise UserError(f"{name} is empty: give at least one")
-    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
     if repeated:
-        raise UserError(f"{name} must not repeat; {', '.join(repeated)} is given more than once")
+        more = f" and {len(repeated) - 3:,} more" if len(repeated) > 3 else ""
+        raise UserError(f"{name} must not repeat; {', '.join(repeated[:3])}{more} is given more than once")
+
+
+def check_range(name: str, value: object, least: int, most: int) -> None:
+    """Refuses what is no whole number from `least` to `most`.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UserError(f"{name} must be a whole number from {least} to {most:,}; got {shorten(value)}")
+
+
+def shorten(value: object) -> str:
+    """Returns a value as Python writes it, cut where it is long, wide or deep.
+
+    Example:
+        >>> shorten(10**99)
+        '1000000000000...0000000000000'
+    """
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write a number of more than 4,300 digits.
+        return "a number of more than 4,300 digits"

@@ -17,9 +17,10 @@ from cpsam.study.run import OnEvent, RunSpec, build_arm, load_task
 from cpsam.study.twins import twins
 from cpsam.train.recipe import Recipe
 
-# The primary contrast where none is named, by block; the first arm of each block stands for it.
+# The primary contrast where none is named and both take part, by block; the first arm of each block stands for it.
 PRIMARY = ("cpsam", "non_local")
 CONTROL = "conv_control"
+ALONE = "(no other arm)"  # the reference of an arm that has none to be compared with
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             asked[setting.name] = [read_arm(arm) for arm in setting.arms]
     primary = study.primary or default_primary(asked)
     if study.control:
-        asked = {setting: with_control(arms, setting, primary, study.contrasts) for setting, arms in asked.items()}
+        asked = {setting: with_control(arms, setting, study, primary) for setting, arms in asked.items()}
     check_contrasts(study, primary, asked)
     planned: list[PlannedArm] = []
     for setting in study.settings:
@@ -205,10 +206,16 @@ def own_recipe(setting: Setting, name: str) -> dict[str, Any]:
 
 
 def default_primary(asked: Mapping[str, list[Arm]]) -> Contrast:
-    """The first CPSAM against the first Non-Local of the first setting; a block that takes no part is named all the same."""
+    """Returns CPSAM against Non-Local where the first setting has both, else its last arm against its first.
+
+    An arm that is alone is against the bare network, which takes no part.
+    """
     setting, arms = next(iter(asked.items()))
-    names = [next((arm.name for arm in arms if arm.attention == block), block) for block in PRIMARY]
-    return Contrast(names[0], names[1], setting)
+    blocks = [next((arm.name for arm in arms if arm.attention == block), None) for block in PRIMARY]
+    if blocks[0] and blocks[1]:
+        return Contrast(blocks[0], blocks[1], setting)
+    first, last = arms[0].name, arms[-1].name
+    return Contrast(last, first if len(arms) > 1 else ALONE, setting)
 
 
 def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Arm]]) -> None:
@@ -220,10 +227,16 @@ def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Ar
                 raise unknown(f"arm of a contrast in {contrast.setting}", name, names)
 
 
-def with_control(arms: list[Arm], setting: str, primary: Contrast, contrasts: Iterable[Contrast]) -> list[Arm]:
-    """The arms, and the parameter-matched control where both sides of the question are there without one, or another question names it."""
-    both = {primary.arm, primary.reference} <= {arm.name for arm in arms}
-    named = any(CONTROL in (question.arm, question.reference) for question in (primary, *contrasts) if question.setting == setting)
+def with_control(arms: list[Arm], setting: str, study: Study, primary: Contrast) -> list[Arm]:
+    """Returns the arms, and the parameter-matched control where it belongs and is missing.
+
+    It belongs where both sides of the question are, if that was asked or is CPSAM against Non-Local, and where a question names it.
+    """
+    blocks = {arm.name: arm.attention for arm in arms}
+    sides = blocks.get(primary.arm), blocks.get(primary.reference)
+    both = None not in sides and (study.primary is not None or sides == PRIMARY)
+    questions = (primary, *study.contrasts)
+    named = any(CONTROL in (question.arm, question.reference) for question in questions if question.setting == setting)
     if not (both or named) or any(arm.attention == CONTROL for arm in arms):
         return arms
     return [*arms, Arm(CONTROL, CONTROL)]

@@ -44,10 +44,14 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.data.transform import Transform
-from cpsam.errors import UserError, unknown
-from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task, check_list
+from cpsam.errors import DataError, UserError, unknown
+from cpsam.files import read_file
+from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task, check_list, shorten
 from cpsam.train.recipe import Recipe
 
+PLAN_BYTES = 2**24
+MOST_LEVELS = 8  # of tables and lists in a plan
+MOST_LETTERS = 1000  # of a text in a plan
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OPTIONAL = ("threads", "budget", "control", "primary", "task", "recipe", "arm", "contrast")
 # Where the data lies and how many processes load it is a matter of the machine, not of the study.
@@ -80,22 +84,53 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
         UserError: If the file is missing or is not TOML, a key is unknown or missing, or a value does not fit.
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode())
+        content = tomllib.loads(read_file(path, PLAN_BYTES).decode())
+    except DataError as error:
+        raise UserError(f"plan {error}") from error
     except OSError as error:
         raise UserError(f"plan {path} cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8
         raise UserError(f"plan {path} is not TOML: {error}") from error
     try:
+        check_values(content)
         return plan_of(content, path.parent, {"data_root": data_root, "workers": workers})
     except UserError as error:
         raise UserError(f"plan {path}: {error}") from error
+
+
+def check_values(content: Table) -> None:
+    """Refuses what no key of a plan takes: dates, numbers that are not finite or have more than 64 bits, and deep nesting.
+
+    Raises:
+        UserError: If there is such a value.
+    """
+    level: list[tuple[str, Any]] = list(content.items())
+    for _ in range(MOST_LEVELS):
+        for key, value in level:
+            if not isinstance(value, str | int | float | list | dict):
+                raise UserError(f"{key} must be text, a number, true or false, a list or a table; got {value}")
+            if isinstance(value, str) and len(value) > MOST_LETTERS:
+                raise UserError(f"{key} must have at most {MOST_LETTERS:,} letters; got {len(value):,}, {shorten(value)}")
+            if isinstance(value, int | float) and not -(2**63) <= value < 2**63:
+                raise UserError(f"{key} must be a finite number of at most 64 bits; got {shorten(value)}")
+        level = [pair for key, value in level for pair in children(key, value)]
+    if level:
+        raise UserError(f"{level[0][0]} is nested too deeply: a plan has at most {MOST_LEVELS} levels")
+
+
+def children(key: str, value: object) -> Iterable[tuple[str, Any]]:
+    """Yields what a table or a list holds, each value with the key that it is under."""
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from ((key, inner) for inner in value)
 
 
 def plan_of(content: Table, folder: Path, machine: Table) -> Study:
     check_keys("key", content, ("name", "seeds", "setting"), OPTIONAL)
     name = expect("name", content["name"], str)
     if not NAME.fullmatch(name):
-        raise UserError(f"name must be letters, digits, '.', '_' or '-', 64 at most; got {name!r}")
+        raise UserError(f"name must be letters, digits, '.', '_' or '-', 64 at most; got {shorten(name)}")
     arms = {arm: named_arm(arm, table) for arm, table in expect("arm", content.get("arm", {}), dict).items()}
     shared = expect("task", content.get("task", {}), dict)
     settings = tuple(setting(table, shared, arms, folder, machine) for table in expect("setting", content["setting"], list))
@@ -125,7 +160,7 @@ def setting(table: Any, shared: Table, arms: Mapping[str, NamedArm], folder: Pat
     check_keys("key of a setting", table, ("name", "arms"), KINDS)
     name = expect("name of a setting", table["name"], str)
     if not NAME.fullmatch(name):
-        raise UserError(f"name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got {name!r}")
+        raise UserError(f"name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got {shorten(name)}")
     words = [expect(f"arms of {name}", arm, str) for arm in expect(f"arms of {name}", table["arms"], list)]
     own = {key: value for key, value in table.items() if key in KINDS}
     return Setting(name, task({**shared, **own}, folder, machine), tuple(arms.get(word, word) for word in words))
@@ -190,5 +225,5 @@ def check_keys(kind: str, table: Table, needed: Iterable[str], allowed: Iterable
 def expect(name: str, value: Any, *kinds: type) -> Any:
     """The value, if it is of one of these kinds; true is no number."""
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UserError(f"{name} must be {WORDS[kinds[0]]}; got {value!r}")
+        raise UserError(f"{name} must be {WORDS[kinds[0]]}; got {shorten(value)}")
     return value

@@ -22,6 +22,7 @@ from cpsam.study.table import (
     percent,
     references_of,
     settings_of,
+    subject,
     table_rows,
 )
 from cpsam.study.words import blocks, control_words, data_notes, duration, evidence_words, facts_words, protocol, remarks, unbroken, words
@@ -52,10 +53,9 @@ def head(title: str) -> Markup:
 
 def opening(results: Mapping[str, Any]) -> Markup:
     what = f"cpsam study {results['name']}" if results.get("name") else "cpsam compare"
-    one, other = (bare(results, name) for name in results["primary"])
     return element(
         "header",
-        element("p", f"{what}: {one} against {other} on {results['data']['name']}", class_="eyebrow"),
+        element("p", f"{what}: {subject(results)}", class_="eyebrow"),
         element("h1", unbroken(answer(results))),
         [element("p", unbroken(sentence), class_="control") for sentence in control_words(results)],
         element("p", " ".join([*map(unbroken, evidence_words(results)), facts_words(results)]), class_="lead"),
@@ -245,6 +245,4 @@ def render_report(results: Mapping[str, Any]) -> str:
         provenance(results),
         every_run(results),
     )
-    name, reference = (bare(results, name) for name in results["primary"])
-    title = f"{name} against {reference} on {results['data']['name']}"
-    return "<!doctype html>\n" + element("html", head(title), element("body", main), lang="en") + "\n"
+    return "<!doctype html>\n" + element("html", head(subject(results)), element("body", main), lang="en") + "\n"

@@ -121,6 +121,10 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     difference = primary_difference(results)
     absent = [bare(results, arm) for arm in results["primary"] if arm_of(results, arm) is None]
     name, reference = (bare(results, arm) for arm in results["primary"])
+    arm = arm_of(results, results["primary"][0])
+    if arm is not None and absent and is_alone(results, arm):
+        found = "no run of it has finished" if arm["top1"]["mean"] is None else f"its top-1 is {top1_words(arm['top1'])} %"
+        return f"{name} is the only arm, so there is nothing to compare it with; {found}."
     if absent:
         return f"{name} against {reference} is not answered: {' and '.join(absent)} did not take part."
     if difference is None:
@@ -138,6 +142,19 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
         return f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero ({pairs})."
     side = "ahead of" if difference["mean"] > 0 else "behind"
     return f"{name} is {mean[1:]} points of top-1 {side} {reference} ({evidence}, {pairs})."
+
+
+def is_alone(results: Mapping[str, Any], arm: Mapping[str, Any]) -> bool:
+    """Whether an arm is the only one of its setting."""
+    return len(arms_in(results, arm.get("setting"))) == 1
+
+
+def subject(results: Mapping[str, Any]) -> str:
+    """Returns what a study is about in a few words, such as ``cpsam against non_local on digits``."""
+    name, reference = results["primary"]
+    arm = arm_of(results, name)
+    against = "" if arm is not None and is_alone(results, arm) else f" against {bare(results, reference)}"
+    return f"{bare(results, name)}{against} on {results['data']['name']}"
 
 
 def pairs_words(n: int) -> str:

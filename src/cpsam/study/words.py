@@ -1,6 +1,6 @@
 """Values and findings as a person reads them, for every form of a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -135,7 +135,7 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
             for what, key in (("seed", "seeds"), ("arm", "arms"), ("run", "runs"))
             if key in before
             for how, one, other in (("more", after, before), ("fewer", before, after))
-            if (each := [item for item in one[key] if item not in other[key]])
+            if (each := missing_from(one[key], other[key]))
         ]
         changes += ["other secondary contrasts"] if sorted(after["contrasts"]) != sorted(before["contrasts"]) else []
         changes += ["another budget"] if after["budget"] != before["budget"] else []
@@ -148,6 +148,12 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
         if listed:
             said.append(f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}.")
     return said
+
+
+def missing_from(items: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+    """Returns the items that are not among the others."""
+    known = set(others)
+    return [item for item in items if item not in known]
 
 
 def altered_words(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

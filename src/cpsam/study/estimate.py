@@ -1,0 +1,64 @@
+"""How long a study takes on this machine, estimated from two timed steps per arm."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cpsam.study.job import outcome
+from cpsam.study.plan import Plan
+from cpsam.study.run import build_arm
+from cpsam.train.hardware import settle
+from cpsam.train.pace import STEPS, run_seconds, seconds_per_image
+
+
+@dataclass(frozen=True)
+class ArmEstimate:
+    """The time of one arm.
+
+    Attributes:
+        run_seconds: Of one run: its steps, and an evaluation after each epoch.
+        runs: Runs that are still to do.
+    """
+
+    run_seconds: float
+    runs: int
+
+
+def estimate(plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+    """Times training steps of each arm that has runs to do, and returns what all of them would take, as plain data.
+
+    Nothing is written. The time to load images is left out, and runs are taken to follow each other.
+
+    Args:
+        plan: The study.
+        folder: Of the study; runs that have ended in it take no time.
+        on_arm: Told of the number of arms that are timed, and of all.
+    """
+    tasks, counted = {setting.name: setting.task for setting in plan.study.settings}, set[str]()
+    arms: dict[str, ArmEstimate] = {}
+    setting = settle(plan.study.recipe)
+    setting = replace(setting, threads=plan.study.threads or setting.threads)
+    for index, arm in enumerate(plan.arms):
+        on_arm(index, len(plan.arms))
+        names = {spec.folder_name for spec in arm.specs} - counted  # a run that two settings share is made once
+        counted |= names
+        runs = sum(outcome(folder / name) is None for name in names)
+        if runs:
+            dataset = plan.datasets[arm.setting]
+            shape = (dataset.in_channels, *dataset.image_size)
+            model = build_arm(tasks[arm.setting], arm.arm, dataset, seed=0)
+            timed = replace(settle(arm.recipe), threads=setting.threads)
+            pace = seconds_per_image(model, arm.recipe, shape, dataset.num_classes, timed)
+            seconds = run_seconds(pace, arm.recipe, len(dataset.train), len(dataset.test))
+            arms[plan.label(arm.setting, arm.arm.name)] = ArmEstimate(seconds, runs)
+    on_arm(len(plan.arms), len(plan.arms))
+    return {
+        "seconds": sum(each.run_seconds * each.runs for each in arms.values()),
+        "runs": sum(each.runs for each in arms.values()),
+        "timed_steps": STEPS,
+        "device": setting.device,
+        "precision": setting.precision,
+        "threads": setting.threads,
+        "arms": {name: {"run_seconds": each.run_seconds, "runs": each.runs} for name, each in arms.items()},
+    }
