@@ -22,6 +22,10 @@ class DataRequest:
     """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3 if anything is."""
     path: Annotated[Path, tyro.conf.Positional]
     """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in its data/."""
+    image_column: str | None = None
+    """Of parquet shards: the column of image files. Default: image or img."""
+    label_column: str | None = None
+    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels, fine_label, class or target."""
     json: bool = False
     """Print JSON, which --skip-bad of other verbs reads."""
 
@@ -35,7 +39,8 @@ def run(words: list[str]) -> None:
     from cpsam.data.verify import verify
 
     with Progress() as bars:
-        found = verify(asked.path, lambda what, done, total: bars({"event": "data", "what": what, "done": done, "total": total}))
+        columns = asked.image_column, asked.label_column
+        found = verify(asked.path, lambda what, done, total: bars({"event": "data", "what": what, "done": done, "total": total}), columns)
     if asked.json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

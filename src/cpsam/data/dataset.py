@@ -1,16 +1,9 @@
 """What a data set is: two splits with labels, and what a reader or a training loop has to know about them."""
 
-from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-import torch
-
-from cpsam.data.digest import hash_plain
-from cpsam.data.picture import MEAN, STD, training
-from cpsam.data.source import Source
-from cpsam.data.split import Indices, Split
+from cpsam.data.split import Split
 from cpsam.data.stream import StreamedSplit
-from cpsam.data.transform import Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,45 +55,3 @@ class Dataset:
         """The data set whose train split is batched as it is measured."""
         train = self.train if isinstance(self.train, Split) else replace(self.train, augment=False)
         return replace(self, train=train, padding=0, flip=False)
-
-
-def streamed(
-    name: str,
-    splits: Mapping[str, tuple[Source, Indices, Indices]],
-    classes: Sequence[str],
-    content: object,
-    *,
-    size: int,
-    transform: Transform,
-    workers: int,
-    note: str = "",
-    skip: Set[str] = frozenset(),
-    notes: tuple[str, ...] = (),
-) -> Dataset:
-    """A data set of which nothing but names and labels is in memory. It is normalised by the mean and sd of ImageNet.
-
-    Args:
-        name: One of `DATASETS`.
-        splits: The files of "train" and "test", the label of each, (N,), and the numbers of those that are used.
-        classes: Names.
-        content: Plain data that stands for what is in the files: to hash them would be to read them all.
-        size: Height and width that images get.
-        transform: How they get there.
-        workers: Processes that make batches.
-        note: As in :class:`cpsam.data.Dataset`.
-        skip: Images that are not used.
-        notes: As in :class:`cpsam.data.Dataset`.
-
-    Raises:
-        UserError: If timm does not understand the transform.
-    """
-    if transform.rand_augment:
-        training(transform, size)
-    train, test = (
-        StreamedSplit(source, torch.from_numpy(labels[rows]), rows, size, transform, workers=workers)
-        for source, labels, rows in (splits["train"], splits["test"])
-    )
-    used = [[split.rows.tolist(), split.labels.tolist()] for split in (train, test)]
-    fingerprint = hash_plain(["cpsam stream 1", list(classes), content, used])
-    skipped = tuple(sorted(skip))
-    return Dataset(name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped, notes)

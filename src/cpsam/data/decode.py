@@ -16,6 +16,7 @@ from cpsam.files import read_file
 # No others are tried, whatever the name or the first bytes of a file claim.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_IMAGE_BYTES = 1 << 29
+MAX_ASPECT = 1000
 
 # We refuse what Pillow would only warn of.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -64,6 +65,9 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
     with reading(where), Image.open(BytesIO(data), formats=formats) as image:
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise DataError(f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression bomb; make it smaller")
+        if max(image.size) > MAX_ASPECT * min(image.size):  # its shorter side enlarged, it would fill the memory
+            limit = f"one side must be at most {MAX_ASPECT:,} times the other"
+            raise DataError(f"{where}: image of {image.width}x{image.height} pixels; {limit}")
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # a telephone's JPEG with a preview behind the photograph
             raise DataError(f"{where}: animated image of {frames} frames; keep one of them")

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cpsam.data.cache import Recipe, load_or_build
-from cpsam.data.dataset import Dataset, streamed
+from cpsam.data.dataset import Dataset
 from cpsam.data.decode import decode_square
 from cpsam.data.digest import hash_plain
 from cpsam.data.parallel import map_ordered
-from cpsam.data.source import Files
+from cpsam.data.shards import has_shards
 from cpsam.data.split import Pixels, Progress
+from cpsam.data.streamed import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.transform import Transform
-from cpsam.data.tree import Tree, read_tree
+from cpsam.data.tree import read_tree
 from cpsam.errors import UserError
 
 IMAGES_A_TASK = 16
@@ -30,9 +30,11 @@ def load_folder(
     transform: Transform | None = None,
     workers: int = 0,
     skip: Set[str] = frozenset(),
+    columns: Columns = (None, None),
 ) -> Dataset:
     """Loads images from ``root/train/CLASS/`` and ``root/val/CLASS/``, as :func:`cpsam.data.tree.read_tree` finds them.
 
+    Where parquet shards lie there instead, :func:`cpsam.data.labels.read_shards` reads them, and they are streamed.
     Without a split to measure on, a stratified fifth of ``root/train/CLASS/`` or ``root/CLASS/`` is the test split.
 
     Images are turned upright, the shorter side resized to `image_size`, and the square in the centre kept, as bytes in a memory-mapped file
@@ -46,7 +48,8 @@ def load_folder(
         stream: Whether to read files while they are needed; None decides by their number.
         transform: Of streamed images.
         workers: Processes that read streamed images.
-        skip: Images to leave out, relative to `root`.
+        skip: Images to leave out, relative to `root`; of parquet shards, as :func:`cpsam.data.labels.row_name` calls them.
+        columns: The image and the label column of parquet shards.
 
     Raises:
         DataError: If the folder is missing or empty, a class has no images, a class to test on is not in train, or an image is bad.
@@ -54,6 +57,11 @@ def load_folder(
     """
     if image_size < 1:
         raise UserError(f"image_size must be at least 1, not {image_size}")
+    if has_shards(root):
+        if stream is False:
+            raise UserError(f"{root}: parquet shards are always streamed; stream must not be False")
+        return stream_shards("folder", root, image_size, progress, transform or Transform(), workers, skip, columns)
+    check_columns(columns, root)
     tree = read_tree(root, skip)
     parts = tree.parts
     if stream is None:
@@ -89,12 +97,3 @@ def load_folder(
         skipped=tuple(sorted(skip)),
         notes=tree.notes,
     )
-
-
-def stream_folder(name: str, root: Path, tree: Tree, size: int, transform: Transform, workers: int, skip: Set[str]) -> Dataset:
-    """Returns the data set of these files, none of which has been read: their names and sizes stand for what is in them."""
-    parts = tree.parts
-    splits = {split: (Files(root, part.paths), part.labels, np.arange(len(part.paths))) for split, part in parts.items()}
-    content = [[part.paths, [size for size, _ in part.stamps]] for part in parts.values()]
-    how: dict[str, Any] = {"size": size, "transform": transform, "workers": workers, "note": tree.note, "skip": skip, "notes": tree.notes}
-    return streamed(name, splits, parts["train"].classes, content, **how)

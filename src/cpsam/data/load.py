@@ -27,6 +27,8 @@ def load_dataset(
     transform: Transform | None = None,
     workers: int | None = None,
     skip: Set[str] = frozenset(),
+    image_column: str | None = None,
+    label_column: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set: as bytes, or, where it is large, as the names of files that are read while they are needed.
@@ -42,6 +44,8 @@ def load_dataset(
         transform: Of streamed images.
         workers: Processes that make batches of streamed images, 0 for the one that trains; None: the processors, 16 at most.
         skip: Bad images to leave out of a folder or of ImageNet, as :func:`cpsam.data.verify.verify` names them.
+        image_column: Of parquet shards: the struct column with the field ``bytes``. None: ``image`` or ``img``.
+        label_column: Of parquet shards: the column of whole numbers or texts. None: ``label``, ``fine_label`` or the like.
         progress: Called with what is being done, how much is done, and how much there is.
 
     Raises:
@@ -56,15 +60,15 @@ def load_dataset(
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
     if name in OWN_SIZE:
-        refuse(
-            name, image_size=image_size, stream=stream or None, transform=None if transform == Transform() else transform, skip=skip or None
-        )
+        how = None if transform == Transform() else transform
+        refuse(name, image_size=image_size, stream=stream or None, transform=how, skip=skip or None)
+        refuse(name, image_column=image_column, label_column=label_column)
     elif name == "imagenet" and stream is False:
         raise UserError("imagenet is always streamed; a folder with stream False is not")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be at least 0; got {workers}")
     place = root or os.environ.get("CPSAM_DATA") or None
-    folder = None if place is None else Path(place).expanduser()
+    folder = None if place is None else expanded(place)
     if name == "digits":
         return load_digits()
     if name in SOURCES:
@@ -75,13 +79,27 @@ def load_dataset(
     if size < 1:
         raise UserError(f"image_size must be at least 1, not {size}")
     count = default_workers() if workers is None else workers
+    columns = image_column, label_column
     if name == "imagenet":
-        return load_imagenet(folder, size, progress, transform=transform, workers=count, skip=skip)
-    return load_folder(folder, size, progress, stream=stream, transform=transform, workers=count, skip=skip)
+        return load_imagenet(folder, size, progress, transform=transform, workers=count, skip=skip, columns=columns)
+    return load_folder(folder, size, progress, stream=stream, transform=transform, workers=count, skip=skip, columns=columns)
+
+
+def expanded(place: str | os.PathLike[str]) -> Path:
+    """Returns a path whose ``~`` is the home folder.
+
+    Raises:
+        DataError: If there is no such user.
+    """
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"no folder {os.fspath(place)}: {error}") from error
 
 
 def refuse(name: str, **given: object) -> None:
     for argument, value in given.items():
         if value is not None:
             kind = "has a size of its own" if argument == "image_size" else "is held as bytes"
+            kind = "has columns of its own" if argument.endswith("column") else kind
             raise UserError(f"{argument} is for folder and imagenet, {name} {kind}; given {value}")

@@ -1,10 +1,10 @@
 """Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes of image files, an integer column."""
 
-import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +14,79 @@ from numpy.typing import NDArray
 
 from cpsam.data.decode import decode_exact
 from cpsam.data.parallel import map_ordered
+from cpsam.data.source import DIGEST_BYTES, row_digest
 from cpsam.data.split import Indices, Pixels
+from cpsam.data.unused import printable
 from cpsam.errors import DataError
+from cpsam.files import open_regular, parse_json
 
 ROWS_A_BATCH = 512
-COLUMNS = (("image", "label"), ("img", "fine_label"), ("img", "label"))
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 ROWS_A_PIECE = 100  # of files as large as photographs
 
 
 @contextmanager
-def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[pq.ParquetFile]:
-    """A parquet file with the two columns in it, and every error of reading it turned into a DataError that names it."""
+def open_file(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a parquet file; every error of reading it becomes a DataError that names it."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            for column in (image_column, label_column):
-                if column not in schema.names:
-                    raise DataError(f"{path}: no column {column!r}; it has {', '.join(schema.names)}")
-            image_type, label_type = schema.field(image_column).type, schema.field(label_column).type
-            if not (pa.types.is_struct(image_type) and image_type.get_field_index("bytes") >= 0):
-                raise DataError(f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes'")
-            if not pa.types.is_integer(label_type):
-                raise DataError(f"{path}: column {label_column!r} is {label_type}, not whole numbers")
+        with open_regular(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})") from error
+
+
+@contextmanager
+def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[pq.ParquetFile]:
+    """Opens a parquet file with the two columns in it."""
+    with open_file(path) as file:
+        schema = file.schema_arrow
+        for column in (image_column, label_column):
+            if schema.names.count(column) != 1:
+                count = "no column" if column not in schema.names else "more than one column"
+                raise DataError(f"{path}: {count} {column!r}; it has {columns_of(schema)}")
+        image_type, label_type = schema.field(image_column).type, schema.field(label_column).type
+        if not is_image(image_type):
+            raise DataError(f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes' of binary data")
+        if not is_label(label_type):
+            raise DataError(f"{path}: column {label_column!r} is {label_type}, not whole numbers or texts")
+        yield file
+
+
+def columns_of(schema: pa.Schema) -> str:
+    return ", ".join(map(printable, schema.names))
+
+
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column has the bytes of image files: a text there would be the path of a file."""
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    inner = kind.field("bytes").type
+    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner) or pa.types.is_fixed_size_binary(inner)
+
+
+def is_label(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string)
+    return any(test(inner) for test in tests)
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """Labels as they are in a file.
+
+    Args:
+        values: int64, or texts, (N,).
+        missing: Where there is none, (N,).
+        names: Names of the classes from the file's metadata, or None.
+    """
+
+    values: NDArray
+    missing: NDArray[np.bool_]
+    names: tuple[str, ...] | None
 
 
 def read_labels(path: Path, image_column: str, label_column: str, num_classes: int | None) -> tuple[Indices, tuple[str, ...] | None]:
@@ -57,9 +104,12 @@ def read_labels(path: Path, image_column: str, label_column: str, num_classes: i
     Raises:
         DataError: If the file is damaged, a column is missing or of another type, or a label is missing or out of range.
     """
-    labels, missing, names = label_column_of(path, image_column, label_column)
-    if missing.any():
-        raise DataError(f"{path}, row {missing.argmax()}: no label in column {label_column!r}")
+    column = label_column_of(path, image_column, label_column)
+    labels, names = column.values, column.names
+    if labels.dtype != np.int64:
+        raise DataError(f"{path}: column {label_column!r} has texts, not whole numbers")
+    if column.missing.any():
+        raise DataError(f"{path}, row {column.missing.argmax()}: no label in column {label_column!r}")
     limit = num_classes or (len(names) if names else np.iinfo(np.int64).max)
     wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if len(wrong):
@@ -69,29 +119,62 @@ def read_labels(path: Path, image_column: str, label_column: str, num_classes: i
     return labels, names
 
 
-def label_column_of(path: Path, image_column: str, label_column: str) -> tuple[Indices, NDArray[np.bool_], tuple[str, ...] | None]:
-    """The label of every row as it is, (N,), -1 where there is none; where there is none, (N,); and class names as :func:`read_labels`."""
+def label_column_of(path: Path, image_column: str, label_column: str) -> LabelColumn:
+    """Returns the labels of a file, with -1 or "" where there is none.
+
+    Raises:
+        DataError: As :func:`read_labels`, but for labels that are missing or out of range.
+    """
     with open_parquet(path, image_column, label_column) as file:
         column = file.read(columns=[label_column]).column(0)
-        labels = column.fill_null(-1).to_numpy().astype(np.int64)
-        return labels, column.is_null().to_numpy(), class_names(file.schema_arrow, label_column)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            values = np.array(column.fill_null("").to_pylist(), object)
+            return LabelColumn(values, values == "", None)
+        missing = column.is_null().to_numpy()
+        values = column.cast(pa.int64()).fill_null(-1).to_numpy()  # a number that int64 does not hold is an error
+        return LabelColumn(values, missing.copy(), class_names(file.schema_arrow, label_column))
 
 
-def find_columns(path: Path) -> tuple[str, str]:
-    """The names of the image and the label column, as the sets of the hub call them."""
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
-        names = []  # whoever reads the file will say so
-    return next((pair for pair in COLUMNS if set(pair) <= set(names)), COLUMNS[0])
+def choose_columns(paths: Sequence[Path], image_column: str | None, label_column: str | None) -> tuple[str, str]:
+    """Returns the names of the image and of the label column: those given, else those that sets of the hub have.
+
+    Raises:
+        DataError: If none or several may be meant.
+    """
+    schema = first_schema(paths)
+    given = {"image": image_column, "label": label_column}
+    for role, names in (("image", IMAGE_COLUMNS), ("label", LABEL_COLUMNS)):
+        if given[role] is not None:
+            continue
+        present = [name for name in names if name in schema.names]
+        if len(present) != 1:
+            which = f"both {present[0]!r} and {present[1]!r} may be" if present else f"none of {', '.join(names)} is"
+            reason = f"{which} the {role} column of {columns_of(schema)}; name it with {role}_column"
+            raise DataError(f"{paths[0]}: {reason}")
+        given[role] = present[0]
+    return str(given["image"]), str(given["label"])
+
+
+def first_schema(paths: Sequence[Path]) -> pa.Schema:
+    """Returns the schema of the first file that can be read; whoever reads the others will say what is wrong with them."""
+    first = None
+    for path in paths:
+        try:
+            with open_file(path) as file:
+                return file.schema_arrow
+        except DataError as error:
+            first = first or error
+    raise first or ValueError("paths must not be empty")
 
 
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     try:
-        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label_column]["names"]
+        names = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label_column]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    return tuple(map(str, names))
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[int, int]) -> Iterator[Pixels]:
@@ -129,7 +212,7 @@ def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[in
 
 
 def write_table(path: Path, image_column: str, label_column: str, table: Path) -> None:
-    """Write the image files of a shard, as they are, as an Arrow file in which any row can be had at once.
+    """Writes the image files of a shard, as they are, as an Arrow file in which any row can be had at once.
 
     It takes its name only when it is complete and on the disk.
 
@@ -137,13 +220,16 @@ def write_table(path: Path, image_column: str, label_column: str, table: Path) -
         DataError: If the shard is damaged, or a column is missing or of another type.
         OSError: If there is no room.
     """
-    schema = pa.schema([("bytes", pa.binary())], {"source": str(path)})
+    schema = pa.schema([("bytes", pa.binary()), ("digest", pa.binary(DIGEST_BYTES))], {"source": os.fsencode(path)})
     unfinished = table.with_name(f".{table.stem}-{secrets.token_hex(4)}")
+    row = 0
     try:
         with unfinished.open("xb") as file:
             with pa.ipc.new_file(file, schema) as writer:
                 for batch in read_bytes(path, image_column, label_column):
-                    writer.write_batch(pa.record_batch([batch], schema=schema))
+                    digests = [row_digest(table, row + index, data.as_py()) for index, data in enumerate(batch)]
+                    writer.write_batch(pa.record_batch([batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)], schema=schema))
+                    row += len(batch)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(table)

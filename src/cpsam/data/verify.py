@@ -1,7 +1,6 @@
 """Look at every image before anything is trained on it: all that is wrong with a set, in one list."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -9,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ImageOps
 
 from cpsam.data.decode import open_image, read_image, to_rgb
-from cpsam.data.imagenet import ADVICE, TEST_SHARDS, has_shards
+from cpsam.data.labels import NONE, read_shards, row_name
 from cpsam.data.parallel import map_ordered
-from cpsam.data.shards import find_shards
+from cpsam.data.shards import has_shards
 from cpsam.data.split import Progress
+from cpsam.data.streamed import Columns, check_columns
 from cpsam.data.tree import read_tree
 from cpsam.errors import DataError
+from cpsam.files import RECORD_BYTES, parse_json, read_file
 
 PICTURES_A_TASK = 16
 DIGEST_BYTES = 16
@@ -83,12 +85,13 @@ class Picture:
     where: str
     row: int | None
     name: str
+    label: int
 
     def fault(self, reason: str) -> Fault:
         return Fault(self.where, reason, self.row, self.name)
 
 
-def verify(root: Path, progress: Progress | None = None) -> Verified:
+def verify(root: Path, progress: Progress | None = None, columns: Columns = (None, None)) -> Verified:
     """Decode every image of a folder of images, or of parquet shards, side by side on all processors.
 
     A fault is: a file that is not a whole picture of a kind that is read (JPEG, PNG, WebP, BMP); one that is animated, has more than 8 bits
@@ -99,27 +102,45 @@ def verify(root: Path, progress: Progress | None = None) -> Verified:
     Args:
         root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, with ``CLASS/*``, or with parquet shards, in itself or in ``data/``.
         progress: Told how many images have been decoded.
+        columns: The image and the label column of parquet shards; None: those that sets of the hub have.
 
     Raises:
         DataError: If there is nothing there to verify.
     """
-    scan: Scan = Shards(root) if has_shards(root) else Tree(root)
-    pictures, done, total, seen = scan.pictures, 0, sum(map(sum, scan.counts.values())), {}
-    # The test split first: its digests are kept in memory, and there are more images to train on.
+    if has_shards(root):
+        scan: Scan = Rows(root, columns)
+    else:
+        check_columns(columns, root)
+        scan = Tree(root)
+    done, total = 0, sum(map(sum, scan.counts.values()))
+    # Digests of pixels are kept in memory, with the number of the class; those of the test split with the name too.
+    tested: dict[bytes, str] = {}
+    trained: dict[bytes, int] = {}
     for split in ("test", "train"):
-        for looked in map_ordered(look, batches(pictures(split))):
+        for looked in map_ordered(look, batches(scan.pictures(split))):
             for picture, reason, digest in looked:
-                if reason is None and split == "test":
-                    seen[digest] = picture.name
-                elif reason is None and digest in seen:
-                    reason = f"the same pixels as {seen[digest]}, of the test split"
+                if reason is None:
+                    reason = repeated(picture, digest, split, scan.classes, tested, trained)
                 if reason is not None:
                     scan.faults.append(picture.fault(reason))
             done += len(looked)
             if progress is not None:
-                progress("decoding images", done, total)
+                progress("decoding images", min(done, total), total)
     faults = sorted(scan.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row))
     return Verified(str(root), scan.classes, scan.counts, faults, scan.note, scan.notes)
+
+
+def repeated(
+    picture: Picture, digest: bytes, split: str, classes: tuple[str, ...], tested: dict[bytes, str], trained: dict[bytes, int]
+) -> str | None:
+    """Returns what is wrong if these pixels were met before in the test split, or in another class of the train split."""
+    if split == "test":
+        tested.setdefault(digest, picture.name)
+        return None
+    if digest in tested:
+        return f"the same pixels as {tested[digest]}, of the test split"
+    label = trained.setdefault(digest, picture.label)
+    return None if label == picture.label or picture.label < 0 else f"the same pixels as an image of class {classes[label]!r}"
 
 
 def batches(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
@@ -137,7 +158,7 @@ def look_at(picture: Picture) -> tuple[str | None, bytes]:
     try:
         data = picture.data if isinstance(picture.data, bytes) else read_image(picture.data)
         with open_image(data, where) as image:
-            pixels = to_rgb(image, where)
+            pixels = to_rgb(ImageOps.exif_transpose(image), where)
             content = f"{pixels.width}x{pixels.height} ".encode() + pixels.tobytes()
             return None, hashlib.sha256(content).digest()[:DIGEST_BYTES]
     except DataError as error:
@@ -175,82 +196,40 @@ class Tree(Scan):
         self.faults.append(Fault(str(where), reason, image=image))
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        for path in self.parts[split].paths:
+        for path, label in zip(self.parts[split].paths, self.parts[split].labels.tolist(), strict=True):
             file = self.root / path
-            yield Picture(file, str(file), None, path)
+            yield Picture(file, str(file), None, path, label)
 
 
-class Shards(Scan):
+class Rows(Scan):
     """Parquet files in the layout of the hub."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, columns: Columns) -> None:
         super().__init__(root)
-        test = next((name for name in TEST_SHARDS if self.glob(name)), TEST_SHARDS[0])
-        self.files = {"train": self.find("train"), "test": self.find(test)}
-        self.labels: dict[Path, np.ndarray] = {}
-        names = {path: self.read_labels(path) for files in self.files.values() for path in files}
-        self.classes = next((given for given in names.values() if given), ())
-        if not self.classes:
-            trained = [self.labels[path].max(initial=-1) for path in self.files["train"] if path in self.labels]
-            self.classes = tuple(map(str, range(1 + int(max(trained, default=-1)))))
-        for path, given in names.items():
-            if given not in (None, self.classes):
-                self.faults.append(Fault(str(path), "its metadata names other classes than the first shard's"))
-        self.counts = {split: self.count(files) for split, files in self.files.items()}
+        self.shards = read_shards(root, *columns, on_fault=self.note_fault)
+        self.classes, self.notes = self.shards.classes, self.shards.notes
+        for split in self.shards.files:
+            labels = self.shards.joined(split)
+            self.counts[split] = np.bincount(labels[labels != NONE], minlength=len(self.classes)).tolist()
 
-    def glob(self, name: str) -> list[Path]:
-        return next((found for place in (self.root, self.root / "data") if (found := sorted(place.glob(f"{name}-*.parquet")))), [])
-
-    def find(self, name: str) -> list[Path]:
-        try:
-            return find_shards((self.root, self.root / "data"), name, ADVICE)
-        except DataError as error:
-            self.faults.append(Fault(str(self.root), str(error)))
-            return self.glob(name)
-
-    def read_labels(self, path: Path) -> tuple[str, ...] | None:
-        # Here because pyarrow takes half a second to import, and a tree does not need it.
-        from cpsam.data.parquet import find_columns, label_column_of
-
-        try:
-            self.labels[path], missing, names = label_column_of(path, *find_columns(path))
-        except DataError as error:
-            self.faults.append(Fault(str(path), str(error).removeprefix(f"{path}: ")))
-            return None
-        for row in np.flatnonzero(missing).tolist():
-            self.faults.append(self.picture(path, row, b"").fault("no label"))
-        self.labels[path] = np.where(missing, np.iinfo(np.int64).min, self.labels[path])  # missing, not out of range as well
-        return names
-
-    def count(self, files: list[Path]) -> list[int]:
-        """Images of each class; labels that are of none are faults."""
-        counts = np.zeros(len(self.classes), np.int64)
-        for path in files:
-            labels = self.labels.get(path, np.zeros(0, np.int64))
-            inside = (labels >= 0) & (labels < len(self.classes))
-            counts += np.bincount(labels[inside], minlength=len(counts))
-            for row in np.flatnonzero(~inside & (labels != np.iinfo(np.int64).min)).tolist():
-                reason = f"label {labels[row]} is out of range, it must be 0 to {len(self.classes) - 1}"
-                self.faults.append(self.picture(path, row, b"").fault(reason))
-        return counts.tolist()
-
-    def picture(self, path: Path, row: int, data: bytes) -> Picture:
-        return Picture(data, str(path), row, f"{path.name}, row {row}")
+    def note_fault(self, path: Path, row: int | None, reason: str) -> None:
+        self.faults.append(Fault(str(path), reason, row, None if row is None else row_name(path, row)))
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        from cpsam.data.parquet import find_columns, read_bytes
+        from cpsam.data.parquet import read_bytes
 
-        for path in self.files[split]:
-            if path not in self.labels:
+        for path in self.shards.files[split]:
+            if path not in self.shards.labels:
                 continue
+            labels = self.shards.labels[path].tolist()
             row = 0
             try:
-                for part in read_bytes(path, *find_columns(path)):
+                for part in read_bytes(path, *self.shards.columns):
                     for data in part.to_pylist():
                         if data is None:
-                            self.faults.append(self.picture(path, row, b"").fault("no image"))
+                            self.note_fault(path, row, "no image")
                         else:
-                            yield self.picture(path, row, data)
+                            yield Picture(data, str(path), row, row_name(path, row), labels[row])
                         row += 1
             except DataError as error:
                 self.faults.append(Fault(str(path), f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not looked at"))
@@ -263,8 +242,13 @@ def read_skip(path: Path) -> frozenset[str]:
         DataError: If it cannot be read, or is not such a list.
     """
     try:
-        return frozenset(fault["image"] for fault in json.loads(path.read_bytes())["faults"] if fault["image"] is not None)
+        images = [fault["image"] for fault in parse_json(read_file(path, RECORD_BYTES))["faults"]]
+        if not all(image is None or isinstance(image, str) for image in images):
+            raise TypeError("an image is named by a text")
+        return frozenset(images) - {None}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: not a list of faults as cpsam data verify --json prints it") from error

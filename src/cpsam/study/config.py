@@ -45,6 +45,11 @@ class Task:
     skip_bad: Path | None = None
     """Leave out the bad images of a folder or of ImageNet that this file names, as cpsam data verify --json writes it."""
 
+    image_column: str | None = None
+    """Of parquet shards: the column of image files. Default: image or img."""
+    label_column: str | None = None
+    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels, fine_label, class or target."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(f"validation must be a fraction, at least 0 and below 1; got {self.validation}")

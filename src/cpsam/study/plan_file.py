@@ -66,6 +66,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "stream": (bool,),
     "transform": (dict,),
     "skip_bad": (str,),
+    "image_column": (str,),
+    "label_column": (str,),
 }
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
 

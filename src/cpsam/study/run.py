@@ -29,6 +29,8 @@ from cpsam.train.upkeep import Upkeep
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
+COLUMNS = ("image_column", "label_column")
+
 # The split is drawn once for all seeds, so that runs of different seeds are measured on the same images.
 SPLIT_SEED = 0
 
@@ -69,6 +71,7 @@ class RunSpec:
                 "std": list(self.std),
                 **({"stream": True, "transform": asdict(self.task.transform)} if self.streamed else {}),
                 **({"skipped": list(self.skipped)} if self.skipped else {}),
+                **{name: value for name in COLUMNS if (value := getattr(self.task, name)) is not None},
             },
             "model": self.task.model,
             "weights_sha256": self.weights_sha256,
@@ -116,6 +119,8 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
         transform=task.transform,
         workers=task.workers,
         skip=skip,
+        image_column=task.image_column,
+        label_column=task.label_column,
         progress=progress,
     )
     for text in dataset.notes:
@@ -187,6 +192,7 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
         config["model"],
         stream=data.get("stream"),
         transform=Transform(**data.get("transform", {})),
+        **{name: data.get(name) for name in COLUMNS},
     )
     dataset, _ = load_task(task, on_event, frozenset(data.get("skipped", ())))
     if dataset.fingerprint != data["fingerprint"]:
