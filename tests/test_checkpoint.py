@@ -1,20 +1,23 @@
 """A checkpoint comes back as it went, or is found out to be damaged and the one before is used."""
 
+import errno
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cpsam import checkpoint
 from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from cpsam.errors import DataError
+from cpsam.errors import DataError, UserError
 
 META = {"optimizer": {"0/step": 3.5}, "attention": [{"at": "layer3.1", "attention": "cpsam", "arguments": {"reduction": 4}}]}
 
@@ -180,7 +183,8 @@ def test_files_reach_the_disk_before_their_names_do(tmp_path: Path, monkeypatch:
     real_fsync, real_rename, real_replace = os.fsync, Path.rename, Path.replace
 
     def fsync(descriptor: int) -> None:
-        done.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        done.append("fsync " + re.sub(r"-[0-9a-f]{8}$", "", name) if name.startswith(".writing-") else f"fsync {name}")
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -231,3 +235,77 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, spoiled: str) -> 
         path.write_bytes(path.read_bytes()[:-9] if spoiled == "cut" else b"a text, and not short")
     with pytest.raises(DataError, match=r"weights .*w\.safetensors: (cannot be read|not a whole \.safetensors file)"):
         load_weights(path)
+
+
+STRAY: dict[str, Callable[[Path], None]] = {
+    "step-00000010": lambda path: path.write_text("") and None,
+    "step-00000011": lambda path: path.symlink_to("/etc"),
+    "step-00000012": lambda path: path.write_text("") and None,
+    "step-xyz": lambda path: path.mkdir(),
+    "step-12": lambda path: path.mkdir(),
+    "step-٠٠٠٠٠٠١٢": lambda path: path.mkdir(),
+    ".writing-step-00000012": lambda path: path.symlink_to("/etc"),
+    ".writing-LATEST": lambda path: path.mkdir(),
+}
+
+
+def test_stray_names_stop_neither_a_load_nor_a_save(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    for name, make in STRAY.items():
+        make(tmp_path / name)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and (loaded.step, loaded.warnings) == (8, [])
+    save_checkpoint(tmp_path, 12, tensors(12), {})
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and (loaded.step, loaded.warnings) == (12, [])
+    assert Path("/etc/passwd").exists()
+
+
+def test_a_folder_of_checkpoints_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="checkpoints is a link"):
+        save_checkpoint(tmp_path / "checkpoints", 3, tensors(), {})
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", ["manifest.json", "tensors.safetensors", "LATEST"])
+def test_an_unreadable_checkpoint_falls_back_like_a_damaged_one(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    real = os.open
+
+    def broken(path: Path, *arguments: int) -> int:
+        if path in (tmp_path / "step-00000008" / name, tmp_path / name):
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", broken)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and loaded.step == (8 if name == "LATEST" else 4)
+    assert loaded.warnings[0].endswith(f"cannot be read ({os.strerror(number)})")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_fresh_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+        load_checkpoint(tmp_path)
+
+
+def test_other_tools_read_sealed_weights(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", tensors(), META)
+    state = load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(state[name], tensors()[name]) for name in state)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert set(file.metadata()) == {"cpsam", "cpsam.sha256"}
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_weights(tmp_path / name, tensors(), META)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -7,6 +7,7 @@ disk, renamed, and only then named by `LATEST`. Every file is checked when it is
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,26 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cpsam.errors import DataError
+from cpsam.errors import DataError, UserError
+from cpsam.files import (
+    RECORD_BYTES,
+    TEMPORARY,
+    open_regular,
+    parse_json,
+    read_file,
+    remove,
+    remove_leftovers,
+    sync_folder,
+    write_atomically,
+    write_durably,
+)
+from cpsam.sealed import is_sealed, seal_tensors
 
 LATEST, MANIFEST, TENSORS = "LATEST", "manifest.json", "tensors.safetensors"
 META_KEY = "cpsam"
 FORMAT = 1
+WEIGHTS_FORMAT = 2  # Weights of the first version had no number of their format, and no hash.
+NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, SafetensorError)  # what reading a forged file can raise
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,8 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
 
 def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int) -> Path:
     """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in another thread."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and checkpoints are written to a folder of the run itself; remove the link")
     if not folder.exists():
         folder.mkdir(parents=True)
         sync_folder(folder.parent)
@@ -78,9 +96,8 @@ def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping
         "meta": dict(meta),
     }
     path = folder / checkpoint_name(step)
-    temporary = folder / f".writing-{path.name}"
-    for leftover in folder.glob(".writing-step-*"):
-        shutil.rmtree(leftover)
+    remove_leftovers(folder)
+    temporary = folder / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
     temporary.mkdir()
     try:
         write_durably(temporary / TENSORS, data)
@@ -89,27 +106,33 @@ def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if path.exists():  # the same step again: it was damaged, or a resumed run repeats it
-        shutil.rmtree(path)
+    remove(path)  # It is there if it was damaged, if a resumed run repeats the step, or if somebody else took its name.
     temporary.rename(path)
     sync_folder(folder)
+    if (folder / LATEST).is_dir():
+        remove(folder / LATEST)
     write_atomically(folder / LATEST, seal({"step": step}))
     steps = checkpoint_steps(folder)
     kept = [other for other in steps if other <= step][-keep:]
     for other in set(steps) - set(kept):
-        shutil.rmtree(folder / checkpoint_name(other))
+        remove(folder / checkpoint_name(other))
     return path
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None if there is none at all.
+def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | None:
+    """Returns the newest checkpoint that is whole, or None if there is none at all.
+
+    Args:
+        folder: Folder of all checkpoints of a run.
+        identity: The run that they must be of: what `meta` has under "identity". One without it, which an older version wrote, is taken
+            with a warning. None takes any.
 
     Raises:
-        DataError: If there are checkpoints and none is whole.
+        DataError: If there are checkpoints and none is whole, or the folder cannot be read.
     """
     steps, warnings = checkpoint_steps(folder), []
     try:
-        latest = unseal((folder / LATEST).read_bytes())["step"]
+        latest = unseal(read_file(folder / LATEST, RECORD_BYTES))["step"]
         if latest not in steps:
             warnings.append(f"{folder / LATEST} names step {latest}, which is not there")
         steps.sort(key=lambda step: (step == latest, step))
@@ -118,17 +141,31 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             warnings.append(f"{folder / LATEST} is missing")
     except Damaged as damage:
         warnings.append(f"{folder / LATEST} is damaged: {damage}")
+    except OSError as error:
+        warnings.append(f"{folder / LATEST} cannot be read ({error.strerror})")
+    except NOT_OURS as error:
+        warnings.append(f"{folder / LATEST} is damaged: {error}")
     for step in reversed(steps):
         path = folder / checkpoint_name(step)
         try:
             tensors, meta = read_checkpoint(path)
+            theirs = meta.get("identity")
         except Damaged as damage:
             warnings.append(f"checkpoint {path} is damaged: {damage}")
-        except (KeyError, TypeError, AttributeError, SafetensorError) as error:
-            warnings.append(f"checkpoint {path} is not what this version writes: {error!r}")
+        except DataError as error:
+            warnings.append(f"checkpoint {path} is damaged: {error}")
         except FileNotFoundError as missing:
             warnings.append(f"checkpoint {path} is damaged: {Path(missing.filename).name} is missing")
+        except OSError as error:
+            warnings.append(f"checkpoint {path} cannot be read ({error.strerror})")
+        except NOT_OURS as error:
+            warnings.append(f"checkpoint {path} is not what this version writes: {error!r}")
         else:
+            if identity is not None and theirs not in (identity, None):
+                warnings.append(f"checkpoint {path} is of another run")
+                continue
+            if identity is not None and theirs is None:
+                warnings.append(f"checkpoint {path} does not say of which run it is: an older version wrote it")
             return Checkpoint(step, tensors, meta, warnings)
     if warnings:
         raise DataError(f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the start")
@@ -137,14 +174,16 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        manifest = unseal((path / MANIFEST).read_bytes())
+        manifest = unseal(read_file(path / MANIFEST, RECORD_BYTES))
     except Damaged as damage:
         raise Damaged(f"{MANIFEST}: {damage}") from damage
     if manifest["format"] != FORMAT:
         raise Damaged(f"{MANIFEST} has format {manifest['format']}, and this version reads {FORMAT}")
-    data, entry = (path / TENSORS).read_bytes(), manifest["tensors"]
-    if len(data) != entry["bytes"]:
-        raise Damaged(f"{TENSORS} has {len(data)} bytes, not {entry['bytes']}")
+    entry = manifest["tensors"]
+    with open_regular(path / TENSORS) as file:
+        if (size := os.fstat(file.fileno()).st_size) != entry["bytes"]:
+            raise Damaged(f"{TENSORS} has {size} bytes, not {entry['bytes']}")
+        data = file.read()
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise Damaged(f"{TENSORS}: its SHA-256 is not the one in {MANIFEST}")
     tensors = safetensors.torch.load(data)
@@ -156,8 +195,19 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Of all checkpoints, whole or not, oldest first."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
+    """Returns the steps of all checkpoints, whole or not, oldest first. Files, links and folders of other names are none.
+
+    Raises:
+        DataError: If the folder cannot be read: it may hold checkpoints.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"checkpoints {folder}: cannot be read ({error.strerror})") from error
+    names = [entry.name for entry in entries if entry.name[5:].isdecimal()]
+    return sorted(int(name[5:]) for name in names if name == checkpoint_name(int(name[5:])))
 
 
 @dataclass(frozen=True)
@@ -194,7 +244,7 @@ def storable(tensors: Mapping[str, Tensor]) -> Storable:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write weights as one .safetensors file that any tool can read, with `meta` in its header.
+    """Writes weights as one .safetensors file that any tool can read, with `meta` and the hash of the file in its header.
 
     Args:
         path: File to write; replaced in one go if it is there.
@@ -202,12 +252,12 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
         meta: Plain data (JSON types), such as what is inserted in the model.
     """
     copies = storable(tensors)
-    header = {META_KEY: json.dumps({"meta": dict(meta), "shared": copies.shared}, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(copies.stored, metadata=header))
+    header = {META_KEY: json.dumps({"format": WEIGHTS_FORMAT, "meta": dict(meta), "shared": copies.shared}, sort_keys=True)}
+    write_atomically(path, seal_tensors(safetensors.torch.save(copies.stored), header))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a .safetensors file of ours or of anyone.
+    """Reads a .safetensors file of ours or of anyone.
 
     Returns:
         Tensors by name, and the plain data that :func:`save_weights` was given; empty for a file that it did not write.
@@ -216,18 +266,29 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DataError: If the file is missing or is not a whole safetensors file.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-            header = json.loads((file.metadata() or {}).get(META_KEY, '{"meta": {}, "shared": {}}'))
+        with open_regular(path) as file:
+            data = file.read()
+        sealed, tensors = is_sealed(data), safetensors.torch.load(data)
+        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        if META_KEY not in metadata:
+            return tensors, {}
+        content = parse_json(metadata[META_KEY])
+        meta, shared = content["meta"], content["shared"]
+        if "format" in content and not sealed:
+            raise ValueError("its hash is missing")
+        if not isinstance(meta, dict):
+            raise TypeError("meta is not an object")
+        return tensors | {name: tensors[original] for name, original in shared.items()}, meta
     except OSError as error:
         raise DataError(f"weights {path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
+    except UserError:
+        raise
+    except NOT_OURS as error:
         raise DataError(f"weights {path}: not a whole .safetensors file ({error})") from error
-    return tensors | {name: tensors[original] for name, original in header["shared"].items()}, header["meta"]
 
 
 def seal(data: Mapping[str, Any]) -> bytes:
-    """JSON with its own hash. The form is the only one that :func:`unseal` takes, so that no changed bit passes."""
+    """Returns JSON with its own hash. The form is the only one that :func:`unseal` takes, so that no changed bit passes."""
     body = json.dumps(data, sort_keys=True)
     return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 
@@ -236,27 +297,4 @@ def unseal(raw: bytes) -> dict[str, Any]:
     body, _, digest = raw.partition(b"\n")
     if digest != f"{hashlib.sha256(body).hexdigest()}\n".encode():
         raise Damaged("its hash does not fit")
-    return json.loads(body)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that, after a crash, either the old content or the new is there."""
-    temporary = path.with_name(f".writing-{path.name}")
-    write_durably(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return parse_json(body)

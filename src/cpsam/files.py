@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +122,36 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Appends to a regular file, which is created if it is missing, and flushes it to the disk. A link is refused, never followed.
+
+    Raises:
+        OSError: If it cannot be written.
+        DataError: If it is not a regular file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    with os.fdopen(descriptor, "ab") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError(f"{path}: must be a regular file")
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link (never what it points to) or a folder with all that is in it; a missing one is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers that were killed left in a folder. Call it while no other process writes there."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        remove(leftover)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from cpsam.evaluate import evaluate
 from cpsam.randomness import derive_seed
 from cpsam.train import Recipe
 from cpsam.train.loop import train
+from cpsam.train.records import run_identity
 from cpsam.train.schedule import learning_rate
 from cpsam.train.update import make_optimizer
 
@@ -73,9 +74,9 @@ def test_the_folder_holds_plain_files_that_say_what_was_run(tmp_path: Path) -> N
     assert environment["threads"] == torch.get_num_threads()
     assert [(line["epoch"], line["step"]) for line in records(tmp_path)] == [(1, 4), (2, 8), (3, 12)]
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert set(summary["timing"]) == {"train_seconds", "evaluation_seconds", "images_per_s"}
+    assert set(summary["timing"]) == {"train_seconds", "evaluation_seconds", "images_per_s", "sha256"}
     weights, meta = load_weights(tmp_path / "weights.safetensors")
-    assert meta == {"attention": []}
+    assert meta == {"attention": [], "identity": run_identity(config)} and summary["identity"] == run_identity(config)
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -23,7 +23,7 @@ from cpsam.study.config import Task
 from cpsam.train.distributed import Team
 from cpsam.train.loop import train
 from cpsam.train.recipe import Recipe
-from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
+from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, check_identity, read_json
 from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]
@@ -199,6 +199,7 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
         raise DataError(f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs")
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
     tensors, meta = load_weights(weights)
+    check_identity(meta, config, f"weights {weights}")
     model = create_model(task.model, dataset.num_classes, in_channels=dataset.in_channels, attention="none")
     insert_from_config(model, meta["attention"])
     model.load_state_dict(tensors)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from cpsam.errors import UserError
-from cpsam.train.recipe import Recipe
+from cpsam.errors import DataError, UserError
+from cpsam.train.recipe import MOST_THREADS, Recipe
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,30 @@ class Setting:
     precision: str
     channels_last: bool
     threads: int
+
+    @classmethod
+    def read(cls, settled: object, where: str) -> "Setting":
+        """Returns the setting that a run was begun with, from its `config.json`.
+
+        Raises:
+            DataError: If a field is missing, unknown, or not what it must be.
+        """
+        rules = {
+            "device": ("cpu", "cuda"),
+            "precision": ("float32", "bfloat16", "float16"),
+            "channels_last": (True, False),
+            "threads": range(1, MOST_THREADS + 1),
+        }
+        if not isinstance(settled, dict):
+            raise DataError(f"{where} must be an object")
+        if wrong := sorted(rules.keys() ^ settled.keys()):
+            raise DataError(f"{where} must have {', '.join(rules)}; {wrong[0][:60]!r} is {'missing' if wrong[0] in rules else 'unknown'}")
+        for name, allowed in rules.items():
+            value = settled[name]
+            if type(value) is not type(allowed[0]) or value not in allowed:
+                choices = f"from 1 to {MOST_THREADS}" if name == "threads" else " or ".join(map(str, allowed))
+                raise DataError(f"{where}.{name} must be {choices}; it is {str(value)[:60]!r}")
+        return cls(**settled)
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -16,7 +16,7 @@ from cpsam.train.board import Board
 from cpsam.train.distributed import Team, lost
 from cpsam.train.hardware import Setting, exact, settle
 from cpsam.train.recipe import Recipe
-from cpsam.train.run_folder import SETTLED, RunFolder, finished_summary, open_run
+from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, finished_summary, open_run
 from cpsam.train.stop import Stop
 from cpsam.train.training import Event, Training
 from cpsam.train.upkeep import Upkeep
@@ -94,7 +94,7 @@ def train(
         if begun["summary"] is not None:
             return begun["summary"]
         run = held[0] if held else RunFolder(path, begun["config"])
-        setting = Setting(**run.config[SETTLED])
+        setting = Setting.read(run.config.get(SETTLED), f"{path / CONFIG}: {SETTLED}")
         if setting.device != target.type:
             raise UserError(f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same")
         training = Training(model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board)

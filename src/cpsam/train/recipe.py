@@ -28,6 +28,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "drop_rate": ("from 0 to below 1", lambda value: 0 <= value < 1),
     "drop_path": ("from 0 to below 1", lambda value: 0 <= value < 1),
 }
+MOST_THREADS = 1024  # torch crashes when it is asked for a hundred thousand.
 # Left out of a run's description while they are off, so that runs from before there were such fields keep their names.
 LATER = ("accumulate", "clip_norm", "ema_decay", "mixup", "cutmix", "drop_rate", "drop_path", "sync_bn")
 

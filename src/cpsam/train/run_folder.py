@@ -5,21 +5,33 @@ The configuration is written first and the summary last, so a folder says by its
 it is finished.
 """
 
-import fcntl
 import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, UserError
+from cpsam.files import (
+    append_durably,
+    is_locked_file,
+    open_lock,
+    read_file,
+    read_json,
+    remove_leftovers,
+    try_lock,
+    write_atomically,
+    write_json,
+)
+from cpsam.train.records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, run_identity, sealed
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
 SETTLED = "settled"  # in the configuration: what "auto" meant where the run began
+METRICS_BYTES = 2**30  # A million epochs have about 500 MB.
 
 
 class RunFolder:
@@ -28,12 +40,19 @@ class RunFolder:
     Args:
         path: The folder.
         config: The content of `config.json`.
+        lock: The lock file that is held. None in a process that does not write.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], lock: IO[str] | None = None) -> None:
         self.path = path
         self.config = config
-        self.records: list[dict[str, Any]] = []  # of `metrics.jsonl`, one an epoch
+        self.lock = lock
+        self.records: list[dict[str, Any]] = []  # of `metrics.jsonl`, one per epoch
+
+    @cached_property
+    def identity(self) -> str:
+        """What every file of this run carries, and no file of another run."""
+        return run_identity(self.config)
 
     @property
     def checkpoints(self) -> Path:
@@ -50,44 +69,125 @@ class RunFolder:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        return read_json(self.path / SUMMARY)
+        return read_summary(self.path, self.config)
 
-    def keep_records(self, epochs: int) -> list[dict[str, Any]]:
-        """Read the metrics of the first epochs and drop what a killed epoch may have left behind them.
+    def check_lock(self) -> None:
+        """Checks that this process alone may write here. Call it before every write.
 
         Raises:
-            DataError: If one of these epochs is missing.
+            UserError: If somebody removed or replaced the lock file.
         """
-        lines = (self.path / METRICS).read_bytes().splitlines(keepends=True) if (self.path / METRICS).exists() else []
-        try:
-            self.records = [json.loads(line) for line in lines[:epochs]]
-        except ValueError:
-            self.records = []
+        if self.lock is not None and not is_locked_file(self.lock, self.path / LOCK):
+            raise UserError(
+                f"run folder {self.path}: its lock file {LOCK} was removed or replaced, so another process may write here; "
+                "stopped before the next write"
+            )
+
+    def keep_records(self, epochs: int) -> list[dict[str, Any]]:
+        """Reads the metrics of the first epochs and drops what a killed epoch may have left behind them.
+
+        Raises:
+            DataError: If one of these epochs is missing or damaged.
+        """
+        lines = metric_lines(self.path)[:epochs]
+        self.records = checked_records(lines, self.identity, self.path / METRICS)
         if [record["epoch"] for record in self.records] != list(range(1, epochs + 1)):
             raise DataError(f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a checkpoint, are not all there")
-        write_atomically(self.path / METRICS, b"".join(lines[:epochs]))
+        self.check_lock()
+        write_atomically(self.path / METRICS, b"".join(lines))
         return self.records
 
     def add_record(self, record: dict[str, Any]) -> None:
-        """Append the metrics of an epoch; they are on the disk when this returns."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Appends the metrics of an epoch; they are on the disk when this returns."""
+        self.check_lock()
+        append_durably(self.path / METRICS, (json.dumps(sealed(record, self.identity), allow_nan=False) + "\n").encode())
         self.records.append(record)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        """Write where the run was begun, and, if that changed, where it was resumed."""
+        """Writes where the run was begun, and, if that changed, where it was resumed."""
+        self.check_lock()
         first = read_json(self.path / ENVIRONMENT)
         if first is None:
             write_json(self.path / ENVIRONMENT, environment)
-        elif environment not in ({name: value for name, value in first.items() if name != "resumed"}, *first.get("resumed", [])):
-            write_json(self.path / ENVIRONMENT, {**first, "resumed": [*first.get("resumed", []), environment]})
+            return
+        resumed = first.get("resumed", [])
+        if not isinstance(resumed, list):
+            raise DataError(f"{self.path / ENVIRONMENT}: resumed must be a list")
+        if environment not in ({name: value for name, value in first.items() if name != "resumed"}, *resumed):
+            write_json(self.path / ENVIRONMENT, {**first, "resumed": [*resumed, environment]})
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Write the summary, the last file; returns it as it is read again."""
+        """Writes the summary, the last file; returns it as it is read again."""
+        self.check_lock()
+        summary = sealed({**summary, "identity": self.identity}, self.identity)
         write_json(self.path / SUMMARY, summary)
         return plain(summary)
+
+
+def metric_lines(path: Path) -> list[bytes]:
+    """Returns the lines of the metrics of a run, none if there is no file."""
+    try:
+        return read_file(path / METRICS, METRICS_BYTES).splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
+def checked_records(lines: list[bytes], identity: str, file: Path) -> list[dict[str, Any]]:
+    """Returns lines of metrics as records. Older versions wrote lines without a hash; after the first line with one, all must have it."""
+    records, required = [], False
+    for number, line in enumerate(lines, 1):
+        where = f"{file}: line {number}"
+        record = parse_line(line, where)
+        check_seal(record, identity, where, required)
+        required = required or "sha256" in record["timing"]
+        records.append(record)
+    return records
+
+
+def read_metrics(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the metrics of a run, a record per epoch, checked; a last line that is only half there is left out.
+
+    Raises:
+        DataError: If a line is damaged or of another run.
+    """
+    # Half a line never goes on after the end of its record, and a whole one whose last bit was flipped does.
+    lines = [line for line in metric_lines(path) if line.endswith(b"\n") or b"}}" in line[:-1]]
+    return checked_records(lines, run_identity(config), path / METRICS)
+
+
+def read_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the summary of the run of this configuration, checked; None if there is none.
+
+    Older versions wrote summaries without identity and hash; these are taken as they are.
+
+    Raises:
+        DataError: If the summary is damaged or of another run.
+    """
+    summary, where = read_json(path / SUMMARY), str(path / SUMMARY)
+    if summary is None:
+        return None
+    check_fields(summary, SUMMARY_FIELDS, where)
+    best = summary.get("best")
+    if not isinstance(best, dict):
+        raise DataError(f"{where}: best must be an object with epoch and top1")
+    for name in ("epoch", "top1"):
+        check_field(best, name, f"{where}: best")
+    check_identity(summary, config, where)
+    check_seal(summary, run_identity(config), where, required="identity" in summary)
+    return summary
+
+
+def check_identity(about: Mapping[str, Any], config: Mapping[str, Any], where: str) -> bool:
+    """Checks that a file is of the run of this configuration; returns False if it does not say so, as files of older versions.
+
+    Raises:
+        DataError: If it is of another run.
+    """
+    if "identity" not in about:
+        return False
+    if about["identity"] != run_identity(config):
+        raise DataError(f"{where}: it is of another run: its identity is not that of {CONFIG}")
+    return True
 
 
 def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -96,8 +196,8 @@ def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | 
     Raises:
         UserError: If the folder holds a run of another configuration, or something else.
     """
-    check_config(path, config)
-    return read_json(path / SUMMARY)
+    begun = check_config(path, config)
+    return None if begun is None else read_summary(path, begun)
 
 
 @contextmanager
@@ -112,26 +212,27 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
         UserError: If the folder holds a run of another configuration, other files, or is in use. Nothing in it is changed then.
     """
     check_config(path, config)
+    if (path / LOCK).is_symlink():
+        raise UserError(f"run folder {path}: {LOCK} is a link, and must be a file; remove it")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / LOCK).open("a+")
+        lock = open_lock(path / LOCK)
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
     with lock:
         hold(lock, path)
+        remove_leftovers(path)
         begun = check_config(path, config)  # once more: another process may have begun it meanwhile
         if begun is None:
             write_json(path / CONFIG, config)
-        yield RunFolder(path, begun if begun is not None else plain(config))
+        yield RunFolder(path, begun if begun is not None else plain(config), lock)
 
 
 def hold(lock: IO[str], path: Path) -> None:
-    """Take the lock, which the system takes back when this process ends, however it ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        raise UserError(f"run folder {path} is in use by {lock.read().strip() or 'another process'}") from error
+    """Takes the lock, which the system takes back when this process ends, however it ends."""
+    if not try_lock(lock):
+        holder = "".join(filter(str.isprintable, lock.read(200)))
+        raise UserError(f"run folder {path} is in use by {holder or 'another process'}")
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}\n")
     lock.flush()
@@ -180,24 +281,3 @@ def first_difference(old: object, new: object, name: str = "") -> tuple[str, str
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """As it comes back from JSON: tuples as lists, keys as words."""
     return json.loads(json.dumps(config))
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """None if there is no such file.
-
-    Raises:
-        DataError: If it is not JSON, or no object, as all that we write is.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return content

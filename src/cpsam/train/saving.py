@@ -72,13 +72,15 @@ class Keeper:
             return
         self.last, self.time = (position.step, position.epochs), time.monotonic()
         tensors, meta = pack(model, average, update.optimizer)
-        meta |= {"position": asdict(position), "scaler": None if update.scaler is None else update.scaler.state_dict()}
+        scaler = None if update.scaler is None else update.scaler.state_dict()
+        meta |= {"position": asdict(position), "scaler": scaler, "identity": self.run.identity}
         copies, step = storable(tensors), position.step  # the run goes on while this is written
         record = self.run.records[-1] if best else {}
 
         def write() -> None:
+            self.run.check_lock()
             if best:
-                about = {"attention": meta["attention"], "epoch": record["epoch"], "top1": record["top1"]}
+                about = {name: meta[name] for name in ("attention", "identity")} | {name: record[name] for name in ("epoch", "top1")}
                 save_weights(self.run.best, copies.part(MODEL if average is None else AVERAGE), about)
             write_checkpoint(self.run.checkpoints, step, copies, meta, self.upkeep.keep)
 
@@ -106,7 +108,7 @@ class Keeper:
             fits = position.step == checkpoint.step and epoch * steps <= position.step <= (epoch + 1) * steps
         except UserError:
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise DataError(f"the checkpoint of step {checkpoint.step} is not what this version writes: {error!r}") from error
         if not fits:
             raise DataError(f"the checkpoint of step {checkpoint.step} does not fit this run: it claims {position}")
@@ -118,7 +120,7 @@ class Keeper:
         held: list[Checkpoint | None] = []
 
         def first() -> dict[str, Any] | None:
-            held.append(load_checkpoint(self.run.checkpoints))
+            held.append(load_checkpoint(self.run.checkpoints, self.run.identity))
             found = held[0]
             return None if found is None else {"step": found.step, "meta": found.meta, "warnings": found.warnings}
 

@@ -251,7 +251,9 @@ class Training:
     def write_summary(self) -> dict[str, Any]:
         records = self.run.records
         timings = [record["timing"] for record in records]
-        save_weights(self.run.weights, self.shipped.state_dict(), {"attention": attention_config(self.shipped)})
+        self.run.check_lock()
+        about = {"attention": attention_config(self.shipped), "identity": self.run.identity}
+        save_weights(self.run.weights, self.shipped.state_dict(), about)
         timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
         timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / timing["train_seconds"]
         metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
