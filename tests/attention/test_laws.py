@@ -53,8 +53,10 @@ def test_cpsam_with_gate_one_and_context_zero_is_the_bare_fusion(interaction, fu
     full, x = block(CPSAM, interaction=interaction, fusion=fusion, norm=norm), images()
     twin = bare_twin(full)
     assert (full(x) - twin(x)).abs().max() > 0.1
-    full.channel_squeeze.reset_parameters()
-    full.position_squeeze.relate.reset_parameters()
+    for branch in (full.channel_squeeze, full.position_squeeze):
+        for layer in branch.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
     assert (full(x) - x).abs().max() > 0.1
     close(full(x), twin(x))
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one, check_choice
 from cpsam.attention.fusion import FUSIONS, bare_conv
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.identity_start import residual_norm
 
 
 class BareFusion(nn.Module):
@@ -35,12 +35,8 @@ class BareFusion(nn.Module):
         check_at_least_one(in_channels=in_channels)
         check_choice("fusion", fusion, FUSIONS)
         self.in_channels, self.fusion, self.norm = in_channels, fusion, norm
-        self.conv = bare_conv(fusion, in_channels, device=device, dtype=dtype)
+        self.conv = bare_conv(fusion, in_channels, norm, device=device, dtype=dtype)
         self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        start_at_zero(self.batch_norm, self.conv)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, fusion={self.fusion}, norm={self.norm}"

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import hidden_channels
-from cpsam.attention.identity_start import zero_
+from cpsam.attention.identity_start import starts_at_zero
 from cpsam.functional import context_pool
 
 
@@ -40,11 +40,7 @@ class ChannelSqueezeAttention(nn.Module):
         self.key = nn.Conv2d(in_channels, 1, 1, bias=False, device=device, dtype=dtype)
         self.squeeze = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(hidden, device=device, dtype=dtype)
-        self.expand = nn.Linear(hidden, in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        zero_(self.expand)
+        self.expand = starts_at_zero(nn.Linear(hidden, in_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transform(context_pool(x, self.key(x)))

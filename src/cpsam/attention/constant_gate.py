@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one, check_choice
-from cpsam.attention.fusion import FUSIONS, start_fusion_at_zero
+from cpsam.attention.fusion import FUSIONS
 from cpsam.attention.identity_start import residual_norm
 
 
@@ -41,14 +41,13 @@ class ConstantGate(nn.Module):
         self.in_channels, self.fusion, self.norm = in_channels, fusion, norm
         self.gate = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
         self.context = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
-        self.fuse = FUSIONS[fusion](in_channels, device=device, dtype=dtype)
+        self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
         self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.gate)
         nn.init.zeros_(self.context)
-        start_fusion_at_zero(self.batch_norm, self.fuse)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, fusion={self.fusion}, norm={self.norm}"

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.identity_start import residual_norm
 
 
 class ConvControl(nn.Module):
@@ -37,10 +37,6 @@ class ConvControl(nn.Module):
         self.squeeze = nn.Conv2d(in_channels, hidden_channels, 1, bias=False, device=device, dtype=dtype)
         self.expand = nn.Conv2d(hidden_channels, in_channels, 1, bias=False, device=device, dtype=dtype)
         self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        start_at_zero(self.batch_norm, self.expand)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.batch_norm(self.expand(self.squeeze(x).relu()))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cpsam import fused
 from cpsam.attention.arguments import check_choice
 from cpsam.attention.channel_squeeze import ChannelSqueezeAttention
-from cpsam.attention.fusion import FUSIONS, start_fusion_at_zero
+from cpsam.attention.fusion import FUSIONS
 from cpsam.attention.identity_start import residual_norm
 from cpsam.attention.position_squeeze import PositionSqueezeAttention
 
@@ -68,12 +68,8 @@ class CPSAM(nn.Module):
         self.position_squeeze = PositionSqueezeAttention(
             in_channels, reduction=reduction, interaction=interaction, device=device, dtype=dtype
         )
-        self.fuse = FUSIONS[fusion](in_channels, device=device, dtype=dtype)
+        self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
         self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        start_fusion_at_zero(self.batch_norm, self.fuse)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, reduction={self.reduction}, interaction={self.interaction}, fusion={self.fusion}, norm={self.norm}"

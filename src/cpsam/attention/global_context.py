@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import hidden_channels
-from cpsam.attention.identity_start import zero_
+from cpsam.attention.identity_start import starts_at_zero
 from cpsam.functional import context_pool
 
 
@@ -38,11 +38,7 @@ class GlobalContext(nn.Module):
         self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
         self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
         self.norm = nn.LayerNorm([hidden, 1, 1], device=device, dtype=dtype)
-        self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        zero_(self.expand)
+        self.expand = starts_at_zero(nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, reduction={self.reduction}"

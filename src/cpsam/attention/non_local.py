@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cpsam import fused
 from cpsam.attention.arguments import check_choice, hidden_channels
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.identity_start import before_norm, residual_norm
 from cpsam.functional import concatenation_attention, dot_product_attention, softmax_attention
 
 
@@ -105,12 +105,8 @@ class NonLocal(nn.Module):
             self.attend = ConcatenationPairs(hidden, **factory)
         else:
             self.attend = SoftmaxPairs(width**-0.5 if scaled else 1.0)
-        self.proj = nn.Conv2d(hidden, in_channels, 1, **factory)
+        self.proj = before_norm(norm, nn.Conv2d(hidden, in_channels, 1, **factory))
         self.batch_norm = residual_norm(norm, in_channels, **factory)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        start_at_zero(self.batch_norm, self.proj)
 
     def extra_repr(self) -> str:
         return (

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import residual_norm, start_at_zero
+from cpsam.attention.identity_start import residual_norm
 
 
 class NormOnly(nn.Module):
@@ -32,10 +32,6 @@ class NormOnly(nn.Module):
         check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
         self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        start_at_zero(self.batch_norm, self.batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.batch_norm(x)

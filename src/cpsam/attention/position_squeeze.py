@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one, check_choice, hidden_channels
-from cpsam.attention.identity_start import zero_
+from cpsam.attention.identity_start import starts_at_zero
 from cpsam.functional import channel_affinity, position_squeeze
 
 
@@ -15,11 +15,7 @@ class MlpInteraction(nn.Module):
         super().__init__()
         hidden = hidden_channels(in_channels, reduction)
         self.squeeze = nn.Linear(in_channels, hidden, device=device, dtype=dtype)
-        self.expand = nn.Linear(hidden, in_channels, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        zero_(self.expand)
+        self.expand = starts_at_zero(nn.Linear(hidden, in_channels, device=device, dtype=dtype))
 
     def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:
         related = self.expand(self.squeeze(mean.flatten(1)).relu()) + self.expand(self.squeeze(maximum.flatten(1)).relu())  # (N, C)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import zero_
+from cpsam.attention.identity_start import starts_at_zero
 from cpsam.functional import context_pool
 
 
@@ -35,11 +35,7 @@ class SimplifiedNonLocal(nn.Module):
         check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
         self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
-        self.value = nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        zero_(self.value)
+        self.value = starts_at_zero(nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         context = context_pool(x, self.key(x))  # (N, C, 1, 1)

@@ -44,11 +44,11 @@ class AttentionResNet(ResNet):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Draw the network anew. timm draws every convolution, also those of the blocks, which then start again as they do."""
+        """Draws the network anew. timm draws every convolution, also those of the blocks, so each layer of a block is reset after it."""
         super().init_weights(zero_init_last)
         for block in [module for module in self.modules() if isinstance(module, tuple(ATTENTION.values()))]:
-            for part in reversed(list(block.modules())):  # a block's own start comes after those of its layers
-                if callable(reset := getattr(part, "reset_parameters", None)):
+            for layer in block.modules():
+                if callable(reset := getattr(layer, "reset_parameters", None)):
                     reset()
 
 
