@@ -1,5 +1,6 @@
 """Insert attention into any CNN by module path or by a named placement; knows no backbone."""
 
+from cpsam.insert import fuse_modules as fuse_modules  # teaches torch.ao what a place is
 from cpsam.insert.placement import PLACEMENTS
 from cpsam.insert.surgery import (
     attention_config,

@@ -9,6 +9,7 @@ from torch import nn
 
 from cpsam.errors import UserError, unknown
 from cpsam.insert.hook import host_modules
+from cpsam.insert.place_class import own_class
 from cpsam.insert.probe import Probe
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -37,9 +38,9 @@ def repeated_modules(model: nn.Module, probe: Probe) -> list[str]:
         }
         repeated: set[type[nn.Module]] = set()
         for parent in parents:
-            counts = Counter(type(child) for child in parent.children() if child in candidates)
+            counts = Counter(own_class(child) for child in parent.children() if child in candidates)
             repeated |= {kind for kind, count in counts.items() if count > 1}
-        units = {child for child in candidates if type(child) in repeated}
+        units = {child for child in candidates if own_class(child) in repeated}
         units -= {unit for unit in units if any(inner in units for inner in unit.modules() if inner is not unit)}
         paths = [path for path, module in modules if module in units and grows_with_image(probe, path)]
         if paths:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION, argument_names, block_arguments
 from cpsam.errors import UserError, unknown
-from cpsam.insert.hook import attach, blocks_at, detach, host_modules, is_place, places
+from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, host_modules, is_place, places, unhang
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe, refuse_collectors
+from cpsam.insert.slots import forget_slots, keep_in_slots
 
 Make = str | Callable[[int], nn.Module]
 
@@ -68,6 +69,16 @@ def check_place(path: str, place: nn.Module, block: nn.Module, pending: Sequence
         raise UserError(f"cannot insert at {path!r}: it has a {type(block).__name__} already")
 
 
+def attach(model: nn.Module, path: str, block: nn.Module) -> None:
+    """Lets `block` work on what the place at `path` returns, after the blocks that are there already."""
+    place = model.get_submodule(path)
+    if is_place(place):
+        blocks_at(place).append(block)
+    else:
+        hang(AttentionBlocks(block).train(place.training), place)
+        keep_in_slots(model.get_submodule(path.rpartition(".")[0]))
+
+
 def forget_compiled_code() -> None:
     """What torch.compile made of a model elsewhere does not look for new hooks: without this it would go on without the block."""
     if "torch._dynamo" in sys.modules:
@@ -114,8 +125,8 @@ def insert_attention(
         check_place(path, place, block)
         blocks.append((path, place, block))
     refuse_collectors(model, {path: place for path, place, _ in blocks if not is_place(place) and any(place.children())}, seen.images)
-    for _, place, block in blocks:
-        attach(place, block)
+    for path, _, block in blocks:
+        attach(model, path, block)
     forget_compiled_code()
     return [path for path, _, _ in blocks]
 
@@ -124,7 +135,8 @@ def remove_attention(model: nn.Module) -> list[str]:
     """Take all inserted blocks out again, in place, and give the host back; returns the paths that had any."""
     found = places(model)
     for _, place in found:
-        detach(place)
+        unhang(place)
+    forget_slots(model)
     forget_compiled_code()
     return [path for path, _ in found]
 
@@ -195,7 +207,7 @@ def insert_from_config(
         block = build(partial(known[name], **entry["arguments"]), f"the {name!r} of the configuration at {path!r}", modules[path], model)
         check_place(path, modules[path], block, [other for at, _, other in made if at == path])
         made.append((path, modules[path], block))
-    for _, place, block in made:
-        attach(place, block)
+    for path, _, block in made:
+        attach(model, path, block)
     forget_compiled_code()
     return list(dict.fromkeys(path for path, _, _ in made))

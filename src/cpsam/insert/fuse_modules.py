@@ -1,0 +1,37 @@
+"""Teaches torch.ao.quantization.fuse_modules, which looks its rules up by exact class, what to do at a place."""
+
+from collections.abc import Callable
+from itertools import product
+
+from torch import nn
+from torch.ao.quantization import fuser_method_mappings
+
+from cpsam.errors import UserError
+from cpsam.insert.hook import is_place, unhook
+from cpsam.insert.place_class import from_place_class, place_class
+
+Rule = Callable[..., nn.Module]
+
+
+def with_places(rule: Rule) -> Rule:
+    """Returns a rule that folds modules of which the last may be a place; the module that takes its slot gets the blocks."""
+
+    def fuse(is_qat: bool, *modules: nn.Module) -> nn.Module:
+        *first, last = modules
+        for module in filter(is_place, first):
+            raise UserError(f"cannot fuse {module._get_name()} with what follows it: attention stands between; call remove_attention first")
+        unhook(last)
+        from_place_class(last)
+        return rule(is_qat, *modules)
+
+    return fuse
+
+
+def teach(rules: dict[tuple[type[nn.Module], ...], Rule]) -> None:
+    """Adds to the rules those for the same classes as places."""
+    for kinds, rule in list(rules.items()):
+        for variant in product(*((kind, place_class(kind)) for kind in kinds)):
+            rules.setdefault(variant, with_places(rule))
+
+
+teach(fuser_method_mappings._DEFAULT_OP_LIST_TO_FUSER_METHOD)
