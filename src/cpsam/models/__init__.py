@@ -1,7 +1,8 @@
 """Networks by name: our CIFAR ResNets, and every model of timm and torchvision. The only importer of theirs."""
 
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
-from cpsam.models.factory import create_model, normalisation
+from cpsam.models.factory import create_model
+from cpsam.models.normalisation import normalisation
 from cpsam.models.weights import load_pretrained
 
 __all__ = ["CIFAR_RESNETS", "cifar_resnet", "create_model", "load_pretrained", "normalisation"]

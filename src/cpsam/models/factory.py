@@ -1,6 +1,6 @@
 """One function from a name to a network, with attention inserted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
@@ -13,11 +13,18 @@ from cpsam.insert import insert_attention
 from cpsam.insert.hook import places
 from cpsam.insert.surgery import Make
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
+from cpsam.models.lookalikes import lookalikes
+from cpsam.models.run_weights import check_model
 from cpsam.models.timm_models import MODELS
-from cpsam.models.weights import load_pretrained
+from cpsam.models.weights import MisfitError, load_pretrained
 from cpsam.randomness import derive_seed
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INCEPTIONS = ("googlenet", "inception_v3")
+"""Networks of torchvision whose published weights want their input rescaled. They are built so with and without weights.
+
+Their auxiliary heads are left out: they are not used after training, and training here takes one output.
+"""
+INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
 
 def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -32,7 +39,8 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
             raise unknown("torchvision model", rest, names)
         if in_channels != 3:
             raise UserError(f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest} or one of ours")
-        return torchvision.models.get_model(rest, weights=None, num_classes=num_classes)
+        options = INCEPTION_OPTIONS if rest in INCEPTIONS else {}
+        return torchvision.models.get_model(rest, weights=None, num_classes=num_classes, **options)
     if rest or name not in CIFAR_RESNETS:
         raise unknown("model", name, [*CIFAR_RESNETS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"])
     return cifar_resnet(name, num_classes, in_channels=in_channels)
@@ -46,9 +54,11 @@ def create_model(
     attention: Make | None = None,
     at: str | Sequence[str] = "before-last",
     weights: Path | str | None = None,
+    weights_key: str | None = None,
     seed: int | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
-    """Build a network, load its pretrained weights, and insert attention, in this order.
+    """Builds a network, inserts attention, and loads pretrained weights, in this order.
 
     Args:
         name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``.
@@ -57,10 +67,13 @@ def create_model(
         attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the network as its name says.
             ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
-        weights: A file for the bare network, ``.safetensors`` or another's ``.pth``, of which only tensors are read. A classifier for
-            another number of classes starts anew; anything else must fit.
+        weights: A file of weights of the bare network, safetensors or one of torch, of which only tensors are read; or the folder of
+            a finished run of the same network, bare or with the same blocks. A classifier for another number of classes starts anew;
+            anything else must fit.
+        weights_key: Which tensors to take where the file holds several that fit, as in :func:`load_pretrained`.
         seed: Draw the network from one stream and the blocks from another, so that the networks of all arms of a comparison start alike.
             None: from torch's global generator.
+        on_note: Told, a line each, what was decided about the network and its weights.
 
     Raises:
         UserError: If a name is unknown, the weights do not fit, the insertion is refused, or `attention` is given for a network that has
@@ -77,21 +90,19 @@ def create_model(
         model = build_host(name, num_classes, in_channels)
         if attention is not None and places(model):
             raise UserError(f"{name} has attention of its own: name its host to choose which, or give no attention")
-        if weights is not None:
-            load_pretrained(model, weights, num_classes)
+        if name.removeprefix("torchvision/") in INCEPTIONS:
+            on_note(f"{name} has no auxiliary heads here, and rescales its input as torchvision's published weights want (transform_input)")
         if attention not in (None, "none"):
             if seed is not None:
                 torch.manual_seed(derive_seed(seed, "attention"))
             insert_attention(model, attention, at)
+    if weights is not None:
+        check_model(Path(weights), name)
+        try:
+            notes = load_pretrained(model, weights, num_classes, key=weights_key)
+        except MisfitError as error:
+            others = lookalikes(name, error.shapes, lambda other: build_host(other, num_classes, in_channels))
+            raise UserError(f"{error}{f'; they fit {others[0]}' if others else ''}") from error
+        for note in notes:
+            on_note(f"weights: {note}")
     return model
-
-
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and sd a channel of the pixels in [0, 1] that pretrained weights of this network expect; None where no convention is known."""
-    library, _, rest = name.partition("/")
-    if library == "torchvision":
-        return IMAGENET_MEAN, IMAGENET_STD
-    if library == "timm":
-        config = timm.get_pretrained_cfg(rest, allow_unregistered=False)
-        return tuple(getattr(config, "mean", IMAGENET_MEAN)), tuple(getattr(config, "std", IMAGENET_STD))
-    return None

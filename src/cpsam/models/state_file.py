@@ -1,74 +1,185 @@
-"""Read a state dict from a file: safetensors, or another's ``.pth`` through torch's unpickler that builds tensors and containers alone."""
+"""Reads what a file of weights holds: safetensors, or a file of torch, from which no object but tensors and containers is built.
 
+The content of a file decides how it is read, not its name.
+"""
+
+import io
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors import safe_open
 
 from cpsam.errors import DataError, UserError
+from cpsam.files import open_regular, parse_json
 
-PICKLED = (".pth", ".pt", ".bin", ".tar")
-ENVELOPES = ("state_dict", "model", "model_state_dict")
-"""Where training scripts put the weights, beside an optimizer and counters: timm's, torchvision's, and the tutorials of torch."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every key."""
+META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
+HEAD_BYTES = 512
+MOST_ATTEMPTS = 64  # at a file, one for each class that it names
 
-DAMAGE = (SafetensorError, zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, LookupError)
+# torch itself stops at os and sys. Stand-ins would make these harmless too, but no trainer writes them.
+ATTACK = re.compile(r"builtins\.(eval|exec|compile|getattr|open|__import__)|(subprocess|runpy|importlib|pty|socket|shutil|ctypes|code)\..*")
+
+FOREIGN = {
+    b"version https://git-lfs": "is a Git LFS pointer, not weights: fetch the file itself with git lfs pull",
+    b"\x1f\x8b": "is a gzip archive: unpack it first",
+    b"\x89HDF": "is an HDF5 file (of Keras, for instance), which is not read here",
+    b"<": "is an HTML or XML page, not weights: download the file itself",
+    b"{": "is a JSON text, not weights; if it is the index of a sharded checkpoint, merge the shards into one file first",
+}
+"""How files begin that are often taken for weights, and what they are."""
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their keys, on the CPU; an envelope around them and prefixes before all keys are taken off.
+@dataclass(frozen=True)
+class FileContent:
+    """What a file holds.
 
-    Args:
-        path: ``.safetensors``, or one of `PICKLED`, which is read with ``weights_only=True``: a file that asks for code is refused.
+    Attributes:
+        tree: Tensors by name, or containers around them.
+        metadata: What :func:`cpsam.checkpoint.save_weights` stored beside the tensors; empty for a file of others.
+        skipped: Classes and functions that the file names. None of them was imported or called.
+    """
+
+    tree: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+
+def read_content(path: Path) -> FileContent:
+    """Returns what a file of weights holds, on the CPU.
 
     Raises:
-        DataError: If the file is missing or damaged. torch passes over the checksums of a ``.pth``; here they are looked at.
-        UserError: If it is of another kind, or holds anything but tensors by their names.
+        DataError: If the file is missing, is not a regular file, is damaged, or is something else than weights.
+        UserError: If it asks for a module of the system, as only an attack does.
     """
-    if path.suffix not in (".safetensors", *PICKLED):
-        raise UserError(f"weights must be one of {', '.join(('.safetensors', *PICKLED))}; got {str(path)!r}")
-    if not path.is_file():
-        raise DataError(f"weights file not found: {path}")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
-    except UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"asks for {wanted[1]}" if wanted else "is no file of torch"
-        raise UserError(f"weights file {path} {why}; nothing but tensors is read from it, because a pickle can run code") from error
-    except DAMAGE as error:
-        raise DataError(f"weights file cannot be read: {path}: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
-    return unwrapped(path, content)
+        with open_regular(path) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            if head.startswith(b"PK"):
+                check_archive(file)
+                return load_torch(path, file)
+            if head[8:9] == b"{":
+                return load_safetensors(path)
+            if head.startswith(b"\x80"):
+                return load_torch(path, file)
+    except FileNotFoundError as error:
+        raise DataError(f"weights file not found: {path}") from error
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise anything at damaged bytes, struct.error and AttributeError among it
+        raise DataError(f"weights file cannot be read: {path}: {first_line(error)}") from error
+    raise DataError(f"weights file {path} {foreign(head)}")
 
 
-def read_pickled(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if spoiled := archive.testzip():
-                raise zipfile.BadZipFile(f"checksum of {spoiled} does not fit")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the pickle's protocol: what it cannot read is an error anyway
-        return torch.load(path, map_location="cpu", weights_only=True)
+def foreign(head: bytes) -> str:
+    """Says what a file is that does not begin as weights do."""
+    if not head:
+        return "is empty"
+    if head[257:262] == b"ustar":
+        return "is a tar archive: unpack it first"
+    start = head.lstrip()
+    if (what := next((what for begin, what in FOREIGN.items() if start.startswith(begin)), None)) is not None:
+        return what
+    text = head[:40].decode("ascii", "replace")
+    if text.isprintable() or "\n" in text and text.replace("\n", "").replace("\r", "").isprintable():
+        return f"is a text that begins with {text.partition(chr(10))[0]!r}, not weights"
+    return "is neither a safetensors file nor one of torch"
 
 
-def unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in ENVELOPES if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(content, Mapping):
-        raise UserError(f"weights file {path} must hold tensors by name; got {type(content).__name__}")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"weights file {path} must hold tensors by name; got {type(value).__name__} at {key!r}")
-    state = dict(content)
-    for prefix in WRAPPERS:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def check_archive(file: IO[bytes]) -> None:
+    """Refuses an archive that torch does not write. torch itself passes over checksums, sizes and repeated names."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = {entry.filename for entry in entries}
+        if not any(name.endswith("data.pkl") for name in names):
+            raise zipfile.BadZipFile("a zip archive without data.pkl is not a file of torch")
+        size = file.seek(0, io.SEEK_END)
+        if len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
+            raise zipfile.BadZipFile("the archive holds more than the file has room for")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise zipfile.BadZipFile("the archive is compressed, as torch never writes it")
+        if spoiled := archive.testzip():
+            raise zipfile.BadZipFile(f"checksum of {spoiled} does not fit")
+
+
+class Skipped:
+    """Stands for an object of a class that the file names. It takes what the file gives it, and keeps nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __new__(cls, *args: Any) -> Any:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class SkippedDict(Skipped):
+    """The same for a class that is filled like a dictionary: its items are kept, for weights may be among them."""
+
+    def __new__(cls, *args: Any) -> Any:
+        return OrderedDict()
+
+
+class SkippedList(Skipped):
+    def __new__(cls, *args: Any) -> Any:
+        return []
+
+
+def load_torch(path: Path, file: IO[bytes]) -> FileContent:
+    """Reads a file of torch with the unpickler that runs no code; stand-ins take the place of the classes that it names.
+
+    Each name that the unpickler stops at gets a stand-in, and the file is read again.
+    """
+    stand_ins: dict[str, type[Skipped]] = {}
+    for _ in range(MOST_ATTEMPTS):
+        file.seek(0)
+        allowed = [(type(name, (kind,), {"__module__": "skipped"}), name) for name, kind in stand_ins.items()]
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+                warnings.simplefilter("ignore")  # about the protocol of the pickle: what cannot be read is an error anyway
+                return FileContent(torch.load(file, map_location="cpu", weights_only=True), skipped=tuple(stand_ins))
+        except UnpicklingError as error:
+            reason = str(error)
+            if asked := re.search(r"Unsupported global: GLOBAL (\S+) was not", reason):
+                name = asked[1] if "." in asked[1] else f"builtins.{asked[1]}"
+                if ATTACK.fullmatch(name):
+                    raise code_refused(path, name) from error
+                stand_ins[name] = Skipped
+            elif filled := re.search(r"Can only (SETITEM|append).* got <class 'skipped\.(\S+)'>", reason):
+                stand_ins[filled[2]] = SkippedDict if filled[1] == "SETITEM" else SkippedList
+            else:
+                raise refusal(path, reason) from error
+    raise UserError(f"weights file {path} asks for more than {MOST_ATTEMPTS} classes; save the state dict alone")
+
+
+def refusal(path: Path, reason: str) -> UserError:
+    if wanted := re.search(r"unsupported GLOBAL (\S+)", reason):
+        return code_refused(path, wanted[1])
+    cause = reason.partition("WeightsUnpickler error:")[2].strip() or reason
+    return DataError(f"weights file cannot be read: {path}: {cause.partition(chr(10))[0]}")
+
+
+def code_refused(path: Path, name: str) -> UserError:
+    return UserError(f"weights file {path} asks for {name}; nothing but tensors is read from it, because a pickle can run code")
+
+
+def load_safetensors(path: Path) -> FileContent:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        header = parse_json((file.metadata() or {}).get(META_KEY, "{}"))
+    for name, original in header.get("shared", {}).items():
+        tensors[name] = tensors[original]
+    return FileContent(tensors, header.get("meta", {}))
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,25 +1,24 @@
-"""Load pretrained weights into a network: only what was inserted may be missing from them."""
+"""Loads pretrained weights into a network. Only the classifier and inserted blocks may be missing from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from cpsam.errors import UserError
-from cpsam.insert.hook import places
-from cpsam.models.state_file import read_state
+from cpsam.errors import DataError, UserError
+from cpsam.insert.hook import host_modules, places
+from cpsam.models.run_weights import check_blocks, find_file
+from cpsam.models.state_choice import Candidate, Wanted, choose, listed
+from cpsam.models.state_file import read_content
 
-LISTED = 40
-"""Keys that an error lists; more than that is another model."""
 
+class MisfitError(UserError):
+    """The weights are those of another network."""
 
-def classifier_keys(model: nn.Module, num_classes: int) -> set[str]:
-    """The parameters of the last layer that has as many outputs as there are classes."""
-    found: set[str] = set()
-    for path, module in model.named_modules():
-        outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels if isinstance(module, nn.Conv2d) else None
-        if outputs == num_classes:
-            found = {f"{path}.weight", f"{path}.bias"}
-    return found
+    def __init__(self, message: str, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__(message)
+        self.shapes = shapes
 
 
 def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -30,37 +29,108 @@ def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return state | {key: tensor for key, tensor in model.state_dict().items() if key.startswith(blocks)}
 
 
-def load_pretrained(model: nn.Module, path: Path | str, num_classes: int) -> list[str]:
-    """Load a file of weights into `model`, in place.
+def classifiers(model: nn.Module, num_classes: int) -> list[str]:
+    """The paths of the classifiers: those that timm names, or else the last layer with as many outputs as there are classes."""
+    modules = {path: module for path, module in host_modules(model) if isinstance(getattr(module, "weight", None), Tensor)}
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    paths = [path for path in ((named,) if isinstance(named, str) else named) if path in modules]
+    wide = [path for path, module in modules.items() if num_classes in (outputs(module),)]
+    return paths or wide[-1:]
+
+
+def outputs(module: nn.Module) -> int | None:
+    return module.out_features if isinstance(module, nn.Linear) else module.out_channels if isinstance(module, nn.Conv2d) else None
+
+
+def load_pretrained(model: nn.Module, path: Path | str, num_classes: int, *, key: str | None = None) -> list[str]:
+    """Loads a file of weights into `model`, in place.
 
     Args:
         model: A network, bare, or with blocks that start as they are if the file has none of them.
-        path: The file: ``.safetensors``, or another's ``.pth``, which is read with ``weights_only=True``.
+        path: The file: safetensors, or one of torch, of which only tensors are read; or the folder of a finished run.
         num_classes: Width of the model's classifier. One for another number of classes in the file is left out.
+        key: Which tensors to take where a file holds several that fit: a name in the file, as ``state_dict_ema``, or a prefix of
+            keys, as ``encoder_q``. None: the average of the weights, if the file has one.
 
     Returns:
-        The keys that were left out, at most the classifier's.
+        What was decided, a line each: which tensors were taken, what was left out, and what starts anew.
 
     Raises:
-        DataError: If the file is missing or damaged.
-        UserError: If it is of another kind or asks for code, or a key or a shape does not fit.
+        DataError: If the file is missing or damaged, is something else than weights, or holds a number that is not finite.
+        UserError: If it asks for code, a key or a shape does not fit, or several weights fit and `key` does not say which.
     """
-    path = Path(path)
-    state = with_new_blocks(read_state(path), model)
+    path = find_file(Path(path))
+    content = read_content(path)
     own = model.state_dict()
-    # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
-    misfits = {key for key in state if key in own and state[key].shape != own[key].shape}
-    left_out = misfits & classifier_keys(model, num_classes)
-    if left_out:
-        left_out |= {key for key in classifier_keys(model, num_classes) if key in state}
-    for reason, keys in (
-        ("lacks", own.keys() - state.keys() - counters),
-        ("has, and the model has not,", state.keys() - own.keys()),
-        ("has in another shape", misfits - left_out),
-    ):
-        if keys:
-            listed = ", ".join(sorted(keys)[:LISTED]) + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
-            raise UserError(f"weights do not fit the model: {path.name} {reason} {len(keys)} keys: {listed}")
-    model.load_state_dict({key: tensor for key, tensor in state.items() if key not in left_out}, strict=False)
-    return sorted(left_out)
+    wanted = Wanted(own, classifiers(model, num_classes), [f"{place}.attention" for place, _ in places(model)])
+    check_blocks(path, content.metadata, model)
+    chosen, notes = choose(path, content, wanted, key)
+    if not chosen.fits:
+        raise misfit(path, chosen, own)
+    tensors = {name: converted(path, name, tensor, own[name]) for name, tensor in chosen.found.items()}
+    model.load_state_dict(tensors, strict=False)
+    return notes + decisions(chosen, content.skipped)
+
+
+def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitError:
+    """Says in one line why the nearest candidate does not fit."""
+    reasons = []
+    if chosen.lacking:
+        reasons.append(f"it lacks {len(chosen.lacking)} keys ({listed(chosen.lacking)})")
+    if chosen.unknown:
+        reasons.append(f"has {len(chosen.unknown)} keys that the model has not ({listed(chosen.unknown)})")
+    if chosen.misshapen:
+        shapes = [f"{name}: {tuple(chosen.found[name].shape)} for {tuple(own[name].shape)}" for name in chosen.misshapen]
+        reasons.append(f"has {len(shapes)} keys in another shape ({listed(shapes)})")
+    if not chosen.lacking and not chosen.unknown and (channels := input_channels(chosen, own)) is not None:
+        reasons = [f"they take images of {channels[0]} channels, and the model takes {channels[1]}"]
+    inside = f" at {chosen.label}" if chosen.label else ""
+    shapes = {name: tensor.shape for name, tensor in chosen.found.items()}
+    return MisfitError(f"weights {path}{inside} do not fit the model: {', '.join(reasons)}", shapes)
+
+
+def input_channels(chosen: Candidate, own: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """The channels of the images that the file is for, and those of the model, where only the first convolution differs."""
+    if len(chosen.misshapen) != 1:
+        return None
+    given, wanted = chosen.found[chosen.misshapen[0]].shape, own[chosen.misshapen[0]].shape
+    same = len(given) == 4 and given[:1] + given[2:] == wanted[:1] + wanted[2:]
+    return (given[1], wanted[1]) if same else None
+
+
+def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in the model's type.
+
+    Raises:
+        DataError: If it is sparse, quantised, without data or of another kind of number, or holds a number that is not finite.
+    """
+    kind = f"{tensor.dtype}".removeprefix("torch.")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise DataError(f"weights file {path}: {name} must be a plain tensor; it is quantised, sparse or without data")
+    if name.endswith("num_batches_tracked"):
+        return tensor
+    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex() != like.is_complex():
+        raise DataError(f"weights file {path}: {name} holds {kind} numbers, and the model has {like.dtype}".replace("torch.", ""))
+    tensor = tensor.detach().to(like.dtype)
+    if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+        raise DataError(f"weights file {path}: {name} holds {int((~finite).sum())} of {tensor.numel()} numbers that are not finite")
+    return tensor
+
+
+def decisions(chosen: Candidate, skipped: tuple[str, ...]) -> list[str]:
+    """What was not plain about loading it, a line each."""
+    notes = []
+    if chosen.where or chosen.prefix:
+        notes.append(f"the tensors are those at {chosen.label}")
+    for head, why in chosen.new_heads.items():
+        notes.append(f"classifier {head} starts anew: {why}")
+    if chosen.new_blocks:
+        notes.append("the blocks start anew: the file has none")
+    if chosen.others:
+        notes.append(f"{len(chosen.others)} keys are left out: {listed(chosen.others)}")
+    types = sorted({f"{tensor.dtype}".removeprefix("torch.") for tensor in chosen.found.values() if tensor.is_floating_point()})
+    if types != ["float32"] and types:
+        notes.append(f"the tensors are stored as {', '.join(types)}")
+    if skipped:
+        notes.append(f"{len(skipped)} classes that the file names are passed over: {listed(skipped)}")
+    return notes

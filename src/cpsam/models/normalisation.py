@@ -1,0 +1,72 @@
+"""How pixels must be scaled for pretrained weights: what the publisher of each file says."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torchvision
+from timm.models import get_arch_name, get_pretrained_cfg
+
+from cpsam.models.run_weights import Scaling, find_file, origin
+from cpsam.models.state_choice import listed
+
+
+def published_scalings(name: str) -> dict[str, tuple[Scaling, str]]:
+    """The mean and standard deviation that each published file of a network wants, by its tag, and where the file is; the default first."""
+    library, _, rest = name.partition("/")
+    if library == "torchvision":
+        transforms = {weights.name: (weights.transforms(), weights.url) for weights in torchvision.models.get_model_weights(rest)}
+        return {tag: ((tuple(scale.mean), tuple(scale.std)), url) for tag, (scale, url) in transforms.items()}
+    if library == "timm" and timm.is_model(rest):
+        architecture = get_arch_name(rest)
+        default = get_pretrained_cfg(rest)
+        named = timm.list_pretrained(f"{architecture}.*") if rest == architecture else []
+        configs = [config for config in (default, *map(get_pretrained_cfg, named)) if config is not None]
+        return {config.tag or "": ((tuple(config.mean), tuple(config.std)), config.url or config.file or "") for config in configs}
+    return {}
+
+
+def normalisation(
+    name: str, weights: Path | None = None, *, sha256: str = "", on_note: Callable[[str], None] = lambda text: None
+) -> Scaling | None:
+    """Returns the mean and standard deviation per channel of pixels in [0, 1] that pretrained weights of a network expect.
+
+    Args:
+        name: The network, as for :func:`cpsam.create_model`.
+        weights: The file, or the folder of a run. A ``config.json`` beside it is believed first.
+        sha256: The file's SHA-256, in which the names of published files begin. It tells which of several files this is.
+        on_note: Told in one line what was decided where several answers are possible.
+
+    Returns:
+        None where no convention is known.
+    """
+    beside = origin(find_file(weights)).scaling if weights is not None else None
+    if beside is not None:
+        on_note(f"pixels are scaled as config.json beside the weights says: {said(beside)}")
+        return beside
+    published = published_scalings(name)
+    if not published:
+        on_note(f"no scaling of pixels is known for weights of {name}: that of the data set is kept")
+        return None
+    for tag, (found, url) in published.items():
+        digest = re.search(r"-([0-9a-f]{8,64})\.", url)
+        if sha256 and digest and sha256.startswith(digest[1]):
+            on_note(f"pixels are scaled as {tag} of {name} says: {said(found)}")
+            return found
+    tag, (found, _) = next(iter(published.items()))
+    others = [other for other, (scale, _) in published.items() if scale != found]
+    doubt = f"; {listed(others)} of this network want another" if others else ""
+    on_note(f"pixels are scaled as published weights of {name} want: {said(found)}{doubt}")
+    return found
+
+
+def said(found: Scaling) -> str:
+    """Numbers as a person writes them.
+
+    Example:
+        >>> said(((0.485, 0.5), (0.229, 0.25)))
+        'mean 0.485 0.5, standard deviation 0.229 0.25'
+    """
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in found)
+    return f"mean {mean}, standard deviation {std}"

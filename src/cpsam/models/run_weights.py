@@ -1,0 +1,111 @@
+"""Finds the weights of a folder, and reads what lies beside a file of weights: the network and the scaling of pixels it was trained with."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cpsam.errors import DataError, UserError
+from cpsam.files import read_json
+from cpsam.insert.surgery import attention_config
+from cpsam.models.state_choice import listed
+
+NAMES = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
+"""The weights of a folder: of one of our runs, or of a model of the hub."""
+CONFIG = "config.json"
+
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What ``config.json`` beside a file of weights says.
+
+    Attributes:
+        model: The network of a run; None for a file that is not of a run.
+        scaling: Mean and standard deviation per channel of the pixels; None if it is not said.
+    """
+
+    model: str | None = None
+    scaling: Scaling | None = None
+
+
+def find_file(path: Path) -> Path:
+    """Returns the file of weights that a path stands for: itself, or the one in a folder.
+
+    Raises:
+        DataError: If a folder has no weights.
+        UserError: If it is the folder of a run that is not finished.
+    """
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in NAMES if (path / name).exists()), None)
+    if found is not None:
+        return found
+    if (path / CONFIG).exists():
+        raise UserError(f"the run in {path} is not finished: {NAMES[0]} is missing")
+    raise DataError(f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a finished run")
+
+
+def origin(path: Path) -> Origin:
+    """Returns what is known about a file of weights from the ``config.json`` in its folder."""
+    try:
+        config = read_json(path.parent / CONFIG) or {}
+    except (DataError, OSError):
+        return Origin()  # a file of someone else, which says nothing about the weights
+    published, data = config.get("pretrained_cfg"), config.get("data")
+    if isinstance(data, Mapping) and isinstance(config.get("model"), str) and path.name == NAMES[0]:
+        return Origin(config["model"], scaling(data))
+    return Origin(None, scaling(published) if isinstance(published, Mapping) else None)
+
+
+def scaling(entry: Mapping[str, Any]) -> Scaling | None:
+    """The mean and the standard deviation of an entry, if it has both."""
+    mean, std = entry.get("mean"), entry.get("std")
+    if not is_numbers(mean) or not is_numbers(std) or len(mean) != len(std) or min(std) <= 0:
+        return None
+    return tuple(mean), tuple(std)
+
+
+def is_numbers(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
+def check_model(path: Path, name: str) -> None:
+    """Refuses the weights of a run of another network."""
+    trained = origin(find_file(path)).model
+    if trained is not None and trained != name:
+        raise UserError(f"weights {path} are those of a run of {trained}, not of {name}: ask for {trained}")
+
+
+def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuses the weights of a run with other blocks than the model's, or with blocks where the model has none.
+
+    A network whose blocks are taken out is not the one that was trained. Weights of a run without blocks fit any insertion.
+    """
+    trained = metadata.get("attention")
+    if not trained:
+        return
+    here = json.loads(json.dumps(attention_config(model)))
+    if trained != here:
+        raise UserError(
+            f"weights {path} are those of a run with {summary(trained)}, and the model has {summary(here)}: "
+            "ask for the same blocks at the same places, or give weights of a network without blocks"
+        )
+
+
+def summary(entries: Any) -> str:
+    """Blocks and their places in a few words.
+
+    Example:
+        >>> summary([{"at": "layer1", "attention": "cpsam", "arguments": {}}, {"at": "layer2", "attention": "cpsam", "arguments": {}}])
+        'cpsam at layer1, layer2'
+    """
+    if not isinstance(entries, Sequence) or not all(isinstance(entry, Mapping) for entry in entries):
+        return "blocks that cannot be read"
+    names = sorted({str(entry.get("attention")) for entry in entries})
+    return f"{listed(names)} at {listed([str(entry.get('at')) for entry in entries])}" if names else "no blocks"
