@@ -79,14 +79,28 @@ def evaluate(
             if (batch := next(batches, None)) is None:  # the others have the last ones
                 continue
             x, y = batch
-            logits = model(x)  # (N, num_classes)
-            if logits.shape != (len(x), dataset.num_classes):
-                raise UserError(f"the model answers {tuple(logits.shape)} for {len(x)} images of {dataset.num_classes} classes")
+            logits = checked_logits(model(x), len(x), dataset.num_classes)
             hits = logits.topk(min(5, dataset.num_classes)).indices == y[:, None]  # (N, 5), best first
             loss = F.cross_entropy(logits.double(), y, reduction="sum")
             sums += torch.stack((loss, hits[:, 0].sum().double(), hits.sum().double(), torch.ones_like(loss) * len(x)))
     loss, top1, top5, count = total(sums).tolist()
     return {"top1": top1 / count, "top5": top5 / count, "loss": loss / count, "n": int(count)}
+
+
+def checked_logits(output: object, images: int, classes: int) -> Tensor:
+    """Returns what a model answers if it is one row of logits per image, (N, num_classes).
+
+    Raises:
+        UserError: If it is anything else, such as logits together with those of auxiliary heads.
+    """
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"the model answers {type(output).__name__}, and must answer logits alone, ({images}, {classes}): "
+            "build it without auxiliary outputs"
+        )
+    if output.shape != (images, classes):
+        raise UserError(f"the model answers {tuple(output.shape)} for {images} images of {classes} classes")
+    return output
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -1,14 +1,24 @@
-from pathlib import Path
+"""What a file of weights may be, and what is said of one that is none."""
 
+import argparse
+import io
+import os
+import tarfile
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
+from cpsam.checkpoint import META_KEY, save_weights
 from cpsam.errors import DataError, UserError
-from cpsam.models import create_model
-from cpsam.models.state_file import read_state
-from cpsam.models.weights import load_pretrained
+from cpsam.models import state_file
+from cpsam.models.state_file import read_content
 
 STATE = {"conv.weight": torch.arange(30.0).reshape(2, 3, 5), "conv.bias": torch.tensor([1.5, -2.0])}
 
@@ -17,34 +27,151 @@ def same(found: dict[str, Tensor]) -> bool:
     return found.keys() == STATE.keys() and all(torch.equal(value, found[key]) for key, value in STATE.items())
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar"])
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.pth.tar", "w.th", "w.ckpt", "W.PTH", "w.safetensors", "w"])
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, form: str) -> None:
+    path = tmp_path / name
+    if form == "safetensors":
+        save_file(STATE, path)
+    else:
+        torch.save(STATE, path, _use_new_zipfile_serialization=form == "zip")
+    assert same(read_content(path).tree)
+
+
+def test_a_file_of_another_byte_order_holds_the_same_numbers(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "little.pth")
+    with zipfile.ZipFile(tmp_path / "little.pth") as little, zipfile.ZipFile(tmp_path / "big.pth", "w") as big:
+        for entry in little.infolist():
+            content = little.read(entry)
+            if "/data/" in entry.filename:
+                content = np.frombuffer(content, "<f4").astype(">f4").tobytes()
+            big.writestr(entry.filename, b"big" if entry.filename.endswith("byteorder") else content)
+    assert same(read_content(tmp_path / "big.pth").tree)
+
+
+def test_weights_of_ours_have_their_header_and_their_shared_tensors(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", {**STATE, "again": STATE["conv.bias"]}, {"attention": []})
+    found = read_content(tmp_path / "w.safetensors")
+    assert found.metadata == {"attention": []} and torch.equal(found.tree["again"], STATE["conv.bias"])
+    assert state_file.META_KEY == META_KEY
+
+
+class Filled(dict):
+    """Such as the dictionaries with attributes in which trainers keep their settings."""
+
+
+class Row(list):
+    pass
+
+
+def settings() -> dict[str, Any]:
+    counts = defaultdict(list)
+    counts["a"].append(1)
+    return {
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "best": np.float64(0.7),
+        "curve": np.arange(3.0),
+        "counts": counts,
+        "config": Filled(depth=18, widths=Row([64, 128])),
+    }
+
+
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_of_torch_is_that_of_safetensors(tmp_path: Path, suffix: str, legacy: bool) -> None:
-    save_file(STATE, tmp_path / "weights.safetensors")
-    torch.save(STATE, tmp_path / f"weights{suffix}", _use_new_zipfile_serialization=not legacy)
-    assert same(read_state(tmp_path / "weights.safetensors"))
-    assert same(read_state(tmp_path / f"weights{suffix}"))
+def test_objects_beside_the_tensors_are_passed_over_and_named(tmp_path: Path, legacy: bool) -> None:
+    torch.save({"model": STATE, **settings()}, tmp_path / "c.pth", _use_new_zipfile_serialization=not legacy)
+    found = read_content(tmp_path / "c.pth")
+    assert same(found.tree["model"])
+    assert {"argparse.Namespace", "numpy.dtype", "collections.defaultdict"} < set(found.skipped)
+    assert not isinstance(found.tree["args"], argparse.Namespace) and not vars(found.tree["args"])
 
 
-@pytest.mark.parametrize("envelope", ["state_dict", "model", "model_state_dict"])
-def test_envelopes_and_prefixes_are_taken_off(tmp_path: Path, envelope: str) -> None:
-    wrapped = {f"module._orig_mod.{key}": value for key, value in STATE.items()}
-    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}, envelope: wrapped}, tmp_path / "checkpoint.pth")
-    assert same(read_state(tmp_path / "checkpoint.pth"))
+def test_no_stand_in_stays_known_to_torch(tmp_path: Path) -> None:
+    torch.save({"model": STATE, **settings()}, tmp_path / "c.pth")
+    before = torch.serialization.get_safe_globals()
+    read_content(tmp_path / "c.pth")
+    assert torch.serialization.get_safe_globals() == before
 
 
-def test_a_prefix_that_some_keys_lack_belongs_to_the_model(tmp_path: Path) -> None:
-    torch.save({"module.weight": torch.ones(1), "weight": torch.ones(1)}, tmp_path / "a.pth")
-    assert read_state(tmp_path / "a.pth").keys() == {"module.weight", "weight"}
+class Call:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
 
 
-def test_a_network_takes_them(tmp_path: Path) -> None:
-    model = create_model("resnet20", 7, attention="cpsam", seed=3)
-    torch.save(create_model("resnet20", 7, seed=4).state_dict(), tmp_path / "bare.pth")
-    assert load_pretrained(model, tmp_path / "bare.pth", 7) == []
-    expected = create_model("resnet20", 7, seed=4)
-    images = torch.randn(2, 3, 33, 35)
-    assert torch.equal(model.eval()(images), expected.eval()(images))
+@pytest.mark.parametrize("function", [eval, exec, os.system, __import__("subprocess").call, getattr])
+def test_a_file_that_calls_something_is_refused_though_its_tensors_are_good(tmp_path: Path, function: Any) -> None:
+    torch.save({"state_dict": STATE, "extra": Call(function, "1")}, tmp_path / "c.pth")
+    with pytest.raises(UserError, match=r"c\.pth asks for \S+; nothing but tensors is read from it"):
+        read_content(tmp_path / "c.pth")
+
+
+def saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def archived() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    return buffer.getvalue()
+
+
+def lying() -> bytes:
+    """An archive whose directory says that an entry is much larger than the file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}q\0.")
+        archive.filelist[0].file_size = 10**9
+    return buffer.getvalue()
+
+
+FOREIGN = {
+    "is empty": b"",
+    "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46830571\n",
+    "is an HTML or XML page": b"\n<!DOCTYPE html>\n<html>",
+    "index of a sharded checkpoint": b'{"metadata": {}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors"}}',
+    "is a text that begins with '101'": b"101",
+    "gzip": b"\x1f\x8b\x08\0\0",
+    "tar archive": archived(),
+    "HDF5": b"\x89HDF\r\n\x1a\n",
+    "neither a safetensors file nor one of torch": b"\x08\x07\x12\x07pytorch\0",
+    "without data.pkl": zipped({"arr_0.npy": b"123"}),
+    "is compressed": zipped({"a/data.pkl": b"\x80\x02}q\0." * 30}, zipfile.ZIP_DEFLATED),
+    "cannot be read": b"\x80\x02\x8a\x0a\x6c",
+    "room for": lying(),
+    "without data.pkl is": zipped({}),
+}
+
+
+@pytest.mark.parametrize("words", FOREIGN)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_is_no_file_of_weights_is_called_by_its_name(tmp_path: Path, words: str, suffix: str) -> None:
+    path = tmp_path / f"101{suffix}"
+    path.write_bytes(FOREIGN[words])
+    with pytest.raises(DataError) as error:
+        read_content(path)
+    assert words in str(error.value) and path.name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_special_files_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path, kind in ((tmp_path / "pipe.pth", "a FIFO"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(DataError, match=f"{path.name}: must be a regular file; it is {kind}"):
+            read_content(path)
+    with pytest.raises(DataError, match=r"not found: .*none\.pth"):
+        read_content(tmp_path / "none.pth")
 
 
 def test_a_flipped_bit_is_found_though_torch_passes_over_it(tmp_path: Path) -> None:
@@ -55,36 +182,15 @@ def test_a_flipped_bit_is_found_though_torch_passes_over_it(tmp_path: Path) -> N
     path.write_bytes(data)
     assert not same(torch.load(path, weights_only=True))
     with pytest.raises(DataError, match=r"weights\.pth: checksum of weights/data/\d does not fit"):
-        read_state(path)
+        read_content(path)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_cut_anywhere_is_an_error_with_its_name(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"weights{suffix}"
-    torch.save(STATE, path) if suffix == ".pth" else save_file(STATE, path)
-    data = path.read_bytes()
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_file_cut_anywhere_is_an_error_with_its_name(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=form == "zip")
+    data = save(STATE) if form == "safetensors" else path.read_bytes()
     for size in range(0, len(data), 7):
         path.write_bytes(data[:size])
-        with pytest.raises(UserError, match=f"weights{suffix}"):
-            read_state(path)
-
-
-def test_what_holds_no_tensors_is_refused(tmp_path: Path) -> None:
-    for content, words in (([torch.ones(2)], "got list"), ({"a": 1}, "got int at 'a'"), ({"state_dict": {0: torch.ones(1)}}, "at 0")):
-        torch.save(content, tmp_path / "a.pth")
-        with pytest.raises(UserError, match=words):
-            read_state(tmp_path / "a.pth")
-
-
-def test_a_missing_file_and_one_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"not found: .*none\.pth"):
-        read_state(tmp_path / "none.pth")
-    (tmp_path / "weights.npz").touch()
-    with pytest.raises(UserError, match=r"must be one of \.safetensors, .*got .*weights\.npz"):
-        read_state(tmp_path / "weights.npz")
-
-
-def test_code_is_named_and_not_run(tmp_path: Path) -> None:
-    torch.save({"weight": torch.ones(2), "hook": torch.nn.Linear(2, 3)}, tmp_path / "model.pth")
-    with pytest.raises(UserError, match=r"model\.pth asks for torch\.nn\.modules\.linear\.Linear"):
-        read_state(tmp_path / "model.pth")
+        with pytest.raises(DataError, match=r"weights\.pth"):
+            read_content(path)

@@ -51,6 +51,7 @@ class Progress:
         self.prefix = ""
         self.told = time.monotonic()
         self.waiting = False
+        self.notes: set[str] = set()
 
     def __enter__(self) -> "Progress":
         self.bars.start()
@@ -96,6 +97,12 @@ class Progress:
             self.told = time.monotonic()
             minutes = event["seconds_left"] / 60
             self.line(f"{note.strip()}  step {event['step']}/{event['steps']}  {minutes:.0f} minutes left")
+
+    def on_note(self, event: dict[str, Any]) -> None:
+        """What was decided about a network and its weights is the same for many runs, and is said once."""
+        if event["text"] not in self.notes:
+            self.notes.add(event["text"])
+            self.line(event["text"])
 
     def on_spike(self, event: dict[str, Any]) -> None:
         self.line(f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where {event['usual']:.3f} was usual")

@@ -2,7 +2,7 @@
 
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
 from cpsam.models.factory import create_model
-from cpsam.models.normalisation import normalisation
-from cpsam.models.weights import load_pretrained
+from cpsam.models.normalisation import expected_scaling, normalisation
+from cpsam.models.weights import hash_weights, load_pretrained
 
-__all__ = ["CIFAR_RESNETS", "cifar_resnet", "create_model", "load_pretrained", "normalisation"]
+__all__ = ["CIFAR_RESNETS", "cifar_resnet", "create_model", "expected_scaling", "hash_weights", "load_pretrained", "normalisation"]

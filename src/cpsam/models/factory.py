@@ -13,7 +13,7 @@ from cpsam.insert import insert_attention
 from cpsam.insert.hook import places
 from cpsam.insert.surgery import Make
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
-from cpsam.models.lookalikes import lookalikes
+from cpsam.models.lookalikes import lookalike
 from cpsam.models.run_weights import check_model
 from cpsam.models.timm_models import MODELS
 from cpsam.models.weights import MisfitError, load_pretrained
@@ -101,8 +101,8 @@ def create_model(
         try:
             notes = load_pretrained(model, weights, num_classes, key=weights_key)
         except MisfitError as error:
-            others = lookalikes(name, error.shapes, lambda other: build_host(other, num_classes, in_channels))
-            raise UserError(f"{error}{f'; they fit {others[0]}' if others else ''}") from error
+            other = lookalike(name, error.shapes, lambda other: build_host(other, num_classes, in_channels))
+            raise UserError(f"{error}{f'; they fit {other}' if other else ''}") from error
         for note in notes:
             on_note(f"weights: {note}")
     return model

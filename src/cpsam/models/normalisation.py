@@ -1,7 +1,6 @@
 """How pixels must be scaled for pretrained weights: what the publisher of each file says."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import timm
@@ -10,6 +9,7 @@ from timm.models import get_arch_name, get_pretrained_cfg
 
 from cpsam.models.run_weights import Scaling, find_file, origin
 from cpsam.models.state_choice import listed
+from cpsam.models.weights import hash_weights
 
 
 def published_scalings(name: str) -> dict[str, tuple[Scaling, str]]:
@@ -23,42 +23,42 @@ def published_scalings(name: str) -> dict[str, tuple[Scaling, str]]:
         default = get_pretrained_cfg(rest)
         named = timm.list_pretrained(f"{architecture}.*") if rest == architecture else []
         configs = [config for config in (default, *map(get_pretrained_cfg, named)) if config is not None]
-        return {config.tag or "": ((tuple(config.mean), tuple(config.std)), config.url or config.file or "") for config in configs}
+        return {config.tag or "": ((tuple(config.mean), tuple(config.std)), str(config.url or config.file or "")) for config in configs}
     return {}
 
 
-def normalisation(
-    name: str, weights: Path | None = None, *, sha256: str = "", on_note: Callable[[str], None] = lambda text: None
-) -> Scaling | None:
+def normalisation(name: str, weights: Path | str | None = None) -> Scaling | None:
     """Returns the mean and standard deviation per channel of pixels in [0, 1] that pretrained weights of a network expect.
 
     Args:
         name: The network, as for :func:`cpsam.create_model`.
-        weights: The file, or the folder of a run. A ``config.json`` beside it is believed first.
-        sha256: The file's SHA-256, in which the names of published files begin. It tells which of several files this is.
-        on_note: Told in one line what was decided where several answers are possible.
+        weights: The file, or the folder of a run. It may tell more than the name of the network.
 
     Returns:
         None where no convention is known.
     """
-    beside = origin(find_file(weights)).scaling if weights is not None else None
+    return expected_scaling(name, weights, sha256="" if weights is None else hash_weights(weights))[0]
+
+
+def expected_scaling(name: str, weights: Path | str | None, *, sha256: str) -> tuple[Scaling | None, str]:
+    """The scaling of :func:`normalisation`, and in one line where it is from.
+
+    A ``config.json`` beside the file is believed first, then its SHA-256, in which the names of published files begin.
+    """
+    beside = origin(find_file(Path(weights))).scaling if weights is not None else None
     if beside is not None:
-        on_note(f"pixels are scaled as config.json beside the weights says: {said(beside)}")
-        return beside
+        return beside, f"pixels are scaled as config.json beside the weights says: {said(beside)}"
     published = published_scalings(name)
     if not published:
-        on_note(f"no scaling of pixels is known for weights of {name}: that of the data set is kept")
-        return None
+        return None, f"no other scaling is known for weights of {name}"
     for tag, (found, url) in published.items():
         digest = re.search(r"-([0-9a-f]{8,64})\.", url)
         if sha256 and digest and sha256.startswith(digest[1]):
-            on_note(f"pixels are scaled as {tag} of {name} says: {said(found)}")
-            return found
-    tag, (found, _) = next(iter(published.items()))
+            return found, f"pixels are scaled as {tag} of {name} says: {said(found)}"
+    found, _ = next(iter(published.values()))
     others = [other for other, (scale, _) in published.items() if scale != found]
     doubt = f"; {listed(others)} of this network want another" if others else ""
-    on_note(f"pixels are scaled as published weights of {name} want: {said(found)}{doubt}")
-    return found
+    return found, f"pixels are scaled as published weights of {name} want: {said(found)}{doubt}"
 
 
 def said(found: Scaling) -> str:

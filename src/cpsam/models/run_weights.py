@@ -1,4 +1,4 @@
-"""Finds the weights of a folder, and reads what lies beside a file of weights: the network and the scaling of pixels it was trained with."""
+"""Finds the weights of a folder, and reads what lies beside them: the network, and the scaling of pixels that it was trained with."""
 
 import json
 import math
@@ -65,7 +65,8 @@ def origin(path: Path) -> Origin:
 
 def scaling(entry: Mapping[str, Any]) -> Scaling | None:
     """The mean and the standard deviation of an entry, if it has both."""
-    mean, std = entry.get("mean"), entry.get("std")
+    mean: Any = entry.get("mean")
+    std: Any = entry.get("std")
     if not is_numbers(mean) or not is_numbers(std) or len(mean) != len(std) or min(std) <= 0:
         return None
     return tuple(mean), tuple(std)
@@ -92,8 +93,9 @@ def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> N
         return
     here = json.loads(json.dumps(attention_config(model)))
     if trained != here:
+        here_too = f"{summary(here)}, with other arguments" if summary(here) == summary(trained) else summary(here)
         raise UserError(
-            f"weights {path} are those of a run with {summary(trained)}, and the model has {summary(here)}: "
+            f"weights {path} are those of a run with {summary(trained)}, and the model has {here_too}: "
             "ask for the same blocks at the same places, or give weights of a network without blocks"
         )
 

@@ -46,6 +46,7 @@ class Candidate:
     where: tuple[str, ...]
     prefix: str
     found: dict[str, Tensor]
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     new_heads: dict[str, str] = field(default_factory=dict)
     new_blocks: bool = False
@@ -128,7 +129,9 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
         plain = dict(state)
     anchor = next((key for key in wanted.tensors if not within(key, wanted.blocks)), "")
     prefixes = {key.removesuffix(anchor) for key in plain if key == anchor or key.endswith(f".{anchor}")} or {""}
-    return [measure(where, prefix, plain, wanted) for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix))]
+    candidates = [measure(where, prefix, plain, wanted) for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix))]
+    likely = [candidate for candidate in candidates if len(candidate.found) * 2 >= len(wanted.tensors)]
+    return likely or [min(candidates, key=lambda candidate: candidate.distance)]
 
 
 def current_name(key: str, wanted: Wanted) -> str:
@@ -142,6 +145,7 @@ def measure(where: tuple[str, ...], prefix: str, state: Mapping[str, Any], wante
     own = wanted.tensors
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     found = Candidate(where, prefix, {key: value for key, value in inside.items() if key in own and isinstance(value, Tensor)})
+    found.shapes = {key: value.shape for key, value in inside.items() if isinstance(value, Tensor)}
     found.new_blocks = bool(wanted.blocks) and not any(within(key, wanted.blocks) for key in inside)
     for head in wanted.heads:
         renew_head(found, head, inside, own)
@@ -151,7 +155,9 @@ def measure(where: tuple[str, ...], prefix: str, state: Mapping[str, Any], wante
         (found.others if droppable or within(key, found.new_heads) else found.unknown).append(key)
     # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
     missing = {key for key in own.keys() - found.found.keys() if not key.endswith("num_batches_tracked")}
-    found.lacking = sorted(key for key in missing if not within(key, found.new_heads) and not (found.new_blocks and within(key, wanted.blocks)))
+    found.lacking = sorted(
+        key for key in missing if not within(key, found.new_heads) and not (found.new_blocks and within(key, wanted.blocks))
+    )
     found.misshapen = sorted(key for key, value in found.found.items() if value.shape != own[key].shape)
     found.unknown.sort()
     return found

@@ -23,8 +23,10 @@ META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
 HEAD_BYTES = 512
 MOST_ATTEMPTS = 64  # at a file, one for each class that it names
 
-# torch itself stops at os and sys. Stand-ins would make these harmless too, but no trainer writes them.
-ATTACK = re.compile(r"builtins\.(eval|exec|compile|getattr|open|__import__)|(subprocess|runpy|importlib|pty|socket|shutil|ctypes|code)\..*")
+# torch itself stops at os and sys. No trainer writes these. Python 2 says commands for subprocess, and protocol 2 still does.
+ATTACK = re.compile(
+    r"builtins\.(eval|exec|compile|getattr|open|__import__)|(subprocess|commands|runpy|importlib|pty|socket|shutil|ctypes|code)\..*"
+)
 
 FOREIGN = {
     b"version https://git-lfs": "is a Git LFS pointer, not weights: fetch the file itself with git lfs pull",
@@ -88,7 +90,7 @@ def foreign(head: bytes) -> str:
     if (what := next((what for begin, what in FOREIGN.items() if start.startswith(begin)), None)) is not None:
         return what
     text = head[:40].decode("ascii", "replace")
-    if text.isprintable() or "\n" in text and text.replace("\n", "").replace("\r", "").isprintable():
+    if text.replace("\n", "").replace("\r", "").isprintable():
         return f"is a text that begins with {text.partition(chr(10))[0]!r}, not weights"
     return "is neither a safetensors file nor one of torch"
 
@@ -100,11 +102,11 @@ def check_archive(file: IO[bytes]) -> None:
         names = {entry.filename for entry in entries}
         if not any(name.endswith("data.pkl") for name in names):
             raise zipfile.BadZipFile("a zip archive without data.pkl is not a file of torch")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise zipfile.BadZipFile("the archive is compressed, as torch never writes it")
         size = file.seek(0, io.SEEK_END)
         if len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
             raise zipfile.BadZipFile("the archive holds more than the file has room for")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise zipfile.BadZipFile("the archive is compressed, as torch never writes it")
         if spoiled := archive.testzip():
             raise zipfile.BadZipFile(f"checksum of {spoiled} does not fit")
 
@@ -142,7 +144,7 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
     stand_ins: dict[str, type[Skipped]] = {}
     for _ in range(MOST_ATTEMPTS):
         file.seek(0)
-        allowed = [(type(name, (kind,), {"__module__": "skipped"}), name) for name, kind in stand_ins.items()]
+        allowed: list[Any] = [(type(name, (kind,), {"__module__": "skipped"}), name) for name, kind in stand_ins.items()]
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
                 warnings.simplefilter("ignore")  # about the protocol of the pickle: what cannot be read is an error anyway

@@ -1,5 +1,6 @@
 """Loads pretrained weights into a network. Only the classifier and inserted blocks may be missing from them."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.errors import DataError, UserError
+from cpsam.files import open_regular
 from cpsam.insert.hook import host_modules, places
 from cpsam.models.run_weights import check_blocks, find_file
 from cpsam.models.state_choice import Candidate, Wanted, choose, listed
@@ -72,6 +74,22 @@ def load_pretrained(model: nn.Module, path: Path | str, num_classes: int, *, key
     return notes + decisions(chosen, content.skipped)
 
 
+def hash_weights(path: Path | str) -> str:
+    """Returns the SHA-256 of a file of weights, or of the one in a folder.
+
+    Raises:
+        DataError: If it is missing, is not a regular file, or cannot be read.
+    """
+    path = find_file(Path(path))
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyrefly: ignore
+    except FileNotFoundError as error:
+        raise DataError(f"weights file not found: {path}") from error
+    except OSError as error:
+        raise DataError(f"weights file cannot be read: {path} ({error.strerror})") from error
+
+
 def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitError:
     """Says in one line why the nearest candidate does not fit."""
     reasons = []
@@ -85,8 +103,7 @@ def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitEr
     if not chosen.lacking and not chosen.unknown and (channels := input_channels(chosen, own)) is not None:
         reasons = [f"they take images of {channels[0]} channels, and the model takes {channels[1]}"]
     inside = f" at {chosen.label}" if chosen.label else ""
-    shapes = {name: tensor.shape for name, tensor in chosen.found.items()}
-    return MisfitError(f"weights {path}{inside} do not fit the model: {', '.join(reasons)}", shapes)
+    return MisfitError(f"weights {path}{inside} do not fit the model: {', '.join(reasons)}", chosen.shapes)
 
 
 def input_channels(chosen: Candidate, own: Mapping[str, Tensor]) -> tuple[int, int] | None:

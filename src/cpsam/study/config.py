@@ -34,7 +34,9 @@ class Task:
     model: str = "resnet20"
     """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or torchvision/NAME."""
     weights: Path | None = None
-    """Pretrained weights of the bare network, a .safetensors file, or a .pth, of which only tensors are read."""
+    """Pretrained weights: a file of safetensors or torch, of which only tensors are read, or the folder of a finished run."""
+    weights_key: str | None = None
+    """Which weights to take where a file has several: a name in it (state_dict_ema) or a prefix (encoder_q). Default: the average."""
     at: tuple[str, ...] = ("before-last",)
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
     stream: bool | None = None

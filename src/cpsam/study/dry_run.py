@@ -14,7 +14,7 @@ from cpsam.models import create_model
 from cpsam.study.arm import missing_arguments, parse_arm
 from cpsam.study.config import Task
 from cpsam.study.cost import cost_of, saved_bytes
-from cpsam.study.run import OnEvent, RunSpec, load_task
+from cpsam.study.run import OnEvent, RunSpec, load_task, noted
 from cpsam.train.hardware import settle
 from cpsam.train.pace import run_seconds, seconds_per_image
 from cpsam.train.recipe import Recipe
@@ -69,7 +69,15 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
         size = Size(len(dataset.train), len(dataset.test), dataset.num_classes, (dataset.in_channels, *dataset.image_size))
         source = f"{len(dataset.skipped)} bad images left out" if dataset.skipped else ""
     model = create_model(
-        task.model, size.classes, in_channels=size.image_shape[0], attention=arm.maker(), at=task.at, weights=task.weights, seed=seed
+        task.model,
+        size.classes,
+        in_channels=size.image_shape[0],
+        attention=arm.maker(),
+        at=task.at,
+        weights=task.weights,
+        weights_key=task.weights_key,
+        seed=seed,
+        on_note=noted(on_event),
     )
     bare = create_model(task.model, size.classes, in_channels=size.image_shape[0], seed=seed)
     cost = cost_of(model, size.image_shape)

@@ -12,12 +12,11 @@ from torch import nn
 
 from cpsam.checkpoint import load_weights
 from cpsam.data import Dataset, StreamedSplit, Transform, hold_out, load_dataset
-from cpsam.data.digest import hash_file
 from cpsam.data.verify import read_skip
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.evaluate import SPLITS, evaluate
 from cpsam.insert import insert_from_config
-from cpsam.models import create_model, normalisation
+from cpsam.models import create_model, expected_scaling, hash_weights
 from cpsam.study.arm import Arm, missing_arguments, parse_arm
 from cpsam.study.config import Task
 from cpsam.train.distributed import Team
@@ -75,6 +74,7 @@ class RunSpec:
             },
             "model": self.task.model,
             "weights_sha256": self.weights_sha256,
+            **({"weights_key": self.task.weights_key} if self.task.weights_key else {}),
             "attention": self.arm.attention,
             "arguments": dict(self.arm.arguments),
             "at": [] if self.arm.attention == "none" else list(self.task.at),  # the bare network is the same wherever blocks would go
@@ -86,12 +86,12 @@ class RunSpec:
         content = json.dumps({**self.as_config(), "seed": self.seed, "recipe": self.recipe.to_dict()}, sort_keys=True).encode()
         return f"{self.arm.slug}-seed{self.seed}-{hashlib.sha256(content).hexdigest()[:10]}"
 
-    def build(self, dataset: Dataset) -> nn.Module:
+    def build(self, dataset: Dataset, on_event: OnEvent = lambda event: None) -> nn.Module:
         """The network of this run as it starts: the same host for all arms of a seed."""
-        return build_arm(self.task, self.arm, dataset, self.seed)
+        return build_arm(self.task, self.arm, dataset, self.seed, on_event)
 
 
-def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int) -> nn.Module:
+def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int, on_event: OnEvent = lambda event: None) -> nn.Module:
     return create_model(
         task.model,
         dataset.num_classes,
@@ -99,8 +99,15 @@ def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int) -> nn.Module:
         attention=arm.maker() or "none",
         at=task.at,
         weights=task.weights,
+        weights_key=task.weights_key,
         seed=seed,
+        on_note=noted(on_event),
     )
+
+
+def noted(on_event: OnEvent) -> Callable[[str], None]:
+    """Turns a line into an event."""
+    return lambda text: on_event({"event": "note", "text": text})
 
 
 def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tuple[Dataset, str | None]:
@@ -129,13 +136,15 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
         dataset = hold_out(dataset, task.validation, SPLIT_SEED)
     if task.weights is None:
         return dataset, None
-    if not task.weights.is_file():
-        raise DataError(f"weights file not found: {task.weights}")
+    weights_sha256 = hash_weights(task.weights)
     # A pretrained network expects pixels scaled as in its own training.
-    expected = normalisation(task.model) if dataset.in_channels == 3 else None
-    if expected is not None:
+    expected, why = expected_scaling(task.model, task.weights, sha256=weights_sha256)
+    if expected is None or len(expected[0]) != dataset.in_channels:
+        why = f"pixels are scaled by the statistics of the data set: {why}"
+    else:
         dataset = replace(dataset, mean=expected[0], std=expected[1])
-    return dataset, hash_file(task.weights)
+    on_event({"event": "note", "text": why})
+    return dataset, weights_sha256
 
 
 def execute(
@@ -144,7 +153,7 @@ def execute(
     """Train a run in its folder, or read it there if it is finished; returns its summary."""
     torch.set_num_threads(spec.threads)
     options: dict[str, Any] = {"config": spec.as_config(), "on_event": on_event, "upkeep": upkeep, "team": team}
-    return train(spec.build(dataset), dataset, spec.recipe, seed=spec.seed, folder=folder, **options)
+    return train(spec.build(dataset, on_event), dataset, spec.recipe, seed=spec.seed, folder=folder, **options)
 
 
 def train_one(

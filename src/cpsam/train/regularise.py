@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from cpsam.errors import UserError
-from cpsam.models.weights import classifier_keys
+from cpsam.models.weights import classifiers
 
 PATHS = ("drop_path", "drop_path1", "drop_path2")  # timm's names for where a branch may be left out
 
@@ -43,10 +43,10 @@ def regularised(model: nn.Module, num_classes: int, drop_rate: float, drop_path:
 
 
 def classifier(model: nn.Module, num_classes: int) -> nn.Module:
-    paths = {key.rpartition(".")[0] for key in classifier_keys(model, num_classes)}
+    paths = classifiers(model, num_classes)
     if not paths:
         raise UserError(f"drop_rate needs a last layer of {num_classes} outputs, and this network has none")
-    return model.get_submodule(paths.pop())
+    return model.get_submodule(paths[-1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from cpsam.evaluate import autocast
+from cpsam.evaluate import autocast, checked_logits
 from cpsam.randomness import derive_seed
 from cpsam.train.distributed import Team
 from cpsam.train.hardware import Setting
@@ -86,7 +86,7 @@ class Update:
             torch.manual_seed(derive_seed(self.seed, "step", step, self.team.rank, part))  # dropout and the like
             with self.alone(part + 1 < parts):
                 with autocast(self.precision, self.device):
-                    logits = self.model(inputs)  # (N, num_classes)
+                    logits = checked_logits(self.model(inputs), len(inputs), self.num_classes)
                 loss = self.cross_entropy(logits, labels, "mean")
                 readings.append((Reading(loss), len(inputs), logits.detach(), labels))
                 share = len(inputs) * self.team.size / images
