@@ -82,9 +82,6 @@ class Progress:
         if event["done"] >= event["total"]:
             self.drop(event["what"])
 
-    def on_note(self, event: dict[str, Any]) -> None:
-        self.line(event["text"])
-
     def on_run(self, event: dict[str, Any]) -> None:
         self.prefix = f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
         self.bar("runs", event["index"], event["runs"])
