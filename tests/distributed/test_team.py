@@ -1,6 +1,10 @@
 """Who is who, by the variables of the launchers, and what the processes tell each other."""
 
 import json
+import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
 import processes
@@ -9,6 +13,7 @@ import teammate
 
 from cpsam.errors import UserError
 from cpsam.train.distributed import FIRST_PORT, PORTS, Team, find_team, first_host
+from cpsam.train.gather import gather
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
@@ -71,6 +76,9 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
+
+
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
@@ -78,6 +86,14 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
         ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK, WORLD_SIZE, LOCAL_RANK must be whole numbers; got x, 2, 0"),
         ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK must be from 0 to below WORLD_SIZE; got 2 of 2"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "SLURM_PROCID is set and SLURM_LOCALID is not"),
+        ({**TORCHRUN, "WORLD_SIZE": "-3"}, "must be whole numbers; got 0, -3, 0"),
+        ({**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE must be from 1 to 100,000; got 0"),
+        ({**TORCHRUN, "WORLD_SIZE": "9" * 5000}, "must be whole numbers; got 0, 99999999999999999999, 0"),
+        ({**TORCHRUN, "LOCAL_RANK": "9"}, "LOCAL_RANK must be from 0 to below WORLD_SIZE; got 9 of 2"),
+        ({**TORCHRUN, "MASTER_PORT": "abc"}, "MASTER_PORT must be a whole number from 1 to 65,535; got 'abc'"),
+        ({**TORCHRUN, "MASTER_PORT": "0"}, "MASTER_PORT must be"),
+        ({**TORCHRUN, "MASTER_PORT": "65536"}, "MASTER_PORT must be"),
+        ({**TORCHRUN, "MASTER_ADDR": "no such"}, "MASTER_ADDR must be the name or the address of a machine; got 'no such'"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: str) -> None:
@@ -98,3 +114,60 @@ def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> No
         assert found["copied"] == [0.0]
         assert found["before"][0] >= min(rank, 1), "process 0 was first"
         assert found["error"] == ["no, says 0", rank > 0]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpsam.train.gather.FIRST_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("cpsam.train.gather.GIVE_UP_SECONDS", 0.5)
+
+
+@pytest.mark.parametrize(("rank", "what"), [(0, "waiting for 1 of 2 processes at"), (1, "waiting for process 0 at")])
+def test_a_missing_process_is_told_and_then_given_up(hasty: None, rank: int, what: str) -> None:
+    port, said = processes.free_port(), []
+    with pytest.raises(UserError, match=f"gave up {what} 127.0.0.1:{port}" if rank == 0 else r"gave up|did not meet"):
+        gather(rank, 2, "127.0.0.1", port, said.append)
+    assert said[0] == f"{what} 127.0.0.1:{port}"
+
+
+def test_a_service_that_is_no_process_of_ours_is_told(hasty: None) -> None:
+    said: list[str] = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with pytest.raises(UserError, match=r"gave up|did not meet"):
+            gather(1, 2, "127.0.0.1", listener.getsockname()[1], said.append)
+    assert said[0].startswith("waiting for process 0 at")
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(UserError, match=f"MASTER_PORT: port {port} of this machine is in use"):
+            gather(0, 2, "127.0.0.1", port, lambda words: None)
+
+
+def test_an_unknown_address_is_told() -> None:
+    with pytest.raises(UserError, match=r"MASTER_ADDR: the address 'nowhere\.invalid' is not known"):
+        gather(1, 2, "nowhere.invalid", 29500, lambda words: None)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_the_wait_at_once(rank: int) -> None:
+    def strike(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before, started = signal.signal(signal.SIGTERM, strike), time.monotonic()
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gather(rank, 2, "127.0.0.1", processes.free_port(), lambda words: None)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - started < 5

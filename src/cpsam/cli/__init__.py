@@ -2,13 +2,14 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
+from cpsam.cli.messages import fill_closed_descriptors, safe_messages
 from cpsam.cli.output import printable_output
 from cpsam.cli.stoppable import stoppable
 from cpsam.errors import UserError, unknown
-from cpsam.study.escape import printable
 
 VERBS = {
     "compare": "train each block with each seed and put accuracy and cost side by side",
@@ -26,10 +27,40 @@ USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(f"  {verb:8} {what}" for v
 USAGE += "\n\ncpsam VERB --help lists the options of a verb.\n"
 
 
-@printable_output()
+INTERRUPTED = 130
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable."""
+    """Runs one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable, 130 interrupted.
+
+    Args:
+        arguments: The verb and its options. None: those of the process, which ends afterwards.
+    """
+    program = arguments is None
     words = sys.argv[1:] if arguments is None else arguments
+    if program:
+        fill_closed_descriptors()
+    with safe_messages(), printable_output():
+        try:
+            with stoppable(bool(words) and words[0] in RESUMABLE, program) as check:
+                answer(words, check)
+        except UserError as error:
+            fail(error, error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:  # whoever read our output has gone, and python would complain once more when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as error:  # a folder that is a file, a disk that is full or may not be written
+            fail(error, UserError.exit_code)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            fail(f"not enough memory ({str(error).partition(chr(10))[0] or type(error).__name__})", UserError.exit_code)
+
+
+def answer(words: list[str], check: Callable[[], None]) -> None:
+    """Runs the verb, or prints what there is."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if words else 2)
@@ -38,17 +69,18 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(__version__)
         return
-    try:
-        if words[0] not in VERBS:
-            raise unknown("verb", words[0], VERBS)
-        with stoppable() if words[0] in RESUMABLE else nullcontext():
-            import_module(f"cpsam.cli.{words[0]}").run(words[1:])
-    except UserError as error:
-        print(f"cpsam: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read our output has gone, and python would complain once more when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:  # a folder that is a file, a disk that is full or may not be written
-        print(f"cpsam: {printable(str(error))}", file=sys.stderr)
-        sys.exit(UserError.exit_code)
+    if words[0] not in VERBS:
+        raise unknown("verb", words[0], VERBS)
+    verb = import_module(f"cpsam.cli.{words[0]}")
+    check()
+    verb.run(words[1:])
+
+
+def fail(reason: object, code: int) -> NoReturn:
+    print(f"cpsam: {' '.join(str(reason).splitlines())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory, in the words of Python, of torch on a CPU or on a GPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)

@@ -1,30 +1,67 @@
 """Signals that come before the first step of a run, between two runs, or after the last; the steps have their own way of stopping."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from cpsam.errors import StoppedError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Leave on Ctrl-C, SIGTERM and SIGUSR1; one that is ignored stays ignored.
+def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[[], None]]:
+    """Leaves on Ctrl-C and, where the work resumes, on SIGTERM and SIGUSR1. A signal that is ignored already stays ignored.
+
+    Yields a function that leaves if a signal came and an import swallowed it.
+
+    Args:
+        resumes: Whether the same command continues the work.
+        program: Whether the process ends afterwards: then a second signal changes nothing any more.
 
     Raises:
-        StoppedError: If one came.
+        StoppedError: If a signal came and the work resumes.
+        KeyboardInterrupt: If a signal came and the work does not resume.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    struck: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def strike(number: int, frame: FrameType | None) -> None:
+        if not struck or number == signal.SIGINT:
+            struck.append(number)
+            raise KeyboardInterrupt
 
-    heard = [number for number in (signal.SIGTERM, signal.SIGUSR1) if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, stop) for number in heard}
+    def check() -> None:
+        if struck:
+            raise KeyboardInterrupt
+
+    heard = [number for number in (SIGNALS if resumes else SIGNALS[:1]) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, strike) for number in heard}
     try:
-        yield
-    except KeyboardInterrupt:
-        raise StoppedError("stopped while no run was at a step; nothing is lost, and the same command continues") from None
+        yield check
+    except BaseException as error:
+        if program:
+            previous = dict.fromkeys(heard, signal.SIG_IGN)
+            for number in heard:
+                signal.signal(number, signal.SIG_IGN)
+        if isinstance(error, StoppedError | SystemExit) or not (struck or isinstance(error, KeyboardInterrupt)):
+            raise
+        if (told := earlier_stop(error)) is not None:
+            raise told from None
+        if resumes:
+            raise StoppedError("stopped while no run was at a step; nothing is lost, and the same command continues") from None
+        raise KeyboardInterrupt from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def earlier_stop(error: BaseException | None) -> StoppedError | None:
+    """Returns the stop that a second signal interrupted."""
+    while error is not None and not isinstance(error, StoppedError):
+        error = error.__context__
+    return error

@@ -55,7 +55,7 @@ def run(words: list[str]) -> None:
     from cpsam.study.run import train_one
     from cpsam.train.distributed import ECHO, joined
 
-    with joined() as team, Progress() if team.leads else nullcontext(silent) as progress:
+    with joined(tell=tell) as team, Progress() if team.leads else nullcontext(silent) as progress:
         try:
             summary = train_one(
                 asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, asked.out, progress, upkeep=asked.upkeep, team=team
@@ -70,6 +70,11 @@ def run(words: list[str]) -> None:
         print(json.dumps(summary, indent=1))
     else:
         print(f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}")
+
+
+def tell(words: str) -> None:
+    """Says what a process of a team waits for; each may be the one that the others miss."""
+    print(f"cpsam: {words}", file=sys.stderr, flush=True)
 
 
 def silent(event: dict[str, Any]) -> None:

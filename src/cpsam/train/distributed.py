@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.train.gather import Tell, gather
 from cpsam.train.hardware import find_device
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, 
 # What torch calls it from 2.14 on, and what it was called before.
 SYNC_BUFFERS = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in signature(DistributedDataParallel).parameters)
 ECHO = "process 0 says the same"
+MOST_PROCESSES = 100_000
 FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clients
 
 
@@ -121,13 +123,18 @@ class Team:
 
 
 @contextmanager
-def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
+def joined(environment: Mapping[str, str] = os.environ, tell: Tell = lambda words: None) -> Iterator[Team]:
     """The team that a launcher has started this process in; one of its own without a launcher.
 
     The processes talk over NCCL if there are GPUs, else over Gloo.
 
+    Args:
+        environment: Where the launcher's variables are.
+        tell: Called with what is waited for, while the others have not come.
+
     Raises:
-        UserError: If the launcher's variables do not fit together, or there are fewer GPUs than processes on this machine.
+        UserError: If the launcher's variables do not fit together, there are fewer GPUs than processes on this machine, or the others
+            do not come.
     """
     team, address, port = find_team(environment)
     if team.size == 1:
@@ -138,7 +145,8 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
         raise UserError(f"process {team.local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start fewer")
     if cuda:
         torch.cuda.set_device(team.local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=f"tcp://{address}:{port}", rank=team.rank, world_size=team.size)
+    store = gather(team.rank, team.size, address, port, tell)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=team.rank, world_size=team.size)
     try:
         yield team
     finally:
@@ -162,17 +170,24 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
         if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
             return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number
         raise UserError(f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset {names[0]}")
-    try:
-        rank, size, local_rank = (int(environment[name]) for name in names)
-    except ValueError as error:
-        raise UserError(f"{', '.join(names)} must be whole numbers; got {', '.join(environment[name] for name in names)}") from error
-    if not 0 <= rank < size or local_rank < 0:
-        raise UserError(f"{names[0]} must be from 0 to below {names[1]}; got {rank} of {size}")
+    given = [environment[name] for name in names]
+    if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in given):
+        raise UserError(f"{', '.join(names)} must be whole numbers; got {', '.join(value[:20] for value in given)}")
+    rank, size, local_rank = map(int, given)
+    if not 1 <= size <= MOST_PROCESSES:
+        raise UserError(f"{names[1]} must be from 1 to {MOST_PROCESSES:,}; got {size}")
+    for name, value in ((names[0], rank), (names[2], local_rank)):
+        if value >= size:
+            raise UserError(f"{name} must be from 0 to below {names[1]}; got {value} of {size}")
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST", "")
     job = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     address = environment.get("MASTER_ADDR") or first_host(nodes) or "127.0.0.1"
-    port = int(environment.get("MASTER_PORT") or FIRST_PORT + zlib.crc32(job.encode()) % PORTS)
-    return Team(rank, size, local_rank, launched=True), address, port
+    if not re.fullmatch(r"[\w.:%-]{1,253}", address):
+        raise UserError(f"MASTER_ADDR must be the name or the address of a machine; got {address[:60]!r}")
+    port = environment.get("MASTER_PORT") or str(FIRST_PORT + zlib.crc32(job.encode()) % PORTS)
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise UserError(f"MASTER_PORT must be a whole number from 1 to 65,535; got {port[:20]!r}")
+    return Team(rank, size, local_rank, launched=True), address, int(port)
 
 
 def first_host(nodes: str) -> str:

@@ -1,0 +1,102 @@
+"""Brings the processes of a team together, and says what is waited for. Every wait ends at once on a signal."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import DistError, DistNetworkError, PrefixStore, Store, TCPStore
+
+from cpsam.errors import StoppedError, UserError
+
+FIRST_WORD_SECONDS, NEXT_WORD_SECONDS, GIVE_UP_SECONDS = 5.0, 60.0, 1800.0
+POLL_SECONDS = 0.05
+
+Tell = Callable[[str], None]
+
+
+class Patience:
+    """Says what is waited for, first after five seconds and then every minute, and gives up after half an hour."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell, self.started = tell, time.monotonic()
+        self.next = self.started + FIRST_WORD_SECONDS
+
+    def wait(self, what: str) -> None:
+        """Sleeps for a moment.
+
+        Raises:
+            UserError: If the wait has been too long.
+        """
+        now = time.monotonic()
+        if now - self.started > GIVE_UP_SECONDS:
+            raise UserError(f"gave up {what} after {GIVE_UP_SECONDS / 60:.0f} minutes")
+        if now >= self.next:
+            self.tell(what)
+            self.next = now + NEXT_WORD_SECONDS
+        time.sleep(POLL_SECONDS)
+
+
+def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
+    """Returns the store in which all processes of a team have met.
+
+    Args:
+        rank: Which process this is. Process 0 listens, unless the launcher does.
+        size: How many there are.
+        address: Where process 0 listens.
+        port: Its port.
+        tell: Called with what is waited for.
+
+    Raises:
+        UserError: If the address is unknown, the port is in use, or a process does not come.
+        StoppedError: If process 0 ends meanwhile.
+    """
+    patience, place = Patience(tell), f"{address}:{port}"
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun listens itself
+    listens = rank == 0 and not agent
+
+    def connect() -> Store:
+        socket.getaddrinfo(address, port)
+        timeout = timedelta(seconds=GIVE_UP_SECONDS)
+        return TCPStore(address, port, size, listens, timeout=timeout, wait_for_workers=False)
+
+    try:
+        waiting = f"waiting for its own port {place}" if listens else f"waiting for process 0 at {place}"
+        tcp = in_background(connect, lambda: patience.wait(waiting))
+        store = PrefixStore(f"cpsam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
+        store.add("here", 1)
+        while (here := store.add("here", 0)) < size:
+            patience.wait(f"waiting for {size - here} of {size} processes at {place}")
+        return store
+    except socket.gaierror as error:
+        raise UserError(f"MASTER_ADDR: the address {address!r} is not known ({error.strerror})") from error
+    except DistNetworkError as error:
+        if listens and "EADDRINUSE" in str(error):
+            raise UserError(f"MASTER_PORT: port {port} of this machine is in use; choose another one") from error
+        raise StoppedError(f"the processes of this run did not meet at {place}; the same command continues") from error
+    except (DistError, RuntimeError) as error:
+        raise StoppedError(f"the processes of this run did not meet at {place}; the same command continues") from error
+
+
+def in_background(work: Callable[[], Any], wait: Callable[[], None]) -> Any:
+    """Returns what `work` does in a thread: a signal is heard meanwhile, and the thread is abandoned."""
+    done: list[Any] = []
+    errors: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    thread.join(POLL_SECONDS)
+    while thread.is_alive():
+        wait()
+    if errors:
+        raise errors[0]
+    return done[0]
