@@ -1,6 +1,7 @@
 """What a law is tried on: one configuration of a block class, and how two tensors are compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from cpsam.randomness import derive_seed
 # No two sizes of an image are equal, so that swapped axes show; 24 channels divide by most numbers of heads.
 CHANNELS = 24
 IMAGES = (2, CHANNELS, 5, 7)
+ODD_CHANNELS = 23
+ODD_IMAGES = (2, ODD_CHANNELS, 3, 5)  # wide, where other laws also take a tall map
 FIVE_SHAPES = (IMAGES, (3, CHANNELS, 7, 4), (4, CHANNELS, 6, 11), (6, CHANNELS, 3, 8), (7, CHANNELS, 9, 3))
 
 Configuration = Mapping[str, Any]
@@ -39,10 +42,32 @@ def require(holds: bool, otherwise: str) -> None:
         raise Violation(otherwise)
 
 
+def told(error: Exception) -> str:
+    return f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Says of an error that is raised within where it was raised."""
+    try:
+        yield
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(f"{what} {told(error)}") from error
+
+
+def require_finite(tensor: Tensor, what: str) -> None:
+    if not tensor.is_meta:
+        lost = tensor.numel() - int(tensor.isfinite().sum())
+        require(lost == 0, f"{what}: {lost} of {tensor.numel()} values are not finite")
+
+
 def gap(actual: Tensor, expected: Tensor) -> float:
     """The largest difference as a share of the largest expected value; infinite where a value is not a number."""
     difference = (actual.double() - expected.double()).abs().max()
-    return (difference / expected.double().abs().max()).nan_to_num(nan=float("inf")).item()
+    scale = expected.double().abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return (difference / scale).nan_to_num(nan=float("inf")).item()
 
 
 def require_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
@@ -63,7 +88,8 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Fill all parameters and buffers of a module with random numbers, in place: a block that has only just been made may do nothing.
 
     Weights with a fan-in keep the scale of their input; the others are between 0.5 and 1.5 in size, of either sign. Floating-point
-    buffers are between 0.5 and 1.5, because a variance must be positive. Integers stay.
+    buffers are between 0.5 and 1.5, because a variance must be positive. Integers stay, and so do buffers outside the state dict, which are
+    constants.
 
     Args:
         module: Any module.
@@ -84,9 +110,10 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
         else:
             values = (0.5 + torch.rand(tensor.shape, generator=source)) * (1 - 2 * torch.randint(2, tensor.shape, generator=source))
         tensor.copy_(values)
-    for tensor in module.buffers():
-        if tensor.is_floating_point():
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source))
+    for child in module.modules():
+        for name, tensor in child.named_buffers(recurse=False):
+            if tensor.is_floating_point() and name not in child._non_persistent_buffers_set:
+                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source))
     return module
 
 
@@ -106,25 +133,41 @@ class Case:
     parameters: Callable[..., int] | None = None
     macs: Callable[..., int] | None = None
     identity: bool = True
+    channels_multiple_of: int = 1
 
     def __str__(self) -> str:
         name = getattr(self.cls, "__name__", repr(self.cls))
         return f"{name}({', '.join([str(CHANNELS), *(f'{key}={value!r}' for key, value in self.arguments.items())])})"
 
+    def sized(self, *size: int) -> tuple[int, ...]:
+        """The shape (N, C, H, W) with C rounded up to a number of channels that the class takes."""
+        images, channels, *map_size = size
+        return images, -(-channels // self.channels_multiple_of) * self.channels_multiple_of, *map_size
+
     def new(self, in_channels: int = CHANNELS, **more: Any) -> nn.Module:
         """A block as its constructor makes it, in training mode."""
         torch.manual_seed(0)  # inside the fork of `check_attention`
-        return self.cls(in_channels, **self.arguments, **more)
+        with trying(f"the constructor at {in_channels} channels"):
+            return self.cls(in_channels, **self.arguments, **more)
 
     def block(self, in_channels: int = CHANNELS, dtype: torch.dtype = torch.float64) -> nn.Module:
         """A block with random parameters and buffers, in eval mode."""
         return randomise(self.new(in_channels)).to(dtype).eval()
 
+    def call(self, block: nn.Module, x: Tensor, kind: str = "images") -> Tensor:
+        """The output of `block`, which must be finite and have the shape, dtype and device of `x`."""
+        what = f"{kind} of {tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, {'training' if block.training else 'eval'} mode:"
+        with trying(what):
+            y = block(x)
+        require(isinstance(y, Tensor), f"{what} returned a {type(y).__name__}, not one tensor")
+        require(y.shape == x.shape, f"{what} returned the shape {tuple(y.shape)}")
+        require(y.dtype == x.dtype and y.device == x.device, f"{what} returned {y.dtype} on {y.device}, not {x.dtype} on {x.device}")
+        require_finite(y, what.removesuffix(":"))
+        return y
+
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """The output of `block`, which must have the shape of `x` and differ from it: what does nothing would pass most laws."""
-        before = x.clone()
-        y = block(x)
-        require(isinstance(y, Tensor), f"returned a {type(y).__name__}, not one tensor")
-        require(y.shape == x.shape, f"returned the shape {tuple(y.shape)} for an input of {tuple(x.shape)}")
-        require(gap(y, before) > 1e-6, "does nothing: with random parameters the output equals the input")
+        """The output of `block`, which must also differ from `x`: what does nothing would pass most laws."""
+        before = x.detach().clone()
+        y = self.call(block, x)
+        require(gap(y.detach(), before) > 1e-6, "does nothing: with random parameters the output equals the input")
         return y

@@ -9,7 +9,19 @@ import torch
 from torch import nn
 
 from cpsam.measure import count_macs, count_parameters
-from cpsam.testing.case import CHANNELS, IMAGES, Case, Configuration, gap, noise, randomise, require
+from cpsam.testing.case import (
+    CHANNELS,
+    IMAGES,
+    ODD_CHANNELS,
+    ODD_IMAGES,
+    Case,
+    Configuration,
+    gap,
+    noise,
+    randomise,
+    require,
+    require_finite,
+)
 
 FACTORY = ("device", "dtype")
 
@@ -28,11 +40,17 @@ def constructor(case: Case) -> None:
     loose = [str(p) for p in rest if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     require(not loose, f"not keyword-only: {', '.join(loose)}")
     try:
-        case.new(no_such_argument=1)
+        case.cls(CHANNELS, **case.arguments, no_such_argument=1)
     except TypeError:
         pass
     else:
         require(False, "swallows an unknown argument")
+    after = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        case.cls(CHANNELS, **case.arguments)
+        after.append(torch.get_rng_state())
+    require(not torch.equal(*after), "seeds the global generator")
     for key, value in (("device", torch.device("meta")), ("dtype", torch.float64)):
         block = case.new(CHANNELS, **{key: value})
         tensors = [*block.named_parameters(), *block.named_buffers()]
@@ -86,10 +104,10 @@ def all_arguments(case: Case) -> dict[str, Any]:
 
 
 def parameters(case: Case) -> None:
-    """The number of parameters is the closed form, at two widths."""
+    """The number of parameters is the closed form, at three widths."""
     if case.parameters is None:
         return
-    for width in (CHANNELS, 2 * CHANNELS):
+    for width in (CHANNELS, 2 * CHANNELS, case.sized(1, ODD_CHANNELS)[1]):
         has, wants = count_parameters(case.new(width)), case.parameters(width, **all_arguments(case))
         require(has == wants, f"{has} parameters at {width} channels; the closed form says {wants}")
 
@@ -98,9 +116,8 @@ def macs(case: Case) -> None:
     """The number of multiply-accumulates is the closed form, as :func:`cpsam.measure.count_macs` counts them."""
     if case.macs is None:
         return
-    for batch, height, width in ((2, 5, 7), (3, 8, 3)):
-        shape = (batch, CHANNELS, height, width)
-        has, wants = count_macs(case.new(), shape), case.macs(shape, **all_arguments(case))
+    for shape in (IMAGES, (3, CHANNELS, 8, 3), case.sized(*ODD_IMAGES)):
+        has, wants = count_macs(case.new(shape[1]), shape), case.macs(shape, **all_arguments(case))
         require(has == wants, f"{has} MACs for images of shape {shape}; the closed form says {wants}")
 
 
@@ -109,23 +126,25 @@ def identity(case: Case) -> None:
     if not case.identity:
         return
     for dtype in (torch.float32, torch.bfloat16):
-        x = noise(IMAGES, "identity", dtype=dtype)
-        for training in (True, False):
-            y = case.new().to(dtype).train(training)(x)
-            mode = "training" if training else "eval"
-            require(
-                y.shape == x.shape and torch.equal(y, x), f"a new block moves its input by {gap(y, x):.1e} of it in {mode} mode, {dtype}"
-            )
+        for size in (IMAGES, case.sized(*ODD_IMAGES), (5, CHANNELS, 1, 1)):
+            x = noise(size, "identity", dtype=dtype)
+            for training in (True, False):
+                y = case.call(case.new(size[1]).to(dtype).train(training), x)
+                mode = "training" if training else "eval"
+                require(torch.equal(y, x), f"a new block moves images of {size} by {gap(y, x):.1e} of it in {mode} mode, {dtype}")
 
 
 def learning(case: Case) -> None:
-    """Within six steps of gradient descent from its start a block gives every parameter a gradient that is not zero."""
+    """Within six steps of gradient descent from its start a block gives every parameter a gradient, finite and not zero."""
     block = case.new().double()
     x, direction = noise(IMAGES, "learning"), noise(IMAGES, "direction")
     reached: set[str] = set()
-    for _ in range(6):
+    for step in range(6):
         block.zero_grad()
-        (block(x) * direction).mean().backward()
+        (case.call(block, x) * direction).mean().backward()
+        for name, parameter in block.named_parameters():
+            if parameter.grad is not None:
+                require_finite(parameter.grad, f"the gradient of {name} in step {step + 1}")
         reached |= {name for name, p in block.named_parameters() if p.grad is not None and bool(p.grad.count_nonzero())}
         with torch.no_grad():
             for parameter in block.parameters():

@@ -1,5 +1,7 @@
 """The table of laws, and the function that tries them all on a class."""
 
+import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cpsam.testing import construction, transforms, values
-from cpsam.testing.case import BrokenLaw, Case, Configuration, Reference, Violation
+from cpsam.testing import construction, gradients, states, transforms, values
+from cpsam.testing.case import CHANNELS, BrokenLaw, Case, Configuration, Reference, Violation, told
 
 Scope = Literal["class", "configuration", "cover"]
 
@@ -29,7 +31,7 @@ class Law:
 
     @property
     def statement(self) -> str:
-        return (self.check.__doc__ or "").strip()
+        return (self.check.__doc__ or "").strip().partition("\n\n")[0]
 
 
 LAWS: dict[str, Law] = {
@@ -40,13 +42,13 @@ LAWS: dict[str, Law] = {
     "macs": Law(construction.macs),
     "identity": Law(construction.identity),
     "learning": Law(construction.learning),
-    "memory": Law(values.memory),
-    "untouched": Law(values.untouched),
-    "repeatable": Law(values.repeatable),
-    "batch": Law(values.batch),
-    "modes": Law(values.modes),
+    "memory": Law(states.memory),
+    "untouched": Law(states.untouched),
+    "repeatable": Law(states.repeatable),
+    "batch": Law(states.batch),
+    "modes": Law(states.modes),
     "reference": Law(values.reference),
-    "gradient": Law(values.gradient),
+    "gradient": Law(gradients.gradient),
     "precision": Law(values.precision),
     "large_inputs": Law(values.large_inputs),
     "copies": Law(transforms.copies),
@@ -75,13 +77,16 @@ def covering(case: Case) -> list[Configuration]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Leaves torch's generator as it was, and works in one thread: with tensors this small, threads wait for each other."""
+    """Keeps the generators, ignores warnings, and works in one thread: with tensors this small, threads wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    drawn = random.getstate()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
+        random.setstate(drawn)
         torch.set_num_threads(threads)
 
 
@@ -92,7 +97,7 @@ def violation(law: Law, case: Case) -> str | None:
     except Violation as broken:
         return str(broken)
     except Exception as error:
-        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return told(error)
     return None
 
 
@@ -104,6 +109,7 @@ def check_attention(
     parameters: Callable[..., int] | None = None,
     macs: Callable[..., int] | None = None,
     identity: bool = True,
+    channels_multiple_of: int = 1,
 ) -> None:
     """Try the contract of an attention block, every law of ``LAWS``, on a class.
 
@@ -119,8 +125,10 @@ def check_attention(
         parameters: The number of parameters, ``parameters(in_channels, **arguments)``; it gets all arguments, defaults included.
         macs: The number of multiply-accumulates, ``macs((N, C, H, W), **arguments)``, as :func:`cpsam.measure.count_macs` counts them.
         identity: Whether a new block is the identity. False for multiplicative gates.
+        channels_multiple_of: A divisor of 24, for a class that takes only multiples of it, such as its number of heads.
 
     Raises:
+        ValueError: If `channels_multiple_of` does not divide 24.
         BrokenLaw: An AssertionError that says which laws are broken, in which configuration, and by how much.
 
     Example:
@@ -137,9 +145,11 @@ def check_attention(
         ...     print(error.laws["batch"])
         Louder(24): the first image when the others change: off by 1.0e+00 of the largest value, where 1e-09 is rounding
     """
+    if channels_multiple_of < 1 or CHANNELS % channels_multiple_of:
+        raise ValueError(f"channels_multiple_of must divide {CHANNELS}; got {channels_multiple_of}")
     required = any(p.default is p.empty for p in construction.own_parameters(cls))
     configurations = tuple(variants) if required and variants else ({}, *variants)
-    case = Case(cls, configurations[0], configurations, reference, parameters, macs, identity)
+    case = Case(cls, configurations[0], configurations, reference, parameters, macs, identity, channels_multiple_of)
     tried: dict[Scope, Sequence[Configuration]] = {
         "class": configurations[:1],
         "configuration": configurations,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cpsam.testing.case import FIVE_SHAPES, IMAGES, Case, noise, require, require_close
+from cpsam.testing.case import FIVE_SHAPES, IMAGES, Case, noise, require, require_close, trying
 
 SAME_MATHS = 1e-5  # float32, where a compiler may reorder
 
@@ -31,14 +31,67 @@ def agree(case: Case, block: nn.Module, other: Callable[[Tensor], Tensor], what:
         require_close(other(x), case.run(block, x), SAME_MATHS, f"{what} at {size}")
 
 
+def numbers(block: nn.Module) -> dict[str, int | float]:
+    """The plain numbers that the modules of a block hold as attributes."""
+    return {
+        f"{path}.{key}".removeprefix("."): value
+        for path, module in block.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, int | float) and key != "training"
+    }
+
+
+def train_a_step(case: Case, block: nn.Module) -> None:
+    """Takes a step of gradient descent, and a look in eval mode as an evaluation would."""
+    x = noise(IMAGES, "step", dtype=torch.float32).requires_grad_(True)
+    case.run(block.train(), x).square().mean().backward()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+        copy.deepcopy(block)
+        case.run(block.eval(), x)
+    block.zero_grad(set_to_none=True)
+
+
+def require_copies_after_training(case: Case) -> None:
+    block = case.block(dtype=torch.float32)
+    train_a_step(case, block)
+    before, length = numbers(block), len(pickle.dumps(block))
+    for _ in range(2):
+        train_a_step(case, block)
+    grown = len(pickle.dumps(block)) - length
+    require(grown < 64, f"its pickle grows by {grown} bytes over two training steps on images of one size")
+    new, trained = case.new(), block.state_dict()
+    late = [name for name in trained if name not in new.state_dict()]
+    require(not late, f"after a training step its state dict has {', '.join(late)} too")
+    new.load_state_dict(trained)
+    reloaded = numbers(new)
+    lost = [name for name, value in numbers(block).items() if value != before.get(name) and value != reloaded.get(name)]
+    require(not lost, f"training moves the plain number {', '.join(lost)}, which the state dict does not hold; keep it in a buffer")
+    pickled = pickle.loads(pickle.dumps(block))  # noqa: S301
+    others = {"a deep copy": copy.deepcopy(block), "a pickle": pickled, "a new block with the same state dict": new}
+    x = noise(IMAGES, "trained", dtype=torch.float32)
+    for training in (False, True):
+        expected = None
+        for what, other in {"the block": block, **others}.items():
+            torch.manual_seed(0)
+            y = case.run(other.train(training), x)
+            expected = y if expected is None else expected
+            mode = "training" if training else "eval"
+            require_close(y, expected, SAME_MATHS, f"{what} after three training steps, at {IMAGES} in {mode} mode")
+
+
 def copies(case: Case) -> None:
-    """A deep copy, a pickle and a new block with the same state dict compute the same."""
+    """A deep copy, a pickle and a new block with the same state dict compute the same, before training and after."""
     block = case.block(dtype=torch.float32)
     agree(case, block, copy.deepcopy(block), "a deep copy")
     agree(case, block, pickle.loads(pickle.dumps(block)), "a pickle")  # noqa: S301
     loaded = case.new().eval()
     loaded.load_state_dict(block.state_dict())
     agree(case, block, loaded, "a new block with the same state dict")
+    with trying("a copy after a training step:"):
+        require_copies_after_training(case)
 
 
 def fx(case: Case) -> None:
