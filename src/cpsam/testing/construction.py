@@ -131,7 +131,7 @@ def identity(case: Case) -> None:
             for training in (True, False):
                 y = case.call(case.new(size[1]).to(dtype).train(training), x)
                 mode = "training" if training else "eval"
-                require(torch.equal(y, x), f"a new block moves images of {size} by {gap(y, x):.1e} of it in {mode} mode, {dtype}")
+                require(torch.equal(y, x), f"a new block moves images of {size} by {gap(y, x):.1e} of their size in {mode} mode, {dtype}")
 
 
 def learning(case: Case) -> None:
