@@ -56,6 +56,16 @@ def test_weights_of_ours_have_their_header_and_their_shared_tensors(tmp_path: Pa
     assert state_file.META_KEY == META_KEY
 
 
+def test_a_flipped_bit_in_weights_of_ours_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, STATE, {"attention": []})
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"w\.safetensors: its SHA-256 is not the one in its header"):
+        read_content(path)
+
+
 class Filled(dict):
     """Such as the dictionaries with attributes in which trainers keep their settings."""
 
@@ -107,9 +117,9 @@ def test_a_file_that_calls_something_is_refused_though_its_tensors_are_good(tmp_
         read_content(tmp_path / "c.pth")
 
 
-def saved(content: Any) -> bytes:
+def saved(content: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content, buffer, **options)
     return buffer.getvalue()
 
 
@@ -152,6 +162,8 @@ FOREIGN = {
     "cannot be read": b"\x80\x02\x8a\x0a\x6c",
     "room for": lying(),
     "without data.pkl is": zipped({}),
+    "is a TorchScript archive": zipped({"a/data.pkl": b"", "a/constants.pkl": b""}),
+    "save it with torch's own pickle protocol": saved(STATE, pickle_protocol=4),
 }
 
 

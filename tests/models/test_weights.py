@@ -115,6 +115,10 @@ REFUSED: dict[str, Callable[[State], Any]] = {
     r"has 1 keys that the model has not \(extra\.weight\)": lambda s: changed(s, extra__weight=torch.ones(3)),
     r"1 keys in another shape \(bn1\.weight: \(5,\) for \(16,\)\)": lambda s: changed(s, bn1__weight=torch.ones(5)),
     r"lacks 1 keys \(fc\.bias\)": lambda s: changed(s, fc__bias=None),
+    r"\(conv1\.weight\), has 1 keys that the model has not \(conv1\.weight_orig\)": lambda s: {
+        "conv1.weight_orig" if key == "conv1.weight" else key: value for key, value in s.items()
+    },
+    r"has 2 keys that the model has not \('', 'a\\n\\x1b\[31m'\)": lambda s: {**s, "": torch.ones(1), "a\n\x1b[31m": torch.ones(1)},
     r"fc\.weight: \(7, 32\) for \(7, 64\)": lambda s: changed(s, fc__weight=torch.ones(7, 32)),
     "take images of 1 channels, and the model takes 3": lambda s: changed(s, conv1__weight=torch.ones(16, 1, 3, 3)),
     "conv1.weight holds 2 of 432 numbers that are not finite": lambda s: changed(

@@ -58,7 +58,7 @@ def origin(path: Path) -> Origin:
     except (DataError, OSError):
         return Origin()  # a file of someone else, which says nothing about the weights
     published, data = config.get("pretrained_cfg"), config.get("data")
-    if isinstance(data, Mapping) and isinstance(config.get("model"), str) and path.name == NAMES[0]:
+    if isinstance(data, Mapping) and isinstance(config.get("model"), str):
         return Origin(config["model"], scaling(data))
     return Origin(None, scaling(published) if isinstance(published, Mapping) else None)
 

@@ -127,8 +127,9 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
     plain = {current_name(key, wanted): value for key, value in state.items()}
     if len(plain) < len(state):
         plain = dict(state)
-    anchor = next((key for key in wanted.tensors if not within(key, wanted.blocks)), "")
-    prefixes = {key.removesuffix(anchor) for key in plain if key == anchor or key.endswith(f".{anchor}")} or {""}
+    host = [key for key in wanted.tensors if not within(key, wanted.blocks)]
+    anchors = {host[0], host[len(host) // 2]} if host else set()  # two, in case the file lacks one
+    prefixes = {""} | {key.removesuffix(anchor) for key in plain for anchor in anchors if f".{key}".endswith(f".{anchor}")}
     candidates = [measure(where, prefix, plain, wanted) for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix))]
     likely = [candidate for candidate in candidates if len(candidate.found) * 2 >= len(wanted.tensors)]
     return likely or [min(candidates, key=lambda candidate: candidate.distance)]
@@ -213,11 +214,11 @@ def kind_of(value: Any) -> str:
 
 
 def listed(names: Collection[str], shown: int = 3) -> str:
-    """The first three of many, and how many more.
+    """Returns the first three of many, and how many more. A name with characters that cannot be printed is quoted.
 
     Example:
         >>> listed(["a", "b", "c", "d", "e"])
         'a, b, c and 2 more'
     """
-    head = ", ".join(list(names)[:shown])
+    head = ", ".join(name if name and name.isprintable() else ascii(name) for name in list(names)[:shown])
     return head if len(names) <= shown else f"{head} and {len(names) - shown} more"

@@ -13,11 +13,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
 
 from cpsam.errors import DataError, UserError
 from cpsam.files import open_regular, parse_json
+from cpsam.sealed import is_sealed
 
 META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
 HEAD_BYTES = 512
@@ -68,7 +69,7 @@ def read_content(path: Path) -> FileContent:
                 check_archive(file)
                 return load_torch(path, file)
             if head[8:9] == b"{":
-                return load_safetensors(path)
+                return load_safetensors(file)
             if head.startswith(b"\x80"):
                 return load_torch(path, file)
     except FileNotFoundError as error:
@@ -102,6 +103,8 @@ def check_archive(file: IO[bytes]) -> None:
         names = {entry.filename for entry in entries}
         if not any(name.endswith("data.pkl") for name in names):
             raise zipfile.BadZipFile("a zip archive without data.pkl is not a file of torch")
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise zipfile.BadZipFile("it is a TorchScript archive: save the state_dict() of the model instead")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise zipfile.BadZipFile("the archive is compressed, as torch never writes it")
         size = file.seek(0, io.SEEK_END)
@@ -166,6 +169,8 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
 def refusal(path: Path, reason: str) -> UserError:
     if wanted := re.search(r"unsupported GLOBAL (\S+)", reason):
         return code_refused(path, wanted[1])
+    if "Unsupported operand" in reason:
+        return DataError(f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it has another, or is damaged")
     cause = reason.partition("WeightsUnpickler error:")[2].strip() or reason
     return DataError(f"weights file cannot be read: {path}: {cause.partition(chr(10))[0]}")
 
@@ -174,10 +179,13 @@ def code_refused(path: Path, name: str) -> UserError:
     return UserError(f"weights file {path} asks for {name}; nothing but tensors is read from it, because a pickle can run code")
 
 
-def load_safetensors(path: Path) -> FileContent:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-        header = parse_json((file.metadata() or {}).get(META_KEY, "{}"))
+def load_safetensors(file: IO[bytes]) -> FileContent:
+    data = file.read()
+    sealed, tensors = is_sealed(data), safetensors.torch.load(data)
+    metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    header = parse_json(metadata.get(META_KEY, "{}"))
+    if "format" in header and not sealed:
+        raise ValueError("its hash is missing")
     for name, original in header.get("shared", {}).items():
         tensors[name] = tensors[original]
     return FileContent(tensors, header.get("meta", {}))
