@@ -98,7 +98,7 @@ def test_a_file_cut_short_is_named(small_cifar: Path, kept: float) -> None:
 def test_a_file_that_is_no_file_is_named(small_cifar: Path) -> None:
     (small_cifar / TRAIN).unlink()
     (small_cifar / TRAIN).mkdir()
-    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet: cannot be read \(Is a directory\)"):
+    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet: must be a regular file; it is a folder"):
         load_dataset("cifar100", small_cifar)
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from the parquet files of the Hugging Face hub: 60,000 colour images of 32x32."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32x32, from the hub's parquet files or the original pickles."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cpsam.data.cache import SPLITS, Recipe, load_or_build
+from cpsam.data.cache import SPLITS, Decoded, Recipe, load_or_build
 from cpsam.data.dataset import Dataset
 from cpsam.data.digest import hash_file, hash_plain
 from cpsam.data.hub import HubFile, fetch
-from cpsam.data.shards import find_shards
+from cpsam.data.pickled import find_pickled, pickled_paths, read_names, read_split
+from cpsam.data.shards import find_shards, parquet_files
 from cpsam.data.split import Pixels, Progress
 from cpsam.errors import DataError
 
@@ -66,20 +67,44 @@ def load_cifar(name: str, root: Path | None, progress: Progress | None = None) -
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
         root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in ``root/name``, or deeper in the folder
-            that the hub has them in. None fetches them from the hub.
+            that the hub has them in, or the original pickles in ``root/cifar-100-python``. None fetches parquet files from the hub.
         progress: Told how many images have been decoded.
 
     Raises:
         DataError: If files are missing or damaged, or the hub cannot be reached.
     """
     source = SOURCES[name]
+    pickled = None if root is None or has_parquet(root / name, source.folder) else find_pickled(name, root)
+    if pickled is not None:
+        return load_pickled(name, pickled, source.num_classes, progress)
     files = fetch_files(name, source) if root is None else find_files(root / name, source.folder)
     with ThreadPoolExecutor() as pool:
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
     # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
     key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, source.label_column, source.num_classes, hashes])
     found = load_or_build(name, key, lambda: recipe(files, source), progress)
+    return as_dataset(name, found)
+
+
+def as_dataset(name: str, found: Decoded) -> Dataset:
     return Dataset(name, found.train, found.test, found.classes, found.mean, found.std, padding=4, flip=True, fingerprint=found.fingerprint)
+
+
+def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | None) -> Dataset:
+    """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those of the parquet files."""
+    paths = pickled_paths(name, place)
+    key = hash_plain(["cifar pickled 1", num_classes, {split: [hash_file(path) for path in files] for split, files in paths.items()}])
+
+    def recipe() -> Recipe:
+        parts = {split: read_split(name, paths[split], num_classes) for split in SPLITS}
+        labels = {split: labels for split, (_, labels) in parts.items()}
+        return Recipe(read_names(name, place, num_classes), (*SIZE, 3), labels, lambda split: iter([parts[split][0]]))
+
+    return as_dataset(name, load_or_build(name, key, recipe, progress))
+
+
+def has_parquet(folder: Path, inner: str) -> bool:
+    return any(parquet_files(place) for place in (folder, folder / inner))
 
 
 def fetch_files(name: str, source: Source) -> dict[str, list[Path]]:

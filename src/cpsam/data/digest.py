@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cpsam.data.parallel import cpu_count
 from cpsam.data.split import Pixels
 from cpsam.errors import DataError
+from cpsam.files import open_regular
 
 BLOCK_BYTES = 1 << 24
 
@@ -28,8 +29,8 @@ def hash_file(path: Path) -> str:
         DataError: If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyrefly: ignore
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 

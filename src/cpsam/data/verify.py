@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
+from cpsam.data.cifar import SOURCES
 from cpsam.data.decode import open_image, read_image, to_rgb
 from cpsam.data.labels import NONE, read_shards, row_name
 from cpsam.data.parallel import map_ordered
+from cpsam.data.pickled import LAYOUTS, find_pickled, pickled_paths, read_names, read_split
 from cpsam.data.shards import has_shards
-from cpsam.data.split import Progress
+from cpsam.data.split import Pixels, Progress
 from cpsam.data.streamed import Columns, check_columns
 from cpsam.data.tree import read_tree
 from cpsam.errors import DataError
@@ -81,7 +83,7 @@ class Verified:
 class Picture:
     """An image to look at: its file or what is in it, and what to call it."""
 
-    data: Path | bytes
+    data: Path | bytes | Pixels
     where: str
     row: int | None
     name: str
@@ -107,8 +109,11 @@ def verify(root: Path, progress: Progress | None = None, columns: Columns = (Non
     Raises:
         DataError: If there is nothing there to verify.
     """
-    if has_shards(root):
-        scan: Scan = Rows(root, columns)
+    original = next((name for name in LAYOUTS if find_pickled(name, root) == root), None)
+    if original is not None:
+        scan: Scan = Pickled(root, original, SOURCES[original].num_classes)
+    elif has_shards(root):
+        scan = Rows(root, columns)
     else:
         check_columns(columns, root)
         scan = Tree(root)
@@ -155,6 +160,8 @@ def look(batch: list[Picture]) -> list[tuple[Picture, str | None, bytes]]:
 
 def look_at(picture: Picture) -> tuple[str | None, bytes]:
     where = named(picture.where, picture.row)
+    if isinstance(picture.data, np.ndarray):
+        return None, hashlib.sha256(picture.data.tobytes()).digest()[:DIGEST_BYTES]
     try:
         data = picture.data if isinstance(picture.data, bytes) else read_image(picture.data)
         with open_image(data, where) as image:
@@ -199,6 +206,22 @@ class Tree(Scan):
         for path, label in zip(self.parts[split].paths, self.parts[split].labels.tolist(), strict=True):
             file = self.root / path
             yield Picture(file, str(file), None, path, label)
+
+
+class Pickled(Scan):
+    """The original files of a CIFAR, whose images have been read whole."""
+
+    def __init__(self, root: Path, name: str, count: int) -> None:
+        super().__init__(root)
+        self.paths = pickled_paths(name, root)
+        self.classes = read_names(name, root, count)
+        self.parts = {split: read_split(name, self.paths[split], count) for split in ("train", "test")}
+        self.counts = {split: np.bincount(labels, minlength=count).tolist() for split, (_, labels) in self.parts.items()}
+
+    def pictures(self, split: str) -> Iterator[Picture]:
+        where = str(self.paths[split][0])
+        for row, (pixels, label) in enumerate(zip(*self.parts[split], strict=True)):
+            yield Picture(pixels, where, row, f"{split}, row {row}", int(label))
 
 
 class Rows(Scan):
