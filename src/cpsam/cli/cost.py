@@ -6,6 +6,7 @@ from typing import Any
 
 from cpsam.cli.parse import parse
 from cpsam.errors import UserError
+from cpsam.train.recipe import check_count
 
 
 @dataclass(frozen=True)
@@ -17,22 +18,23 @@ class CostRequest:
     at: tuple[str, ...] = ("before-last",)
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
     image_size: tuple[int, ...] = ()
-    """Height and width of the images in pixels; one number for a square. Default: 224 for timm and torchvision, 32 for ours."""
+    """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224 for timm and torchvision; else 32."""
     in_channels: int = 3
-    """Channels of the images."""
+    """Channels of the images, from 1 to 4,096."""
     classes: int = 1000
-    """Classes of the classifier."""
+    """Classes of the classifier, from 1 to 1,000,000."""
     batch_size: int = 8
-    """Images in the batch that is timed."""
+    """Images in the batch that is timed, from 1 to 65,536."""
     json: bool = False
     """Print JSON."""
 
     def __post_init__(self) -> None:
-        if len(self.image_size) > 2 or any(side < 1 for side in self.image_size):
-            raise UserError(f"image_size is one or two numbers of pixels, at least 1; got {' '.join(map(str, self.image_size))}")
-        for name in ("in_channels", "classes", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if len(self.image_size) > 2:
+            raise UserError(f"image_size is one or two numbers of pixels; got {len(self.image_size)}")
+        for side in self.image_size:
+            check_count("image_size", side, 1, 4096)
+        for name, most in (("in_channels", 4096), ("classes", 1_000_000), ("batch_size", 65_536)):
+            check_count(name, getattr(self, name), 1, most)
 
 
 def run(words: list[str]) -> None:

@@ -12,8 +12,8 @@ import tyro
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
 from cpsam.errors import UserError
-from cpsam.study.config import Task
-from cpsam.train.recipe import Recipe
+from cpsam.study.config import MOST_THREADS, Task
+from cpsam.train.recipe import MOST_SEED, Recipe, check_count
 from cpsam.train.recipes import find_recipe
 from cpsam.train.upkeep import Upkeep
 
@@ -26,10 +26,10 @@ class TrainRequest:
     attention: str = "cpsam"
     """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8; none for the bare network."""
     seed: int = 0
-    """Seed of everything that is drawn."""
+    """Seed of everything that is drawn, from 0 to 2^63 - 1."""
     recipe: Recipe = field(default_factory=Recipe)
     threads: int = 0
-    """Threads, part of the run's specification. 0: as many as torch takes."""
+    """Threads, part of the run's specification, from 1 to 1,024. 0: as many as torch takes."""
     named: Annotated[str, tyro.conf.arg(name="recipe")] = ""
     """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast, imagenet-120ep or imagenet-finetune-40ep."""
     dry_run: bool = False
@@ -39,9 +39,8 @@ class TrainRequest:
     """Print the summary as JSON."""
 
     def __post_init__(self) -> None:
-        for name in ("seed", "threads"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0; got {getattr(self, name)}")
+        check_count("seed", self.seed, 0, MOST_SEED)
+        check_count("threads", self.threads, 0, MOST_THREADS)
 
 
 def run(words: list[str]) -> None:

@@ -67,6 +67,8 @@ def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int
 
 def saved_bytes(module: nn.Module, features: Tensor) -> int:
     """Bytes that a training forward keeps for the backward pass, parameters and the features themselves excluded."""
+    if len(features) == 1:  # BatchNorm cannot train on a single value per channel.
+        return saved_bytes(module, features.repeat(2, 1, 1, 1)) // 2
     owned = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} | {features.untyped_storage().data_ptr()}
     kept: dict[int, int] = {}
 

@@ -5,6 +5,8 @@ import statistics
 from collections import deque
 from collections.abc import Sequence
 
+from torch import nn
+
 WINDOW, FEWEST = 64, 16  # losses that are remembered, and how many a judgement needs
 SPIKE_FACTOR, SPIKE_RISE = 2.0, 0.5
 
@@ -31,3 +33,10 @@ def listed(samples: Sequence[int], most: int = 8) -> str:
     """
     head = ", ".join(str(sample) for sample in samples[:most])
     return head if len(samples) <= most else f"{head} and {len(samples) - most} more"
+
+
+def broken_tensors(module: nn.Module) -> str:
+    """Returns how many parameters of a network hold a value that is not finite, and the first; empty if none does."""
+    named = [(name, tensor) for name, tensor in module.named_parameters() if tensor.is_floating_point()]
+    broken = [name for name, tensor in named if not tensor.detach().isfinite().all()]
+    return f"{broken[0]}, the first of {len(broken)} of {len(named)} tensors" if broken else ""

@@ -1,6 +1,6 @@
 """How a network is trained, as plain data. No torch here: the command line builds its flags from these fields."""
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -28,6 +28,9 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "drop_rate": ("from 0 to below 1", lambda value: 0 <= value < 1),
     "drop_path": ("from 0 to below 1", lambda value: 0 <= value < 1),
 }
+MOST = 1_000_000  # epochs, and images of a batch
+LARGEST = sys.float_info.max
+MOST_SEED = 2**63 - 1
 MOST_THREADS = 1024  # torch crashes when it is asked for a hundred thousand.
 # Left out of a run's description while they are off, so that runs from before there were such fields keep their names.
 LATER = ("accumulate", "clip_norm", "ema_decay", "mixup", "cutmix", "drop_rate", "drop_path", "sync_bn")
@@ -40,28 +43,31 @@ class Recipe:
     Biases, norms and every other parameter with one axis have no weight decay.
 
     Args:
-        epochs: Passes over the train split.
-        batch_size: Images a step.
+        epochs: Passes over the train split, from 1 to 1,000,000.
+        batch_size: Images per step, from 2 to 1,000,000.
         optimizer: "sgd" has Nesterov momentum, "momentum" the plain one; "adamw" wants a learning rate near 1e-3.
-        lr: Highest learning rate.
-        momentum: Of "sgd" and "momentum".
-        weight_decay: L2 for "sgd" and "momentum", decoupled for "adamw".
+        lr: Highest learning rate, above 0.
+        momentum: Of "sgd" and "momentum", from 0 to below 1.
+        weight_decay: At least 0; L2 for "sgd" and "momentum", decoupled for "adamw".
         schedule: "onecycle" rises, then falls, both along a cosine; "cosine" falls to zero; "step" drops at `milestones`.
         warmup_epochs: Length of the rise. By default 0.3 of the run for "onecycle", none for the others, whose rise is linear.
         milestones: Where "step" drops: below 1 a fraction of the run, from 1 on an epoch.
-        gamma: Factor of each drop of "step".
-        label_smoothing: Share of the target that is spread over all classes.
+        gamma: Factor of each drop of "step", above 0 and at most 1.
+        label_smoothing: Share of the target that is spread over all classes, from 0 to below 1.
         precision: "float32"; "bfloat16" computes under autocast and keeps the weights in float32; "auto" takes it where the device gains.
             "float16" likewise, under a scaler of gradients, for GPUs that have nothing better.
         channels_last: "on" or "off", the memory format of images and weights; "auto" takes it where the device gains.
         augment: Random crop and mirror, as far as the data set allows them.
         accumulate: Parts in which a process computes its images of a step, one after the other, to save memory. The batch stays the batch.
-        clip_norm: Longest gradient, over all parameters together; 0: any.
-        ema_decay: Average the weights exponentially with this decay, then measure and keep the average; 0: not.
-        mixup: Parameters of the Beta distribution of mixup; 0: none.
-        cutmix: Those of CutMix; 0: none. With both, each step is either.
-        drop_rate: Dropout before the classifier.
+            From 1 to 1,000,000.
+        clip_norm: Longest gradient, over all parameters together, at least 0; 0: any.
+        ema_decay: Average the weights exponentially with this decay, then measure and keep the average. From 0
+            to below 1; 0: not.
+        mixup: Parameters of the Beta distribution of mixup, at least 0; 0: none.
+        cutmix: Those of CutMix, at least 0; 0: none. With both, each step is either.
+        drop_rate: Dropout before the classifier, from 0 to below 1.
         drop_path: Stochastic depth: how often the last residual branch is left out; those before it less, in proportion.
+            From 0 to below 1.
         sync_bn: Take BatchNorm's statistics over all GPUs, not over each.
 
     Raises:
@@ -99,9 +105,9 @@ class Recipe:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
-        check_count("epochs", self.epochs, 1)
-        check_count("batch_size", self.batch_size, 2)  # BatchNorm cannot train on a single image
-        check_count("accumulate", self.accumulate, 1)
+        check_count("epochs", self.epochs, 1, MOST)
+        check_count("batch_size", self.batch_size, 2, MOST)  # BatchNorm cannot train on a single image
+        check_count("accumulate", self.accumulate, 1, MOST)
         for name, (rule, holds) in NUMBERS.items():
             check_number(name, getattr(self, name), rule, holds)
         if self.optimizer == "sgd" and self.momentum == 0:
@@ -140,11 +146,20 @@ class Recipe:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number, at least {least}; got {value!r}")
+def check_count(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        bound = f"at most {most:,}" if isinstance(value, int) and value > most else f"at least {least}"
+        raise UserError(f"{name} must be a whole number, {bound}; got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Returns a value as it was given, cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    return repr(value)[:60]
 
 
 def check_number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds(value):
-        raise UserError(f"{name} must be a number {rule}; got {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= LARGEST or not holds(value):  # pyrefly: ignore
+        raise UserError(f"{name} must be a number {rule}; got {shown(value)}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cpsam.checkpoint import save_weights
 from cpsam.data.batches import share, train_batches, train_indices
 from cpsam.data.dataset import Dataset
-from cpsam.errors import DivergedError, UserError
+from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
 from cpsam.train.board import Board
@@ -21,7 +21,7 @@ from cpsam.train.distributed import Team
 from cpsam.train.ema import Ema
 from cpsam.train.environment import environment
 from cpsam.train.hardware import Setting
-from cpsam.train.health import Spikes, listed
+from cpsam.train.health import Spikes, broken_tensors, listed
 from cpsam.train.progress import Clock
 from cpsam.train.recipe import Recipe
 from cpsam.train.regularise import regularised
@@ -34,6 +34,7 @@ from cpsam.train.update import Gradients, Update
 from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]
+LEAST_SECONDS = 1e-9  # A clock may stand still.
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Training:
             if team.leads:
                 self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
             self.resume()
+            if wrong := broken_tensors(self.model):
+                raise self.team.echo(DataError(f"the weights of the network are not finite before the first step: {wrong}"))
             self.update.wrap()
             if self.board is not None:
                 self.board.open(self.step)
@@ -204,8 +207,25 @@ class Training:
         else:
             what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
         where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
-        images = f"train images {listed(found or batch.tolist())}"
-        return self.team.echo(DivergedError(f"{what} at {where}, on {images}; {self.keeper.newest} ({self.run.checkpoints})"))
+        wrong = broken_tensors(self.model)
+        why = f"because weights are not finite: {wrong}" if wrong else f"on train images {listed(found or batch.tolist())}"
+        return self.team.echo(DivergedError(f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"))
+
+    def check_end(self, loss: float, epoch: int) -> None:
+        """Checks what an epoch ends with, before it is kept: no step comes after the last one to find out.
+
+        Raises:
+            DivergedError: If the loss of the evaluation or, after the last epoch, a weight or its average is not finite.
+        """
+        wrong = [] if math.isfinite(loss) else [f"the evaluation loss is {loss}"]
+        if epoch == self.recipe.epochs:
+            for name, module in {"the weights": self.model, "the averaged weights": self.shipped}.items():
+                if (found := broken_tensors(module)) and not (name != "the weights" and module is self.model):
+                    wrong.append(f"{name} are not finite: {found}")
+        if wrong:
+            self.keeper.finish()
+            where = f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of {self.steps}"
+            raise self.team.echo(DivergedError(f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"))
 
     def finish_epoch(self) -> None:
         """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are always there."""
@@ -228,11 +248,12 @@ class Training:
             total=self.team.total,
             on_batch=on_batch,
         )
+        self.check_end(measured["loss"], epoch)
         lr = learning_rate(self.recipe, self.step - 1, self.steps_per_epoch)
         timing = {
             "train_seconds": position.seconds,
             "evaluation_seconds": time.perf_counter() - started,
-            "images_per_s": self.images_per_epoch / position.seconds,
+            "images_per_s": self.images_per_epoch / max(position.seconds, LEAST_SECONDS),
         }
         train_loss = position.loss_sum / self.images_per_epoch
         record = {"epoch": epoch, "step": self.step, "lr": lr, "train_loss": train_loss, **measured, "timing": timing}
@@ -255,7 +276,7 @@ class Training:
         about = {"attention": attention_config(self.shipped), "identity": self.run.identity}
         save_weights(self.run.weights, self.shipped.state_dict(), about)
         timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
-        timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / timing["train_seconds"]
+        timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / max(timing["train_seconds"], LEAST_SECONDS)
         metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
         best = max(records, key=lambda record: record["top1"])
         metrics["best"] = {"epoch": best["epoch"], "top1": best["top1"]}

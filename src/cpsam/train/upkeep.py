@@ -2,15 +2,17 @@
 command line builds its flags from these fields.
 """
 
-import math
 from dataclasses import dataclass, fields
 
 from cpsam.errors import UserError
+from cpsam.train.recipe import shown
+
+MOST = 1_000_000_000  # steps, or minutes
 
 
 @dataclass(frozen=True)
 class Upkeep:
-    """When to save, when to stop, what else to write.
+    """When to save, when to stop, what else to write. Each number is at most 1,000,000,000.
 
     Args:
         checkpoint_steps: Save after every so many steps; 0: not by steps. The end of an epoch and a stop always save.
@@ -32,5 +34,6 @@ class Upkeep:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, least = getattr(self, field.name), 1 if field.name == "keep" else 0
-            if not math.isfinite(value) or value < least:
-                raise UserError(f"{field.name} must be at least {least}; got {value}")
+            if not least <= value <= MOST:
+                bound = f"at most {MOST:,}" if value > MOST else f"at least {least}"
+                raise UserError(f"{field.name} must be {bound}; got {shown(value)}")

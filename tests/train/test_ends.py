@@ -1,0 +1,65 @@
+"""A run is done only if what it leaves is finite, and a clock or a setting cannot break it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_loop import run
+from tiny import RECIPE, tiny_model
+
+from cpsam.errors import DataError, DivergedError, UserError
+from cpsam.train import Recipe
+from cpsam.train.upkeep import Upkeep
+
+ONE_STEP: dict[str, Any] = {"epochs": 1, "batch_size": 29, "warmup_epochs": 0, "schedule": "cosine", "precision": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"lr": 1e30}, "the evaluation loss is nan"), ({"lr": 0.1, "weight_decay": 1e308}, "weights are not finite")]
+)
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_that_diverges_in_its_last_step_is_not_done(tmp_path: Path, change: dict[str, float], says: str, average: float) -> None:
+    for _ in range(2):  # the same command finds the same
+        with pytest.raises(DivergedError, match=r"not finite|evaluation loss is") as caught:
+            run(tmp_path, recipe=Recipe(**ONE_STEP, **change, ema_decay=average))
+        assert caught.value.exit_code == 4
+        assert not (tmp_path / "summary.json").exists() and not (tmp_path / "weights.safetensors").exists()
+    assert says in str(caught.value) or average
+
+
+def test_weights_that_are_not_finite_at_the_start_are_not_blamed_on_images(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.conv.weight[0, 0, 1, 1] = float("nan")
+    with pytest.raises(DataError, match=r"not finite before the first step: conv\.weight, the first of 1 of ") as caught:
+        run(tmp_path, model)
+    assert "image" not in str(caught.value)
+
+
+def test_a_clock_that_stands_still_is_no_division_by_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 5.0)
+    assert run(tmp_path)["timing"]["train_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(name, value) for name in ("epochs", "batch_size", "accumulate") for value in (0, -1, 10**12, 10**400, 1.5, True, "2")]
+    + [(name, value) for name in ("lr", "weight_decay", "clip_norm", "mixup") for value in (-1, float("nan"), float("inf"), 10**400, "x")]
+    + [("warmup_epochs", float("nan")), ("milestones", (float("nan"),)), ("ema_decay", 1), ("drop_rate", -0.1)],
+)
+def test_absurd_recipes_are_refused_in_one_short_line(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=field) as caught:
+        Recipe(**{field: value})
+    assert len(str(caught.value)) < 200 and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("field", ["checkpoint_steps", "checkpoint_minutes", "keep", "max_minutes"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 10**400])
+def test_absurd_upkeep_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{field} must be at (least|most)"):
+        Upkeep(**{field: value})
+
+
+def test_ordinary_recipes_are_as_they_were() -> None:
+    assert Recipe(**RECIPE.to_dict()) == RECIPE
