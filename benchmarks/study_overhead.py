@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cpsam.files import write_json
 from cpsam.study.arm import Arm
 from cpsam.study.config import Task
 from cpsam.study.executor import InProcess
 from cpsam.study.job import Execute, Job
 from cpsam.study.run import OnEvent, RunSpec
 from cpsam.train.recipe import Recipe
+from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, plain
 
 
 def sleeper(seconds: float) -> Execute:
@@ -28,9 +30,12 @@ def sleeper(seconds: float) -> Execute:
             on_event({"event": "step", "step": step})
             time.sleep(0.5)
         ended = time.time()
-        summary = {"top1": 0.5, "top5": 1.0, "loss": 1.0, "timing": {"train_seconds": ended - began, "began": began, "ended": ended}}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        return summary
+        config = plain({**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict(), SETTLED: {}})
+        write_json(folder / CONFIG, config)
+        summary = {"epochs": 1, "steps": 1, "train_loss": 1.0, "top1": 0.5, "top5": 1.0, "loss": 1.0, "n": 1}
+        timing = {"train_seconds": ended - began, "evaluation_seconds": 0.0, "images_per_s": 1.0}
+        times = {"best": {"epoch": 1, "top1": 0.5}, "timing": timing, "began": began, "ended": ended}
+        return RunFolder(folder, config).finish({**summary, **times})
 
     return execute
 
@@ -56,8 +61,8 @@ def main() -> None:
         else:
             InProcess(execute).run(jobs, lambda event: None)
             returned = time.time()
-        times = [json.loads((job.folder / "summary.json").read_text())["timing"] for job in jobs]
-    wall, spent = returned - min(each["began"] for each in times), sum(each["train_seconds"] for each in times)
+        times = [json.loads((job.folder / "summary.json").read_text()) for job in jobs]
+    wall, spent = returned - min(each["began"] for each in times), sum(each["timing"]["train_seconds"] for each in times)
     overhead = wall * min(lanes, asked.runs) / spent - 1
     print(f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead {overhead:.2%}")
 

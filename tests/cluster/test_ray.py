@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished import finish
 
-from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, UserError
 from cpsam.study.compare import conduct
 from cpsam.study.config import Setting, Study, Task
@@ -33,7 +33,8 @@ def cluster() -> Iterator[str]:
     """The address of a head on this machine with two cores, whatever the machine has."""
     import ray
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    for module in (__name__, "finished"):  # workers cannot import a test
+        ray.cloudpickle.register_pickle_by_value(sys.modules[module])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     started = ray.init(
         address="local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
@@ -71,9 +72,7 @@ def fake(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     if (folder / ".hang").exists() and len((folder / ".calls").read_text()) <= int((folder / ".hang").read_text()):
         on_event({"event": "hanging"})
         time.sleep(120)
-    summary = {"top1": 0.5, "top5": 1.0, "loss": 1.0, "environment": dict(os.environ), "timing": {"train_seconds": 0.0}}
-    write_atomically(folder / "summary.json", json.dumps(summary).encode())
-    return summary
+    return finish(spec, folder, environment=dict(os.environ))
 
 
 def kill_who_hangs(events: list[Event]) -> OnEvent:
@@ -122,8 +121,8 @@ def test_a_run_whose_workers_all_die_has_failed_and_stays_in_the_table(cluster: 
         (job.folder / ".hang").write_text(str(calls))
     RayExecutor(execute=fake, retries=2, poll_seconds=0.2).run(todo, kill_who_hangs(events))
     ends = [outcome(job.folder) for job in todo]
-    assert [end["status"] for end in ends if end] == ["done", "failed", "done", "done"]
-    assert ends[1] is not None and "its worker died 3 times" in ends[1]["error"]
+    assert [end.status for end in ends if end] == ["done", "failed", "done", "done"]
+    assert ends[1] is not None and "its worker died 3 times" in (ends[1].error or "")
     assert [(job.folder / ".calls").read_text() for job in todo] == ["x", "xxx", "xxx", "x"]
     assert [event["index"] for event in events if event["event"] == "failed" or event["event"] == "kept"] == [1]
 
@@ -140,10 +139,9 @@ def test_what_has_ended_is_read_and_costs_no_worker(cluster: str, tmp_path: Path
 def test_workers_have_the_threads_of_the_run_and_wait_short(cluster: str, tmp_path: Path) -> None:
     todo = jobs(tmp_path, (5,))
     RayExecutor(execute=fake).run(todo, lambda event: None)
-    end = outcome(todo[0].folder)
-    assert end is not None
-    assert worker_environment(1).items() <= end["environment"].items()
-    assert end["environment"]["OMP_NUM_THREADS"] == "1"
+    environment = json.loads((todo[0].folder / "summary.json").read_text())["environment"]
+    assert worker_environment(1).items() <= environment.items()
+    assert environment["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_run_that_no_node_can_hold_is_refused_at_once(cluster: str, tmp_path: Path) -> None:
@@ -172,7 +170,7 @@ def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(cluster: str, 
         RayExecutor(execute=elsewhere).run(todo, lambda event: None)
     assert outcome(todo[2].folder) is None
     RayExecutor(execute=fake).run(todo, lambda event: None)
-    assert all((outcome(job.folder) or {})["status"] == "done" for job in todo)
+    assert all((end := outcome(job.folder)) is not None and end.status == "done" for job in todo)
 
 
 def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(cluster: str, tmp_path: Path) -> None:

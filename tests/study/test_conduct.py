@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-import shutil
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished import add_epoch, begin, finish
 
-from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.study import compare
 from cpsam.study.arm import Arm
-from cpsam.study.compare import conduct, settle_plan
+from cpsam.study.compare import conduct, known_epochs, known_plans, settle_plan
 from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.executor import InProcess
-from cpsam.study.job import Job, attempt, outcome
-from cpsam.study.run import OnEvent, RunSpec
+from cpsam.study.job import Job, attempt, count_attempt, forget_failure, outcome
+from cpsam.study.run import Event, OnEvent, RunSpec
 from cpsam.train.recipe import Recipe
 
 STUDY = Study("kept", (Setting("last", Task(), ("none", "non_local", "cpsam")),), (0, 1), Recipe(epochs=1), control=False)
@@ -29,7 +29,7 @@ QUIET: OnEvent = lambda event: None  # noqa: E731
 @pytest.fixture(autouse=True)
 def without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency and memory have tests of their own, and take longer than all that is asked here."""
-    monkeypatch.setattr(compare, "measured_here", lambda plan, folder, on_event: {"environment": {}, "timing": {"arms": {}}})
+    monkeypatch.setattr(compare, "measured_here", lambda plan, runs, on_event: {"environment": {}, "timing": {"arms": {}}})
 
 
 class Fake:
@@ -44,9 +44,7 @@ class Fake:
         if (error := self.errors.get(self.made[-1])) is not None:
             raise error
         value = 0.5 + 0.01 * len(spec.arm.name) + 0.001 * spec.seed**2
-        summary = {"top1": value, "top5": 1.0, "loss": 1.0, "timing": {"train_seconds": 1.0}}
-        write_atomically(folder / "summary.json", json.dumps(summary).encode())  # another master may be looking
-        return summary
+        return finish(spec, folder, top1=value)
 
 
 def carried_out(folder: Path, fake: Fake, study: Study = STUDY, **options: Any) -> dict[str, Any]:
@@ -203,9 +201,10 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path: Path) -> None:
-    run = next(spec.folder_name for spec in settle_plan(STUDY, tmp_path, QUIET)[0].runs)
-    (tmp_path / run).mkdir()
-    (tmp_path / run / "metrics.jsonl").write_text('{"top1": 0.5, "train_loss": 2.0}\n{"top1": 0.6, "tra')
+    spec = next(iter(settle_plan(STUDY, tmp_path, QUIET)[0].runs))
+    add_epoch(begin(spec, tmp_path / spec.folder_name))
+    with (tmp_path / spec.folder_name / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "top1": 0.6, "tra')
     results = conduct(STUDY, tmp_path, train=False)
     assert results["arms"][0]["runs"][0]["curve"] == {"top1": [0.5], "train_loss": [2.0]}
 
@@ -309,27 +308,87 @@ def test_a_command_that_is_no_text_leaves_a_whole_set_of_reports(tmp_path: Path)
     assert len(list(tmp_path.glob("*.csv"))) == 3 and "caf\\udce9" in (tmp_path / "report.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    carried_out(folder, Fake())
-    return folder
+def test_a_damaged_file_that_is_made_from_others_is_written_anew(tmp_path: Path) -> None:
+    first = carried_out(tmp_path, Fake())
+    for name in ("results.json", "plan.json"):
+        (tmp_path / name).write_text('{"plan": NaN}')
+    (tmp_path / "report.md").unlink()
+    os.mkfifo(tmp_path / "report.md")
+    (tmp_path / ".writing-report.html").symlink_to(tmp_path.parent / "outside")
+    told: list[Event] = []
+    again = carried_out(tmp_path, Fake(), on_event=told.append)
+    renewed = [event["error"] for event in told if event["event"] == "renewed"]
+    assert [str(tmp_path / "results.json") in error for error in renewed] == [True]
+    assert again["plans"] == first["plans"] and json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1]
+    assert (tmp_path / "report.md").is_file() and not (tmp_path.parent / "outside").exists()
 
 
-@pytest.mark.parametrize("name", ["summary.json", "failed.json", "metrics.jsonl", "environment.json"])
-@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"top1": "high"}', "null", "\xff"])
-def test_a_file_that_is_not_what_it_should_be_is_named(finished: Path, tmp_path: Path, name: str, content: str) -> None:
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    file = next(tmp_path.glob("cpsam-seed1-*")) / name
-    if name not in ("metrics.jsonl", "environment.json"):
-        (file.parent / "summary.json").unlink()
-    file.write_bytes(f"{content}\n".encode("latin-1"))
-    if name == "environment.json" and content.startswith("{") and content.endswith("}"):
-        conduct(STUDY, tmp_path, train=False)  # nothing in it is needed
-    else:
-        with pytest.raises(DataError, match=name):
-            conduct(STUDY, tmp_path, train=False)
-    file.unlink()
-    file.mkdir()
-    with pytest.raises((DataError, OSError), match=name):
-        conduct(STUDY, tmp_path, train=False)
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"plans": 3}', '{"plans": [{}]}', '{"plans": [null]}', '{"plans": [{"primary": "cpsam"}]}']
+)
+def test_a_damaged_history_is_named_and_kept(tmp_path: Path, content: str) -> None:
+    """It says what was asked before anything ran."""
+    (tmp_path / "plans.json").write_text(content)
+    with pytest.raises(DataError, match=r"plans\.json"):
+        known_plans(tmp_path)
+    assert (tmp_path / "plans.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": 0}', '{"a": "2"}', '{"a": 1.5}', '{"a": true}', '{"a": null}', f'{{"a": {10**29}}}', "[", "NaN"]
+)
+def test_a_damaged_budget_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "budget.json").write_text(content)
+    with pytest.raises(DataError, match=r"budget\.json"):
+        known_epochs(tmp_path)
+
+
+def die(folder: Path, times: int, reached: str = "") -> None:
+    """A process dies at the run in this folder so many times."""
+    for _ in range(times):
+        count_attempt(folder)
+        if reached:
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "checkpoints" / "LATEST").write_text(reached)
+
+
+def one_job(folder: Path) -> Job:
+    spec = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
+    return Job(spec, folder / spec.folder_name, 0, 1)
+
+
+def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_again(tmp_path: Path) -> None:
+    job, fake = one_job(tmp_path), Fake()
+    die(job.folder, 3)
+    assert attempt(job, fake, QUIET) and fake.made == []
+    end = outcome(job.folder)
+    assert end is not None and end.status == "failed"
+    assert end.error is not None and "3 times in a row" in end.error and "retry_failed" in end.error
+    forget_failure(job.folder)
+    assert attempt(job, fake, QUIET) and fake.made == ["none0"]
+
+
+@pytest.mark.parametrize("error", [StoppedError("stopped"), KeyboardInterrupt(), OSError("disk full"), DataError("an image")])
+def test_a_run_that_was_stopped_in_words_has_not_died(tmp_path: Path, error: BaseException) -> None:
+    job = one_job(tmp_path)
+    die(job.folder, 2)
+    with pytest.raises(type(error)):
+        attempt(job, Fake(none0=error), QUIET)  # pyrefly: ignore
+    assert not (job.folder / ".attempts").exists()
+
+
+def test_a_run_that_gets_ahead_between_two_deaths_goes_on(tmp_path: Path) -> None:
+    job, fake = one_job(tmp_path), Fake()
+    for step in range(1, 9):
+        die(job.folder, 1, f"step-{step}")
+    assert attempt(job, fake, QUIET) and fake.made == ["none0"]
+    die(job.folder, 1, "step-9")
+    die(job.folder, 2)
+    (job.folder / "summary.json").unlink()
+    assert attempt(job, fake, QUIET) and fake.made == ["none0"], "and one that does not, has failed"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"deaths": -1}', '{"deaths": "9", "checkpoint": ""}'])
+def test_a_damaged_count_of_deaths_begins_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".attempts").write_text(content)
+    assert count_attempt(tmp_path) == 0 and count_attempt(tmp_path) == 1

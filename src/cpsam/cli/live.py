@@ -41,6 +41,8 @@ class Live:
         elif event["event"] == "plan":
             for line in plan_lines(event):
                 self.console.print(line, soft_wrap=True)
+        elif event["event"] == "renewed":
+            self.console.print(f"warning: {event['error']}; it is written anew", soft_wrap=True)
         elif event["event"] in ("diverged", "failed", "died"):  # what must not scroll away with the view
             words = f"{event['arm']}  seed {event['seed']}  {event['event']}: {event['error']}"
             self.console.print(words, soft_wrap=True)

@@ -28,7 +28,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         print(line)
     for spec in plan.runs:
         found = outcome(folder / spec.folder_name)
-        print(f"{found['status'] if found else 'to do':9} {folder / spec.folder_name}")
+        print(f"{found.status if found else 'to do':9} {folder / spec.folder_name}")
     if known != before:
         print("A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change.")
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):

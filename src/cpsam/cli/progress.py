@@ -138,6 +138,9 @@ class Progress:
     def on_died(self, event: dict[str, Any]) -> None:
         self.line(f"{self.prefix}  its worker died: {event['error']}")
 
+    def on_renewed(self, event: dict[str, Any]) -> None:
+        self.line(f"warning: {event['error']}; it is written anew")
+
     def on_waiting(self, event: dict[str, Any]) -> None:
         if not self.waiting:
             left = "the run that is" if event["runs"] == 1 else f"the {event['runs']} runs that are"

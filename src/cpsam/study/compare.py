@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,20 +11,20 @@ from typing import Any
 
 import torch
 
-from cpsam.checkpoint import write_atomically
-from cpsam.errors import StoppedError, UserError
-from cpsam.study.config import Comparison, Study
+from cpsam.errors import DataError, StoppedError, UserError
+from cpsam.files import read_json, remove_leftovers, write_atomically, write_json
+from cpsam.study.config import Comparison, Study, shorten
 from cpsam.study.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
 from cpsam.study.executor import Executor, InProcess
 from cpsam.study.forms import written_forms
-from cpsam.study.job import FAILED, Job, claimed, outcome
+from cpsam.study.job import Job, claimed, forget_failure, outcome
 from cpsam.study.plan import Plan, make_plan
-from cpsam.study.results import describe_setting, study_results, train_seconds
+from cpsam.study.records import STUDY_BYTES, History, WrittenPlan, WrittenResults, checked, expect, read_record
+from cpsam.study.results import RunRecord, describe_setting, read_runs, study_results
 from cpsam.study.run import OnEvent, RunSpec, build_arm
 from cpsam.study.run import execute as train_run
 from cpsam.train.environment import environment
 from cpsam.train.hardware import find_device, settle
-from cpsam.train.run_folder import read_json
 
 PLAN, HISTORY, BUDGET, RESULTS, LOCK = "plan.json", "plans.json", "budget.json", "results.json", ".writing"
 
@@ -78,18 +78,20 @@ def conduct(
     jobs = [Job(spec, folder / (name := spec.folder_name), index, len(labels), labels[name]) for index, spec in enumerate(plan.runs)]
     if retry_failed:
         for job in jobs:
-            (job.folder / FAILED).unlink(missing_ok=True)
+            forget_failure(job.folder)
     on_event(opening(plan, folder))
     if train:
         try:
             (executor or InProcess(trainer(plan))).run(jobs, on_event)
         except KeyboardInterrupt:
             raise StoppedError("stopped between two runs, and the same command continues") from None
-    results: dict[str, Any] = {"command": command, **study_results(plan, folder), **measured_here(plan, folder, on_event)}
+    runs = read_runs(plan, folder)
+    results: dict[str, Any] = {"command": command, **study_results(plan, runs), **measured_here(plan, runs, on_event)}
     results["timing"]["total_seconds"] = time.perf_counter() - started
     with alone(folder):
         results |= {"plan": mine, **(history_of(mine, folder, history) if train else history)}
-        standing, written = identity(read_json(folder / PLAN) or {}), read_json(folder / RESULTS) or {}
+        standing = identity(read_derived(WrittenPlan, folder / PLAN, on_event))
+        written = read_derived(WrittenResults, folder / RESULTS, on_event)
         results["overtaken"] = train and written.get("plan") == standing != mine
         if results["overtaken"]:
             results["warnings"].append(f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one.")
@@ -167,8 +169,35 @@ def settle_plan(study: Study, folder: Path, on_event: OnEvent, keep: bool = True
 
 
 def known_epochs(folder: Path) -> dict[str, int]:
-    """What a budget of time came to when the study began."""
-    return read_json(folder / BUDGET) or {}
+    """Returns what a budget of time came to when the study began.
+
+    Raises:
+        DataError: If the file is damaged. It names the runs, so it cannot be written anew.
+    """
+    content = checked(dict[str, int], read_json(folder / BUDGET, STUDY_BYTES) or {}, str(folder / BUDGET))
+    for name, epochs in content.items():
+        expect(epochs >= 1, "a number of epochs, at least 1", epochs, f"{folder / BUDGET}: {shorten(name)}")
+    return content
+
+
+def known_plans(folder: Path) -> list[dict[str, Any]]:
+    """Returns what the plan of the study said each time that it changed.
+
+    Raises:
+        DataError: If the file is damaged. It says what was asked before anything ran, so it is not written anew.
+    """
+    found = read_record(History, folder / HISTORY)
+    return [] if found is None else found[1]["plans"]
+
+
+def read_derived(kind: type[Any], path: Path, on_event: OnEvent) -> dict[str, Any]:
+    """Returns the content of a file that is made from others; nothing if it is missing, or damaged: then it is written anew."""
+    try:
+        found = read_record(kind, path)
+    except DataError as error:
+        on_event({"event": "renewed", "error": str(error)})
+        return {}
+    return {} if found is None else found[1]
 
 
 def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -181,7 +210,7 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: If the primary contrast is not the one that the study began with.
     """
-    history = (read_json(folder / HISTORY) or {"plans": []})["plans"]
+    history = known_plans(folder)
     entry = {key: described[key] for key in ("primary", "contrasts", "seeds", "budget", "recipe", "arms")}
     entry |= {"runs": sorted(described["runs"])}
     if history and history[0]["primary"] != entry["primary"]:
@@ -203,7 +232,7 @@ def history_of(mine: str, folder: Path, begun: dict[str, Any]) -> dict[str, Any]
         folder: Of the study.
         begun: The history as it was when the plan was settled.
     """
-    history = (read_json(folder / HISTORY) or {"plans": []})["plans"]
+    history = known_plans(folder)
     ends = [index + 1 for index, entry in enumerate(history) if identity(entry) == mine]
     return {"plans": history[: ends[-1]]} if begun and ends else begun
 
@@ -224,16 +253,13 @@ def alone(folder: Path) -> Iterator[None]:
     while True:
         with claimed(folder / LOCK) as ours:
             if ours:
+                remove_leftovers(folder)
                 yield
                 return
         time.sleep(0.05)
 
 
-def write_json(path: Path, data: Any) -> None:
-    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def measured_here(plan: Plan, runs: Mapping[str, RunRecord], on_event: OnEvent) -> dict[str, Any]:
     """The environment, latencies, all arms of a setting in turn, and memory."""
     on_event({"event": "latency"})
     before = torch.get_num_threads()
@@ -245,7 +271,7 @@ def measured_here(plan: Plan, folder: Path, on_event: OnEvent) -> dict[str, Any]
             dataset = plan.datasets[place.name]
             arms = [arm for arm in plan.arms if arm.setting == place.name]
             models = {plan.label(place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
-            seconds = {plan.label(place.name, arm.arm.name): [train_seconds(spec, folder) for spec in arm.specs] for arm in arms}
+            seconds = {plan.label(place.name, arm.arm.name): [runs[spec.folder_name].seconds for spec in arm.specs] for arm in arms}
             measured = latencies(models, dataset, setting)
             for name, model in models.items():
                 memory = training_memory(model, dataset, setting)

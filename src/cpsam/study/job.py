@@ -1,7 +1,5 @@
 """A run of a study and its one end: done, diverged or failed. The folder alone says which, so that any process may ask, and any may die."""
 
-import fcntl
-import json
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,15 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpsam.checkpoint import write_atomically
 from cpsam.errors import DataError, DivergedError, UserError
-from cpsam.study.run import OnEvent, RunSpec
-from cpsam.train.run_folder import SUMMARY, read_json
+from cpsam.files import open_lock, read_file, read_json, try_lock, write_json
+from cpsam.study.records import Attempt, Ended, read_record
+from cpsam.study.run import OnEvent, RunSpec, is_named_by
+from cpsam.train.run_folder import CHECKPOINTS, CONFIG, SUMMARY, read_summary
 
-DIVERGED, FAILED, CLAIM = "diverged.json", "failed.json", ".claim"
+DIVERGED, FAILED, CLAIM, ATTEMPTS = "diverged.json", "failed.json", ".claim", ".attempts"
+MOST_DEATHS = 3  # of the process of a run, one after the other at the same checkpoint
+LATEST_BYTES = 4096
 
 Execute = Callable[[RunSpec, Path, OnEvent], dict[str, Any]]
-Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: "done", "diverged" or "failed".
+        error: Why it is not done.
+        top1: Of the last epoch, and so on; None unless the run is done.
+    """
+
+    status: str
+    error: str | None = None
+    top1: float | None = None
+    top5: float | None = None
+    loss: float | None = None
+    train_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,26 +68,39 @@ class Job:
         }
 
 
-def outcome(folder: Path) -> Outcome | None:
-    """How the run in this folder ended, None if it has not.
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Returns the configuration of the run in this folder, None if it was not begun.
 
     Raises:
-        DataError: If a file of it is damaged.
+        DataError: If the file is damaged, or is that of another run: the folder of a run is named by its configuration.
+    """
+    config = read_json(folder / CONFIG)
+    if config is not None and not is_named_by(folder.name, config):
+        raise DataError(f"{folder / CONFIG}: it is of another run: its content does not give the name of the folder")
+    return config
+
+
+def outcome(folder: Path) -> Outcome | None:
+    """Returns how the run in this folder ended, None if it has not.
+
+    Raises:
+        DataError: If a file of it is damaged or of another run.
     """
     try:
-        if (summary := read_json(folder / SUMMARY)) is not None:
-            numbers = [summary.get(key) for key in ("top1", "top5", "loss")] + [(summary.get("timing") or {}).get("train_seconds")]
-            if not all(isinstance(number, int | float) for number in numbers):
-                raise DataError(f"{folder / SUMMARY}: not the summary of a run")
-            return {"status": "done", "error": None, **summary}
+        config = read_config(folder)
+        if config is None and (folder / SUMMARY).exists():
+            raise DataError(f"{folder / SUMMARY}: {CONFIG} is missing beside it, so it may be of any run")
+        if config is not None and (summary := read_summary(folder, config)) is not None:
+            top1, top5, loss = (summary[key] for key in ("top1", "top5", "loss"))
+            return Outcome("done", None, top1, top5, loss, summary["timing"]["train_seconds"])
         for status, name in (("diverged", DIVERGED), ("failed", FAILED)):
-            if (record := read_json(folder / name)) is not None:
-                if not isinstance(record.get("error"), str):
-                    raise DataError(f"{folder / name}: does not say why the run {status}")
-                return {"status": status, "error": record["error"]}
+            if (found := read_record(Ended, folder / name)) is not None:
+                if found[0].run not in (None, folder.name):
+                    raise DataError(f"{folder / name}: it is of another run, {found[0].run}")
+                return Outcome(status, found[0].error)
         return None
     except DataError as error:
-        raise DataError(f"{error}; without its folder the run is made again") from error
+        raise DataError(f"{error}; remove the folder, and the run is made again") from error
 
 
 def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
@@ -113,39 +144,74 @@ def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
 
 
 def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
+    deaths = count_attempt(job.folder)
     try:
-        return {"status": "done", "error": None, **execute(job.spec, job.folder, tell)}
+        if deaths >= MOST_DEATHS:
+            how = "ended without a word, killed, out of memory or by a crash"
+            return record_end(job.folder, "failed", f"the process of the run {how}, {deaths} times in a row; retry_failed tries it again")
+        execute(job.spec, job.folder, tell)
+        found = outcome(job.folder)
+        return found or record_end(job.folder, "failed", "the run returned and left no summary")
     except DivergedError as error:
         return record_end(job.folder, "diverged", str(error))
     except (UserError, OSError):  # of data, a disk or a machine: all other runs would meet it too, and none of them could be tried again
         raise
     except Exception as error:
         return record_end(job.folder, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+    finally:  # whatever gets here is no death
+        (job.folder / ATTEMPTS).unlink(missing_ok=True)
+
+
+def count_attempt(folder: Path) -> int:
+    """Writes down that a process begins with a run, and returns how often one has died at it since the last new checkpoint.
+
+    A run that kills its process would else be begun anew for ever, and one that gets ahead between two kills is no such run.
+    """
+    try:
+        reached = read_file(folder / CHECKPOINTS / "LATEST", LATEST_BYTES).decode(errors="replace")
+    except (OSError, DataError):
+        reached = ""
+    try:
+        found = read_record(Attempt, folder / ATTEMPTS)
+    except DataError:
+        found = None
+    before = None if found is None else found[0]
+    deaths = 0 if before is None else 1 + (before.deaths if before.checkpoint == reached else 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ATTEMPTS, {"deaths": deaths, "checkpoint": reached})
+    return deaths
 
 
 def record_end(folder: Path, status: str, error: str, trace: str | None = None) -> Outcome:
-    """Write how a run ended that has no summary."""
+    """Writes how a run ended that has no summary."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"error": error, **({"traceback": trace.splitlines()} if trace else {})}
-    write_atomically(folder / {"diverged": DIVERGED, "failed": FAILED}[status], (json.dumps(record, indent=1) + "\n").encode())
-    return {"status": status, "error": error}
+    record = {"run": folder.name, "error": error, **({"traceback": trace.splitlines()} if trace else {})}
+    write_json(folder / {"diverged": DIVERGED, "failed": FAILED}[status], record)
+    return Outcome(status, error)
+
+
+def forget_failure(folder: Path) -> None:
+    """Lets a run that failed be tried once more."""
+    for name in (FAILED, ATTEMPTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def tell_end(found: Outcome, read: bool, tell: OnEvent) -> None:
-    if found["status"] == "done":
-        tell({"event": "finished", "top1": found["top1"], "read": read, "seconds": found["timing"]["train_seconds"]})
+    if found.status == "done":
+        tell({"event": "finished", "top1": found.top1, "read": read, "seconds": found.train_seconds})
     else:
-        tell({"event": "kept" if read else found["status"], "status": found["status"], "error": found["error"]})
+        tell({"event": "kept" if read else found.status, "status": found.status, "error": found.error})
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds a lock file. The system takes it back when the process ends, however it ends."""
+    """Whether this process alone holds a lock file. The system takes it back when the process ends, however it ends.
+
+    Raises:
+        UserError: If the file system has no locks.
+        DataError: If something else than a file has this name.
+        OSError: If it cannot be opened, or is a link.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with open_lock(path) as lock:
+        yield try_lock(lock)

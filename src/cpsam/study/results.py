@@ -1,35 +1,91 @@
 """What a study found, as plain data: arms, differences, costs and every run, read from the folders of its runs."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cpsam.attention import CONTROLS
 from cpsam.data import Dataset
-from cpsam.errors import DataError
 from cpsam.study.config import Contrast, Setting
-from cpsam.study.job import outcome
+from cpsam.study.job import Outcome, outcome, read_config
 from cpsam.study.plan import Plan, PlannedArm
+from cpsam.study.records import Environment, read_record
 from cpsam.study.run import RunSpec
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
-from cpsam.train.run_folder import ENVIRONMENT, METRICS, read_json
+from cpsam.train.run_folder import ENVIRONMENT, read_metrics
 
 NO_MATTER = {"system", "cores", "resumed"}  # of an environment, what a result does not depend on
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
 
 
-def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
-    """All that a study knows but for what depends on the clock and the machine that measures.
+@dataclass(frozen=True)
+class RunRecord:
+    """What the folder of a run says of it.
+
+    Attributes:
+        spec: What the run is.
+        end: How it ended; None if it has not.
+        curve: Top-1 and train loss after each epoch; a run that stopped early has a short one.
+        environment: Where it was made, as plain data; None if it left no word of it.
+    """
+
+    spec: RunSpec
+    end: Outcome | None
+    curve: Mapping[str, list[float]]
+    environment: dict[str, Any] | None
+
+    @property
+    def done(self) -> bool:
+        return self.end is not None and self.end.status == "done"
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of training; None if it is not done."""
+        return None if self.end is None else self.end.train_seconds
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the record of the run as plain data. One that diverged or failed has a record too: it stays in the table."""
+        end = self.end or Outcome("missing")
+        numbers = {"top1": end.top1, "top5": end.top5, "loss": end.loss}
+        return {
+            "seed": self.spec.seed,
+            "folder": self.spec.folder_name,
+            "status": end.status,
+            "error": end.error,
+            **numbers,
+            "curve": self.curve,
+        }
+
+
+def read_runs(plan: Plan, folder: Path) -> dict[str, RunRecord]:
+    """Reads each run of a plan once, by the name of its folder.
+
+    Raises:
+        DataError: If a file is damaged or of another run; names it.
+    """
+    return {spec.folder_name: read_run(spec, folder / spec.folder_name) for spec in plan.runs}
+
+
+def read_run(spec: RunSpec, folder: Path) -> RunRecord:
+    config, end = read_config(folder), outcome(folder)
+    epochs = [] if config is None else read_metrics(folder, config)
+    where = read_record(Environment, folder / ENVIRONMENT)
+    curve = {key: [float(epoch[key]) for epoch in epochs] for key in ("top1", "train_loss")}
+    return RunRecord(spec, end, curve, None if where is None else where[1])
+
+
+def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
+    """Returns all that a study knows but for what depends on the clock and the machine that measures.
 
     A run without an end has the status "missing"; it is in no mean, and neither is one that diverged or failed.
     """
     study = plan.study
     assert study.primary is not None
-    records = {arm.key: [read_run(spec, folder) for spec in arm.specs] for arm in plan.arms}
-    top1 = {key: {run["seed"]: run["top1"] for run in runs if run["status"] == "done"} for key, runs in records.items()}
+    records = {arm.key: [runs[spec.folder_name] for spec in arm.specs] for arm in plan.arms}
+    top1 = {key: {run.spec.seed: run.end.top1 for run in each if run.end and run.end.top1 is not None} for key, each in records.items()}
     settings = [describe_setting(setting, plan.datasets[setting.name]) for setting in study.settings]
     first = next(setting for setting in settings if setting["name"] == study.primary.setting)
     primary = study.primary
@@ -45,64 +101,35 @@ def study_results(plan: Plan, folder: Path) -> dict[str, Any]:
         "control": best_control(plan, top1),
         "contrasts": describe_contrasts(plan, top1),
         "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
-        "made_by": machines(plan, folder),
-        "unlike": unlike(plan, folder),
+        "made_by": machines(runs.values()),
+        "unlike": unlike(runs.values()),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
 
 
-def read_run(spec: RunSpec, folder: Path) -> dict[str, Any]:
-    """The record of one run. One that diverged or failed has a record too: it stays in the table."""
-    found = outcome(folder / spec.folder_name) or {"status": "missing", "error": None}
-    done = found["status"] == "done"
-    record = {"seed": spec.seed, "folder": spec.folder_name, "status": found["status"], "error": found["error"]}
-    record |= {key: found[key] if done else None for key in ("top1", "top5", "loss")}
-    return record | {"curve": read_curve(folder / spec.folder_name / METRICS)}
-
-
-def read_curve(path: Path) -> dict[str, list[float]]:
-    """Top-1 and train loss after each epoch; a run that stopped early has a short one.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    try:
-        epochs = [json.loads(line) for line in lines if line.endswith(b"\n")]  # of a run that is under way the last may be half there
-        return {key: [float(epoch[key]) for epoch in epochs] for key in ("top1", "train_loss")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: a line is not that of an epoch ({type(error).__name__}: {error})") from error
-
-
-def machines(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """The environments in which the finished runs were begun, with how many `runs` each, and how many of them were `resumed` in another."""
+def machines(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
+    """Returns the environments in which the finished runs were begun, with how many `runs` each, and how many were `resumed` in another."""
     counted: dict[str, dict[str, Any]] = {}
-    for spec in plan.runs:
-        where = read_json(folder / spec.folder_name / ENVIRONMENT)
-        if where is not None and (outcome(folder / spec.folder_name) or {}).get("status") == "done":
-            moved = bool(where.pop("resumed", []))
+    for run in runs:
+        if run.done and run.environment is not None:
+            where = {key: value for key, value in run.environment.items() if key not in ("runs", "resumed")}
             found = counted.setdefault(json.dumps(where, sort_keys=True), {"runs": 0, "resumed": 0, **where})
             found["runs"] += 1
-            found["resumed"] += moved
+            found["resumed"] += bool(run.environment.get("resumed"))
     return list(counted.values())
 
 
-def unlike(plan: Plan, folder: Path) -> dict[str, list[str]]:
-    """The seeds whose finished runs were not all begun in the same environment, and in what these differ."""
+def unlike(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
+    """Returns the seeds whose finished runs were not all begun in the same environment, and in what these differ."""
     values: dict[int, dict[str, set[str]]] = {}
-    for spec in plan.runs:
-        where = read_json(folder / spec.folder_name / ENVIRONMENT)
-        if where is not None and (outcome(folder / spec.folder_name) or {}).get("status") == "done":
-            for key in where.keys() - NO_MATTER:
-                values.setdefault(spec.seed, {}).setdefault(key, set()).add(json.dumps(where[key], sort_keys=True))
+    for run in runs:
+        if run.done and run.environment is not None:
+            for key in run.environment.keys() - NO_MATTER:
+                said = json.dumps(run.environment[key], sort_keys=True)
+                values.setdefault(run.spec.seed, {}).setdefault(key, set()).add(said)
     differing = {str(seed): sorted(key for key, found in each.items() if len(found) > 1) for seed, each in values.items()}
     return {seed: keys for seed, keys in differing.items() if keys}
-
-
-def train_seconds(spec: RunSpec, folder: Path) -> float | None:
-    found = outcome(folder / spec.folder_name)
-    return found["timing"]["train_seconds"] if found is not None and found["status"] == "done" else None
 
 
 def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
@@ -119,7 +146,7 @@ def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
     return {"name": setting.name, "data": data, "model": task.model, "at": list(task.at)}
 
 
-def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]], top1: Top1) -> dict[str, Any]:
+def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[RunRecord], top1: Top1) -> dict[str, Any]:
     assert plan.study.primary is not None
     arm, cost, bare = planned.arm, planned.cost, plan.bare[planned.setting]
     differences = {}
@@ -140,7 +167,7 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[dict[str, Any]]
         "parameters_added": cost.parameters - bare.parameters,
         "macs": cost.macs,
         "macs_added": cost.macs - bare.macs,
-        "runs": list(runs),
+        "runs": [run.describe() for run in runs],
         "top1": asdict(summarize(top1[planned.key].values())),
         "difference": differences,
     }

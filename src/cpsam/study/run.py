@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ COLUMNS = ("image_column", "label_column")
 
 # The split is drawn once for all seeds, so that runs of different seeds are measured on the same images.
 SPLIT_SEED = 0
+ADDED = ("dataset", SETTLED)  # to the content of a run, by training
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,28 @@ class RunSpec:
             "threads": self.threads,
         }
 
-    @property
+    @cached_property
     def folder_name(self) -> str:
-        content = json.dumps({**self.as_config(), "seed": self.seed, "recipe": self.recipe.to_dict()}, sort_keys=True).encode()
-        return f"{self.arm.slug}-seed{self.seed}-{hashlib.sha256(content).hexdigest()[:10]}"
+        """Its arm and seed for people, and a hash of its content."""
+        content = {**self.as_config(), "seed": self.seed, "recipe": self.recipe.to_dict()}
+        return f"{self.arm.slug}-seed{self.seed}-{content_hash(content)}"
 
     def build(self, dataset: Dataset, on_event: OnEvent = lambda event: None) -> nn.Module:
         """The network of this run as it starts: the same host for all arms of a seed."""
         return build_arm(self.task, self.arm, dataset, self.seed, on_event)
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def is_named_by(folder_name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the name of a run's folder is that which its `config.json` gives."""
+    content = {key: value for key, value in config.items() if key not in ADDED}
+    try:
+        return folder_name.rpartition("-")[2] == content_hash(content)
+    except RecursionError:
+        return False
 
 
 def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int, on_event: OnEvent = lambda event: None) -> nn.Module:
