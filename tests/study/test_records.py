@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from finished import add_epoch, begin, finish
 
-from cpsam.errors import DataError
+from cpsam.data import load_dataset
+from cpsam.errors import DataError, UserError
 from cpsam.study.arm import Arm
+from cpsam.study.budget import epochs_in_time
 from cpsam.study.config import Task
 from cpsam.study.job import claimed, outcome, record_end
 from cpsam.study.records import STUDY_BYTES, checked, read_record
 from cpsam.study.results import RunRecord, read_run
-from cpsam.study.run import RunSpec
+from cpsam.study.run import RunSpec, evaluate_run
 from cpsam.train.recipe import Recipe
 
 SPEC = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
@@ -198,3 +200,18 @@ def test_the_types_of_records() -> None:
         with pytest.raises(DataError, match="x"):
             checked(kind, value, "x")
     assert read_record(RunRecord, Path("nowhere.json")) is None
+
+
+@pytest.mark.parametrize("content", [{}, {"data": 3}, {"data": {"name": []}}, {"data": None, "model": "x", "settled": {}}])
+def test_a_run_with_a_damaged_configuration_is_not_measured(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "weights.safetensors").touch()
+    with pytest.raises(DataError, match=r"config\.json: .*(data|model|name)"):
+        evaluate_run(tmp_path, None, "test", lambda event: None)
+
+
+def test_a_clock_that_stands_still_measures_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 1.0)
+    arms, recipes = {"eca": Arm("eca", "eca")}, {"eca": Recipe(epochs=2, batch_size=8)}
+    with pytest.raises(UserError, match="clock of this machine stands still"):
+        epochs_in_time(recipes, arms, Task(), load_dataset("digits"), {}, threads=1)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cpsam.data import Dataset
+from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.measure import measure_latency
 from cpsam.study.arm import Arm
@@ -44,6 +45,8 @@ def epochs_in_time(
             steps = {f"arm {name}": training_step(build_arm(task, arms[name], dataset, seed=0), dataset, recipe) for name in same}
             steps["bare"] = training_step(build_arm(task, BARE, dataset, seed=0), dataset, recipe)
             times = {name: latency.median for name, latency in measure_latency(steps, repeats=10, warmup=2).items()}
+            if 0 in times.values():
+                raise UserError("the clock of this machine stands still, so a budget of time cannot be measured; choose a budget of epochs")
             for name in same:
                 share = 1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
                 known[keys[name]] = max(1, round(recipe.epochs * share))

@@ -54,8 +54,8 @@ class RunData:
     fingerprint: str
     mean: list[float]
     std: list[float]
-    image_size: int | None = None
-    validation: float = 0.0
+    image_size: int | None
+    validation: float
     stream: bool | None = None
     transform: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)

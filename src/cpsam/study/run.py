@@ -20,6 +20,7 @@ from cpsam.insert import insert_from_config
 from cpsam.models import create_model, expected_scaling, hash_weights
 from cpsam.study.arm import Arm, missing_arguments, parse_arm
 from cpsam.study.config import Task
+from cpsam.study.records import RunConfig, checked
 from cpsam.train.distributed import Team
 from cpsam.train.loop import train
 from cpsam.train.recipe import Recipe
@@ -199,7 +200,7 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
 
     Raises:
         UserError: If there is no run, or `split` is unknown.
-        DataError: If the data is not that of the run.
+        DataError: If the data is not that of the run, or a file of the run is damaged.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -208,6 +209,7 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
         raise UserError(f"{folder} holds no run: {CONFIG} is missing")
     if not weights.is_file():
         raise UserError(f"the run in {folder} is not finished: {WEIGHTS} is missing")
+    checked(RunConfig, config, str(folder / CONFIG))
     data = config["data"]
     task = Task(
         data["name"],
