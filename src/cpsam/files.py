@@ -174,7 +174,7 @@ def open_lock(path: Path) -> IO[str]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DataError(f"{path}: must be a regular file, because it is a lock")
-    return os.fdopen(descriptor, "r+", errors="replace")
+    return open(path, "r+", errors="replace", opener=lambda *_: descriptor)  # Its name is the path.
 
 
 def try_lock(file: IO[Any]) -> bool:

@@ -220,7 +220,7 @@ def test_a_lock_that_the_file_system_does_not_have_is_told(tmp_path: Path, monke
         raise OSError(38, os.strerror(38))
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with pytest.raises(UserError, match=r"the file system does not support locks \(Function not implemented\)") as caught:
+    with pytest.raises(UserError, match=r"\.lock: the file system does not support locks \(Function not implemented\)") as caught:
         run(tmp_path)
     assert "in use" not in str(caught.value)
 
