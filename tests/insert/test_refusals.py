@@ -1,5 +1,7 @@
 """What cannot work is refused with a reason, and leaves the model as it was."""
 
+from functools import partial
+
 import pytest
 import torch
 from hosts import SmallCNN, snapshot
@@ -158,7 +160,7 @@ def test_scripted_compiled_and_wrapped_models_are_refused():
     model.first.compile()
     refuse(model, "compiled model")
     refuse(nn.Sequential(torch.compile(Host())), "compiled model", at="0.second")
-    refuse(nn.Sequential(torch.jit.script(Host())), "scripted model", at="0.second")
+    refuse(nn.Sequential(torch.jit.script(Host())), "scripted part: put the Python module back at '0', insert, then script", at="0.second")
 
 
 @pytest.fixture
@@ -185,11 +187,34 @@ def test_models_wrapped_for_distribution_are_refused(one_process):
         insert_from_config(wrapped, [])
 
 
+class HalvesAndDoubles(nn.Module):
+    def forward(self, x):
+        return nn.functional.interpolate(nn.functional.max_pool2d(x, 2), scale_factor=2)
+
+
+class ShrinksInTraining(nn.Module):
+    def forward(self, x):
+        return x[:, :, 1:] if self.training else x
+
+
+class ReturnsTwo(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         ("cpsm", "unknown attention 'cpsm': did you mean 'cpsam'"),
-        ("conv_control", "in_channels=6 alone cannot be made: .*hidden_channels"),
+        ("conv_control", "ConvControl: missing a required argument: 'hidden_channels'; give it with functools.partial or a lambda"),
+        (partial(CPSAM, ratio=4), "cannot be made: .*ratio"),
+        (
+            lambda channels: nn.Conv2d(channels, 8, 1),
+            r"cannot insert Conv2d: it must return the shape it is given, \(2, 6, 7, 9\); got \(2, 8",
+        ),
+        (lambda channels: HalvesAndDoubles(), r"cannot insert HalvesAndDoubles: .*\(2, 6, 7, 9\); got \(2, 6, 6, 8\)"),
+        (lambda channels: ShrinksInTraining(), r"cannot insert ShrinksInTraining: .*got \(2, 6, 6, 9\)"),
+        (lambda channels: ReturnsTwo(), "cannot insert ReturnsTwo: .*got a tuple"),
         (lambda: CPSAM(6), "in_channels=6 alone cannot be made: .*positional argument"),
         (lambda channels: channels, "make must return a torch.nn.Module; got int"),
         (lambda channels: None, "make must return a torch.nn.Module; got NoneType"),
@@ -197,7 +222,21 @@ def test_models_wrapped_for_distribution_are_refused(one_process):
         (None, "make must be a name or a callable .*got NoneType"),
         (CPSAM(6), "make must .*got CPSAM"),
     ],
-    ids=["unknown", "conv_control", "no argument", "int", "None returned", "a number", "None", "a module"],
+    ids=[
+        "unknown",
+        "conv_control",
+        "ratio",
+        "width",
+        "odd sizes",
+        "training",
+        "tuple",
+        "no argument",
+        "int",
+        "None returned",
+        "a number",
+        "None",
+        "a module",
+    ],
 )
 def test_what_makes_no_block_is_refused(make, message):
     refuse(Host(), message, make=make)

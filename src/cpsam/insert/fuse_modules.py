@@ -1,10 +1,10 @@
 """Teaches torch.ao.quantization.fuse_modules, which looks its rules up by exact class, what to do at a place."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 
 from torch import nn
-from torch.ao.quantization import fuser_method_mappings
 
 from cpsam.errors import UserError
 from cpsam.insert.hook import is_place, unhook
@@ -34,4 +34,7 @@ def teach(rules: dict[tuple[type[nn.Module], ...], Rule]) -> None:
             rules.setdefault(variant, with_places(rule))
 
 
-teach(fuser_method_mappings._DEFAULT_OP_LIST_TO_FUSER_METHOD)
+with suppress(ImportError):  # torch means to give up this package.
+    from torch.ao.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_FUSER_METHOD
+
+    teach(_DEFAULT_OP_LIST_TO_FUSER_METHOD)

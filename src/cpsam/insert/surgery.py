@@ -1,6 +1,9 @@
 """Insert attention into a model and take it out again, without renaming one of its weights."""
 
+import copy
+import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION, argument_names, block_arguments
 from cpsam.errors import UserError, unknown
-from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, host_modules, is_place, places, unhang
+from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, host_modules, is_hooked, is_place, places, unhang
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe, refuse_collectors
 from cpsam.insert.slots import forget_slots, keep_in_slots
@@ -25,14 +28,28 @@ def check_host(model: nn.Module) -> None:
     """Refuse a model in which a hook that is added now would not run, or not be seen."""
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    for module in model.modules():
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("cannot insert into a scripted model: insert first, then script")
+    for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            raise UserError("cannot insert into a scripted model: insert first, then script")
+            raise UserError(f"cannot insert into a model with a scripted part: put the Python module back at {path!r}, insert, then script")
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
             raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
         for kind in type(module).__mro__:
             if kind.__name__ in WRAPPERS:
                 raise UserError(f"cannot insert into {kind.__name__}, which knows its parameters already: insert first, then wrap")
+
+
+def warn_of_rebuilding(model: nn.Module) -> None:
+    """Warns of a host that a trainer builds anew from its description, as ultralytics does, and so without attention."""
+    for module in model.modules():
+        if isinstance(getattr(module, "yaml", None), dict) and callable(getattr(module, "load", None)):
+            warnings.warn(
+                f"a trainer that rebuilds {type(module).__name__} from its `yaml`, as ultralytics' YOLO.train() does, trains it without "
+                "attention: override the trainer's get_model to build with weights=None, insert, then load the weights",
+                stacklevel=3,
+            )
+            return
 
 
 def maker(make: Make) -> Callable[[int], nn.Module]:
@@ -45,19 +62,50 @@ def maker(make: Make) -> Callable[[int], nn.Module]:
     return ATTENTION[make]
 
 
-def build(make: Callable[[], nn.Module], what: str, like: nn.Module, model: nn.Module) -> nn.Module:
-    """One block on the device, in the precision and in the mode of the place it goes to."""
+def build(make: partial[nn.Module], what: str, like: nn.Module, model: nn.Module) -> nn.Module:
+    """Returns one block on the device, in the precision and in the mode of the place it goes to."""
     try:
         block = make()
     except (TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{what} cannot be made: {reason}") from error
+        raise UserError(f"{what} cannot be made: {why_not_made(make, error)}") from error
     if not isinstance(block, nn.Module):
         raise UserError(f"make must return a torch.nn.Module; got {type(block).__name__}")
     own = (p for source in (like, model) for p in source.parameters() if p.is_floating_point())
     if (parameter := next(own, None)) is not None:
         block.to(parameter.device, parameter.dtype)
     return block.train(like.training)
+
+
+def why_not_made(make: partial[nn.Module], error: Exception) -> str:
+    """Returns why a call failed, in one line: the argument that is missing or unknown, if that is why."""
+    name = getattr(make.func, "__name__", type(make.func).__name__)
+    try:
+        inspect.signature(make.func).bind(*make.args, **make.keywords)
+    except TypeError as mismatch:
+        advice = "; give it with functools.partial or a lambda" if make.args and "missing" in str(mismatch) else ""
+        return f"{name}: {mismatch}{advice}"
+    except ValueError:  # It has no signature.
+        pass
+    return str(error).partition("\n")[0]
+
+
+def check_shape(block: nn.Module, channels: int) -> None:
+    """Refuses a block that returns another shape than it is given, at odd and even sizes, in training and in evaluation.
+
+    A block that cannot run on meta tensors of these sizes is not judged.
+    """
+    try:
+        trial = copy.deepcopy(block).to("meta")
+        dtype = next((p.dtype for p in trial.parameters() if p.is_floating_point()), torch.float32)
+        given = [torch.empty(2, channels, *size, device="meta", dtype=dtype) for size in ((7, 9), (12, 16))]
+        with torch.no_grad():
+            returned = [(x.shape, trial.train(training)(x)) for x in given for training in (False, True)]
+    except Exception:  # The network itself would raise it, and say where.
+        return
+    for shape, output in returned:
+        got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        if got != tuple(shape):
+            raise UserError(f"cannot insert {type(block).__name__}: it must return the shape it is given, {tuple(shape)}; got {got}")
 
 
 def check_place(path: str, place: nn.Module, block: nn.Module, pending: Sequence[nn.Module] = ()) -> None:
@@ -123,8 +171,10 @@ def insert_attention(
         channels = seen.channels(path)
         block = build(partial(block_maker, channels), f"the block from in_channels={channels} alone", place, model)
         check_place(path, place, block)
+        check_shape(block, channels)
         blocks.append((path, place, block))
     refuse_collectors(model, {path: place for path, place, _ in blocks if not is_place(place) and any(place.children())}, seen.images)
+    warn_of_rebuilding(model)
     for path, _, block in blocks:
         attach(model, path, block)
     forget_compiled_code()
@@ -161,11 +211,13 @@ def attention_config(model: nn.Module) -> list[dict[str, Any]]:
     A block that is not one of ours is named by its class, and must keep each constructor argument as an attribute of the same name.
 
     Raises:
-        UserError: If it does not.
+        UserError: If it does not, or blocks are there that nothing calls.
     """
     names = {block: name for name, block in ATTENTION.items()}
     entries = []
     for path, place in places(model):
+        if not is_hooked(place) and type(place) is not nn.Module:  # which torch.fx makes, whose graph calls the blocks itself
+            raise UserError(f"nothing calls the attention at {path!r}: a tool that made this module did not take over its hook")
         for block in blocks_at(place):
             missing = [name for name in argument_names(type(block)) if not hasattr(block, name)]
             if missing:
@@ -207,6 +259,7 @@ def insert_from_config(
         block = build(partial(known[name], **entry["arguments"]), f"the {name!r} of the configuration at {path!r}", modules[path], model)
         check_place(path, modules[path], block, [other for at, _, other in made if at == path])
         made.append((path, modules[path], block))
+    warn_of_rebuilding(model)
     for path, _, block in made:
         attach(model, path, block)
     forget_compiled_code()
