@@ -165,7 +165,8 @@ def look_at(picture: Picture) -> tuple[str | None, bytes]:
     try:
         data = picture.data if isinstance(picture.data, bytes) else read_image(picture.data)
         with open_image(data, where) as image:
-            pixels = to_rgb(ImageOps.exif_transpose(image), where)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = to_rgb(image, where)
             content = f"{pixels.width}x{pixels.height} ".encode() + pixels.tobytes()
             return None, hashlib.sha256(content).digest()[:DIGEST_BYTES]
     except DataError as error:
