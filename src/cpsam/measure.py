@@ -72,8 +72,7 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
             A shape alone gets the dtype of the module's first floating-point parameter.
 
     Raises:
-        UserError: If the forward fails without values: the shape does not fit, or the module reads a value or holds a tensor that is
-            neither a parameter nor a buffer.
+        UserError: If the forward fails without values: the shape does not fit, or the module reads a value.
 
     Example:
         >>> count_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), (1, 4, 5, 7))

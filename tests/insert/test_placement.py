@@ -5,7 +5,7 @@ import timm
 import torch
 from hosts import HOSTS, snapshot
 from torch import nn
-from torchvision.models import resnet18, resnet34, resnet50, squeezenet1_1, swin_t
+from torchvision.models import resnet18, resnet34, resnet50, squeezenet1_1, swin_t, vit_b_16
 
 from cpsam.errors import UserError
 from cpsam.insert import PLACEMENTS, insert_attention, remove_attention
@@ -91,10 +91,13 @@ def test_every_placement_is_tried():
         (lambda: cifar_resnet("resnet20", 10), "nl-c4-last", "'nl-c4-last' needs blocks at output stride 16; .* stride 1, 2, 4$"),
         (lambda: cifar_resnet("resnet20", 10), "gc-c3-c5", "needs blocks at output stride 8, 16, 32; .* 1, 2, 4$"),
         (lambda: cifar_resnet("resnet18", 10), "nl-every-second-c3-c4", "needs blocks at output stride 16; .* 1, 2, 4, 8$"),
-        (squeezenet1_1, "every-branch", "residual branch of 'features.3': it has no norm"),
-        (swin_t, "before-last", "at least two stages of repeated modules; this model has 0"),
-        (swin_t, "every-branch", "'every-branch' needs repeated modules; this model has none"),
-        (swin_t, "nl-c4-last", "stride none"),
+        (squeezenet1_1, "every-branch", "in a branch of 'features.3': it joins its paths by concatenation, not by an addition"),
+        (swin_t, "before-last", r"'before-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
+        (swin_t, "every-branch", r"'every-branch' cannot insert at 'features\.1\.0': its channels are the last axis"),
+        (swin_t, "nl-c4-last", r"'nl-c4-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
+        (vit_b_16, "before-last", "'before-last' finds no trunk: the forward of the model stopped early: AssertionError: Wrong image height"),
+        (lambda: timm.create_model("resnet10t"), "nl-every-second-c3-c4", "finds no place, because the stages that it means have one block"),
+        (lambda: timm.create_model("hrnet_w18_small"), "before-last", "finds no trunk: this model keeps several resolutions side by side"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "early", "at least two stages"),
     ],
 )

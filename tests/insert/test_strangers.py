@@ -5,7 +5,9 @@ import timm
 import torch
 from hosts import snapshot
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn import utils
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrizations, prune
 from torchvision.models import SwinTransformer, densenet121, googlenet
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import deeplabv3_resnet50
@@ -244,11 +246,29 @@ def test_only_what_is_called_as_a_module_is_a_place_whatever_the_host_returns():
     assert torch.equal(model(x)["features"][0], expected)
 
 
-def test_a_hook_of_the_host_that_reads_a_value_stops_the_probe_and_says_so():
+def test_the_probe_does_not_run_hooks_of_the_host():
+    """They may read a value, or keep what they see: meta tensors would spoil their lists."""
+    model, seen = thin(), []
+    for module in model.modules():
+        module.register_forward_hook(lambda module, args, output: seen.append(float(output.mean())))
+        module.register_forward_pre_hook(lambda module, args: seen.append(args))
+    with_global = register_module_forward_hook(lambda module, args, output: seen.append(output))
+    before = snapshot(model)
+    assert insert_attention(model, "cpsam", at=("layer2.0", "layer1.0.bn1")) == ["layer1.0.bn1", "layer2.0"]
+    assert seen == []
+    with torch.no_grad():
+        model(torch.randn(2, 3, 12, 20))
+    assert seen
+    with_global.remove()
+    remove_attention(model)
+    assert snapshot(model) == before
+
+
+def test_hooks_of_torch_that_make_a_weight_run_in_the_probe():
     model = thin()
-    means = []
-    handle = model.layer1.register_forward_hook(lambda module, args, output: means.append(float(output.mean())))
-    refuse(model, "layer2.0", r"'layer2\.0': the forward of the model stopped before it: .*meta")
-    assert insert_unheard(model, "layer1.0.bn1", torch.randn(2, 3, 12, 20)) == ["layer1.0.bn1"]
-    handle.remove()
-    assert insert_attention(model, "cpsam", at="layer2.0") == ["layer2.0"]
+    with pytest.warns(FutureWarning):
+        utils.weight_norm(model.layer1[0].conv1)
+    utils.spectral_norm(model.layer2[0].conv1)
+    prune.l1_unstructured(model.layer2[0].conv2, "weight", 0.5)
+    places = ["layer1.0", "layer2.0"]
+    assert insert_unheard(model, places, torch.randn(2, 3, 12, 20)) == places

@@ -1,22 +1,32 @@
 """Run a host on meta tensors to learn what each of its modules returns; nothing is computed and no buffer moves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cpsam.errors import UserError
-from cpsam.meta import call_on_meta
+from cpsam.insert.dataflow import DataFlow, Node
+from cpsam.meta import call_on_meta, without_hooks
 
 # H != W, and no axis of one size repeats in the other, down to a stride of 32.
 PROBE_SIZES = ((128, 160), (192, 96))
+# From an example to its second size. Multiples of 32, so that a size that fits all strides still does.
+GROWTH = (32, 96)
+
+
+class Span(NamedTuple):
+    """The tensor versions that one call of a module made: nodes ``start`` to ``end - 1``; it returned ``node``."""
+
+    start: int
+    end: int
+    node: int | None
 
 
 @dataclass
@@ -25,13 +35,13 @@ class Visit:
 
     Attributes:
         order: Position among all modules in the order of finishing.
-        depth: Length of the longest chain of operations from the image to the output.
-        outputs: For each size, one entry a call: the shape of the tensor, or the name of the type that is no tensor.
+        outputs: For each size, one entry per call: the shape of the tensor, or the name of the type that is no tensor.
+        spans: One per call, in the first size.
     """
 
     order: int
-    depth: int = 0
     outputs: list[list[tuple[int, ...] | str]] = field(default_factory=lambda: [[], []])
+    spans: list[Span] = field(default_factory=list)
 
     @property
     def times(self) -> int:
@@ -46,15 +56,15 @@ class Probe:
         visits: Of each module that was called, by its path.
         sizes: Of the images, (H, W).
         failure: The error that ended a forward early, if one did.
-        images: The first batch, on meta.
-        rescales: Whether the host scales its images before its first convolution.
+        images: Arguments of the first forward, by position and by name.
+        flows: The data flow of each forward.
     """
 
     visits: dict[str, Visit]
-    sizes: tuple[tuple[int, int], tuple[int, int]]
+    sizes: list[tuple[int, int]]
     failure: str
-    images: Tensor
-    rescales: bool
+    images: "Inputs"
+    flows: tuple[list[Node], list[Node]]
 
     def channels(self, path: str) -> int:
         """The number of channels that the module at `path` returns.
@@ -85,82 +95,115 @@ class Probe:
 
     def stride(self, path: str) -> int:
         """How many pixels lie between two positions of the output at `path`, to the nearest power of two."""
-        ratios = []
-        for (height, width), calls in zip(self.sizes, self.visits[path].outputs, strict=True):
-            for shape in calls[:1]:
-                ratios += [height / int(shape[2]), width / int(shape[3])]
-        return 2 ** round(sum(map(math.log2, ratios)) / len(ratios))
+        return nearest_stride(self.sizes, [calls[0][2:] for calls in self.visits[path].outputs if calls])
 
 
-class Depths(TorchFunctionMode):
-    """Marks each tensor with the length of the longest chain of operations that led to it; sees whether images are scaled first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolved = self.rescales = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.convolved |= func is F.conv2d
-        self.rescales |= func is F.interpolate and not self.convolved
-        out = func(*args, **(kwargs or {}))
-        depth = 1 + max((depth_of(leaf) for leaf in tree_leaves((args, kwargs))), default=0)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                leaf.__dict__["depth"] = depth
-        return out
+def nearest_stride(sizes: Sequence[tuple[int, int]], features: Sequence[tuple[int, int]]) -> int:
+    """How many pixels lie between two positions of feature maps, to the nearest power of two."""
+    ratios = [side / max(length, 1) for size, feature in zip(sizes, features, strict=False) for side, length in zip(size, feature, strict=True)]
+    return 2 ** round(sum(map(math.log2, ratios)) / len(ratios))
 
 
-def depth_of(value: Any) -> int:
-    return value.__dict__.get("depth", 0) if isinstance(value, Tensor) else 0
+class Inputs(NamedTuple):
+    """What a forward takes. Its images are the tensors of four axes, wherever they are."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def images(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves(tuple(self)) if is_image(leaf)]
+
+    def resized(self, size: tuple[int, int]) -> "Inputs":
+        """The same with images of `size`, or in proportion if they have several sizes."""
+        first = self.images()[0]
+        height, width = (new / old for new, old in zip(size, first.shape[2:], strict=True))
+
+        def resize(leaf: Tensor) -> Tensor:
+            if not is_image(leaf):
+                return leaf
+            return leaf.new_empty((*leaf.shape[:2], round(leaf.shape[2] * height), round(leaf.shape[3] * width)))
+
+        return Inputs(*tree_map_only(Tensor, resize, tuple(self)))
+
+
+def is_image(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 4
+
+
+def inputs_of(model: nn.Module, example: Any) -> Inputs:
+    """The arguments of the forward, on the meta device, from an example or guessed from the first convolution."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    if example is None:
+        return Inputs((torch.empty(2, image_channels(model), *PROBE_SIZES[0], device="meta", dtype=dtype),), {})
+    if isinstance(example, Tensor) and is_image(example):
+        return Inputs((torch.empty(2, *example.shape[1:], device="meta", dtype=dtype),), {})
+    leaves = tree_leaves(example)
+    if not any(map(is_image, leaves)):
+        given = f"the shape {tuple(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
+        other = any(isinstance(leaf, Tensor) and leaf.dim() in (3, 5) for leaf in leaves)
+        raise UserError(f"example_input must be images (N, C, H, W); got {given}{', and attention is for 2-D networks only' if other else ''}")
+
+    def on_meta(leaf: Tensor) -> Tensor:
+        return torch.empty_like(leaf, device="meta", dtype=dtype if leaf.is_floating_point() else leaf.dtype)
+
+    args, kwargs = tree_map_only(Tensor, on_meta, ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {}))
+    return Inputs(args, kwargs)
 
 
 def image_channels(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv3d)):
+            raise UserError(f"attention is for 2-D networks only: {type(model).__name__} has {type(module).__name__} and no Conv2d")
     raise UserError("cannot tell how many channels the images have, because the model has no Conv2d: pass example_input")
 
 
-def probe(model: nn.Module, example_input: Tensor | None = None) -> Probe:
-    """Run `model` on meta tensors of two sizes and record what each module returns.
+def probe(model: nn.Module, example_input: Any = None) -> Probe:
+    """Runs `model` on meta tensors of two sizes and records what each module returns, and from what.
 
     A forward that fails late, say in a classifier made for one image size, still tells about the modules before.
+    Inserted blocks and the host's own hooks do not run.
 
     Args:
         model: The host. Its parameters, buffers and modes are left as they are.
-        example_input: Images (N, C, H, W) that fit the model; the second size is made from it. Default: sizes of our own, and the channels
-            of the first convolution.
+        example_input: Images (N, C, H, W) that fit the model, or a tuple or dict of arguments that holds images; the second size is made
+            from it. Default: sizes of our own, and the channels of the first convolution.
     """
-    sizes, channels = PROBE_SIZES, None
-    if example_input is not None:
-        if not isinstance(example_input, Tensor) or example_input.dim() != 4:
-            given = f"the shape {tuple(example_input.shape)}" if isinstance(example_input, Tensor) else type(example_input).__name__
-            raise UserError(f"example_input must be images (N, C, H, W); got {given}")
-        channels, height, width = example_input.shape[1:]
-        sizes = ((height, width), (height + 32, width + 96))
-    channels = channels or image_channels(model)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    first = inputs_of(model, example_input)
+    height, width = first.images()[0].shape[2:]
+    sizes = [(height, width), PROBE_SIZES[1] if example_input is None else (height + GROWTH[0], width + GROWTH[1])]
     paths = {module: path for path, module in model.named_modules()}
     visits: dict[str, Visit] = {}
+    flows = []
     failure = ""
-    images = [torch.empty(2, channels, height, width, device="meta", dtype=dtype) for height, width in sizes]
-    for index, batch in enumerate(images):
+    for index, inputs in enumerate((first, first.resized(sizes[1]))):
+        flow = DataFlow(inputs.images())
+        entered: list[tuple[nn.Module, int]] = []
 
-        def record(module: nn.Module, _: Any, output: Any, index: int = index) -> None:
+        def enter(module: nn.Module, _: Any, flow: DataFlow = flow, entered: list[tuple[nn.Module, int]] = entered) -> None:
+            entered.append((module, len(flow.nodes)))
+
+        def leave(module: nn.Module, _: Any, output: Any, index: int = index, flow: DataFlow = flow, entered: Any = entered) -> None:
+            start = next(entered.pop()[1] for opened in reversed(entered.copy()) if opened[0] is module)
             if (path := paths.get(module)) is not None:
                 visit = visits.setdefault(path, Visit(order=len(visits)))
                 visit.outputs[index].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
-                visit.depth = max(visit.depth, depth_of(output))
+                if index == 0:
+                    visit.spans.append(Span(start, len(flow.nodes), flow.node(output)))
 
-        handle = register_module_forward_hook(record)
-        try:
-            with (depths := Depths()):
-                call_on_meta(model, batch)
-        except Exception as error:  # A host may fail in any way; what it did before still counts.
-            failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        finally:
-            handle.remove()
-    return Probe(visits, sizes, failure, images[0], depths.rescales)
+        with ExitStack() as stack:
+            stack.enter_context(without_hooks(model, keep=("torch.nn.utils.",)))
+            for handle in (register_module_forward_pre_hook(enter), register_module_forward_hook(leave)):
+                stack.callback(handle.remove)
+            try:
+                with flow:
+                    call_on_meta(model, *inputs.args, **inputs.kwargs)
+            except Exception as error:  # A host may fail in any way; what it did before still counts.
+                failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        flows.append(flow.nodes)
+    return Probe(visits, sizes, failure, first, (flows[0], flows[1]))
 
 
 class Bystander(nn.Module):
@@ -174,7 +217,7 @@ class Bystander(nn.Module):
         raise UserError(self.message)
 
 
-def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images: Tensor) -> None:
+def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images: Inputs) -> None:
     """Refuse places that run whatever they hold, as a container that goes through its children does: a block would run inside them, too.
 
     Raises:
@@ -185,7 +228,7 @@ def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images:
     for path, place in places.items():
         place.add_module("attention", Bystander(path, place))
     try:
-        call_on_meta(model, images)
+        call_on_meta(model, *images.args, **images.kwargs)
     except UserError:
         raise
     except Exception:  # The host fails late, as it did when it was probed.
