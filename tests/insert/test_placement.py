@@ -95,8 +95,16 @@ def test_every_placement_is_tried():
         (swin_t, "before-last", r"'before-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
         (swin_t, "every-branch", r"'every-branch' cannot insert at 'features\.1\.0': its channels are the last axis"),
         (swin_t, "nl-c4-last", r"'nl-c4-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
-        (vit_b_16, "before-last", "'before-last' finds no trunk: the forward of the model stopped early: AssertionError: Wrong image height"),
-        (lambda: timm.create_model("resnet10t"), "nl-every-second-c3-c4", "finds no place, because the stages that it means have one block"),
+        (
+            vit_b_16,
+            "before-last",
+            "'before-last' finds no trunk: the forward of the model stopped early: AssertionError: Wrong image height",
+        ),
+        (
+            lambda: timm.create_model("resnet10t"),
+            "nl-every-second-c3-c4",
+            "finds no place, because the stages that it means have one block",
+        ),
         (lambda: timm.create_model("hrnet_w18_small"), "before-last", "finds no trunk: this model keeps several resolutions side by side"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "early", "at least two stages"),
     ],

@@ -50,7 +50,7 @@ class DataFlow(TorchDispatchMode):
         written = self.written.get(memory(value), [])
         _, version, seen = self.versions.get(id(value), (value, None, 0))
         if seen < len(written):
-            version = self.add("alias", tuple({version, *written[seen:]} - {None}), value)
+            version = self.add("alias", tuple(index for index in dict.fromkeys((version, *written[seen:])) if index is not None), value)
             self.update(value, version)
         return version
 

@@ -95,12 +95,15 @@ class Probe:
 
     def stride(self, path: str) -> int:
         """How many pixels lie between two positions of the output at `path`, to the nearest power of two."""
-        return nearest_stride(self.sizes, [calls[0][2:] for calls in self.visits[path].outputs if calls])
+        shapes = [calls[0] for calls in self.visits[path].outputs if calls]
+        return nearest_stride(self.sizes, [(int(shape[2]), int(shape[3])) for shape in shapes])
 
 
 def nearest_stride(sizes: Sequence[tuple[int, int]], features: Sequence[tuple[int, int]]) -> int:
     """How many pixels lie between two positions of feature maps, to the nearest power of two."""
-    ratios = [side / max(length, 1) for size, feature in zip(sizes, features, strict=False) for side, length in zip(size, feature, strict=True)]
+    ratios = [
+        side / max(length, 1) for size, feature in zip(sizes, features, strict=False) for side, length in zip(size, feature, strict=True)
+    ]
     return 2 ** round(sum(map(math.log2, ratios)) / len(ratios))
 
 
@@ -141,7 +144,9 @@ def inputs_of(model: nn.Module, example: Any) -> Inputs:
     if not any(map(is_image, leaves)):
         given = f"the shape {tuple(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
         other = any(isinstance(leaf, Tensor) and leaf.dim() in (3, 5) for leaf in leaves)
-        raise UserError(f"example_input must be images (N, C, H, W); got {given}{', and attention is for 2-D networks only' if other else ''}")
+        raise UserError(
+            f"example_input must be images (N, C, H, W); got {given}{', and attention is for 2-D networks only' if other else ''}"
+        )
 
     def on_meta(leaf: Tensor) -> Tensor:
         return torch.empty_like(leaf, device="meta", dtype=dtype if leaf.is_floating_point() else leaf.dtype)

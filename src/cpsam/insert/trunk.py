@@ -262,7 +262,7 @@ class Trunk:
         return max((node.dilation for node in self.nodes[span.start : span.end]), default=1)
 
     def branches(self, block: str) -> Iterator[str]:
-        """For each segment of a block, the last module on its longest path; without a segment, the one that returns what the block returns."""
+        """For each segment of a block, the last module on its longest path; without one, what returns the block's output."""
         own = [segment for segment, path in self.segments.items() if path == block]
         for start, end in own:
             if self.nodes[end].operation not in ADDITIONS:
@@ -276,7 +276,9 @@ class Trunk:
     def last_module(self, block: str, start: int, node: int) -> str:
         """The outermost module inside `block` that returns `node`, or else what dominates it after `start`."""
         while node > start:
-            returning = [path for path in self.probe.visits if path.startswith(f"{block}.") and path in self.modules and self.node(path) == node]
+            returning = [
+                path for path in self.probe.visits if path.startswith(f"{block}.") and path in self.modules and self.node(path) == node
+            ]
             if returning:
                 return next(path for path in sorted(returning, key=len) if f"{returning[0]}.".startswith(f"{path}."))
             node = self.before[node]
