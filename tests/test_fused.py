@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from cpsam import fused
-from cpsam.attention import ATTENTION, CPSAM, NonLocal
-from cpsam.measure import peak_memory_bytes
+from cpsam.attention import ATTENTION, CPSAM, NonLocal, _fast_path
 from cpsam.testing import randomise
 
 C = 24
@@ -38,7 +37,7 @@ def images(memory_format=torch.contiguous_format, size=(3, C, 5, 7), dtype=torch
 def plain(block):
     """The same block as its definition says."""
     other = copy.deepcopy(block)
-    other.goes_fused = lambda x: False
+    other.built = None
     return other
 
 
@@ -53,7 +52,7 @@ def close(actual, expected):
 def test_values_gradients_and_statistics_are_those_of_the_plain_way(make, training, memory_format):
     block = randomise(make()).double().train(training)
     x = images(memory_format).requires_grad_(True)
-    assert block.goes_fused(x)
+    assert _fast_path.applies(block, x)
     direction = images(size=(3, C, 5, 7)).flip(0)
     results = []
     for each in (block, plain(block)):
@@ -78,17 +77,6 @@ def test_the_gradient_of_a_maximum_is_shared_by_all_positions_that_have_it(memor
             close(actual[n, c], winners * upstream[n, c] / winners.sum())
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKS if name.startswith("cpsam")])  # torch's own attention has no second derivative
-def test_second_derivatives(name):
-    block = randomise(BLOCKS[name]()).double()
-    x = images().requires_grad_(True)
-    seconds = []
-    for each in (block, plain(block)):
-        (first,) = torch.autograd.grad(each(x).square().sum(), x, create_graph=True)
-        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
-    close(*seconds)
-
-
 @pytest.mark.parametrize("of_weights", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("of_images", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
@@ -110,37 +98,6 @@ def test_frozen_parameters_and_a_first_layer_need_no_gradient():
     close(y, expected)
 
 
-@pytest.mark.parametrize("cls", [CPSAM, NonLocal])
-def test_hooks_on_the_layers_are_called(cls):
-    for name in (
-        ("key", "value", "proj") if cls is NonLocal else ("channel_squeeze", "channel_squeeze.key", "position_squeeze", "fuse.conv")
-    ):
-        block, calls = cls(C).double(), []
-        layer = block.get_submodule(name)
-        layer.register_forward_hook(lambda module, args, output, calls=calls: calls.append(output.shape))
-        block(images())
-        assert len(calls) == 1, name
-
-
-def test_a_hook_on_the_norm_is_called_in_eval_mode():
-    block, calls = CPSAM(C).double().eval(), []
-    block.batch_norm.register_forward_hook(lambda *_: calls.append(1))
-    block(images())
-    assert calls == [1]
-
-
-def test_a_norm_of_another_kind_is_called():
-    class Doubling(nn.BatchNorm2d):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
-    block, doubled = randomise(CPSAM(C)).double().eval(), None
-    doubled = copy.deepcopy(block)
-    doubled.batch_norm.__class__ = Doubling
-    x = images()
-    close(doubled(x) - x, 2 * (block(x) - x))
-
-
 def test_transforms_of_functions_get_the_plain_way():
     block = randomise(CPSAM(C)).double().eval()
     x = images()
@@ -159,12 +116,12 @@ def test_transforms_of_functions_get_the_plain_way():
     ids=["bfloat16", "float16", "meta", "a subclass of tensor"],
 )
 def test_other_inputs_are_not_taken(x):
-    assert not fused.takes(x)
+    assert not _fast_path.is_ordinary(x)
 
 
 def test_autocast_is_not_taken():
     with torch.autocast("cpu", torch.bfloat16):
-        assert not fused.takes(images(dtype=torch.float32))
+        assert not _fast_path.is_ordinary(images(dtype=torch.float32))
 
 
 # What these copy is a bias into a result, or, in place, a tensor onto itself, which torch then leaves.
@@ -228,15 +185,3 @@ def test_a_training_step_saves_at_most_four_times_its_input(fusion, memory_forma
     parameters = sum(p.nbytes for p in block.parameters())
     assert y.shape == x.shape
     assert x.nbytes < sum(saved.values()) - parameters <= 4 * x.nbytes
-
-
-def test_non_local_in_eval_mode_takes_memory_linear_in_the_positions():
-    def peak(side):
-        block, x = NonLocal(16, norm="none").eval(), torch.randn(1, 16, side, side).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            block(x)
-            return peak_memory_bytes(lambda: block(x))
-
-    small, large = peak(32), peak(64)  # a map of all pairs would be 4 MiB, then 64 MiB
-    assert large < 5 * small
-    assert large < 64**4 * 4 / 8

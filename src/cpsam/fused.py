@@ -8,31 +8,10 @@ that follows, and the function's own share is added in the same pass, where auto
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from cpsam.functional import context_pool, position_squeeze, softmax
+from cpsam.functional import context_pool, derivatives, position_squeeze, softmax, wants_definition
 
 CACHED_VALUES = 2**18  # 1 MiB in float32: half of the second-level cache of a core
-
-
-def takes(x: Tensor) -> bool:
-    """Whether an input can go the fused way: an ordinary tensor in full precision, which nobody traces, compiles, exports or transforms."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return (
-        type(x) is Tensor
-        and x.dtype in (torch.float32, torch.float64)
-        and not x.is_meta
-        and not torch.is_autocast_enabled(x.device.type)
-        # torch.func and forward-mode differentiation want torch's own operations; there is no public way to ask for them.
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
-
-
-def is_bare(*modules: nn.Module) -> bool:
-    """Whether nobody has hooked these modules: a hook wants them called, and the fused way takes only their weights."""
-    return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
 
 
 def prefer_channels_last(x: Tensor) -> Tensor:
@@ -57,7 +36,7 @@ class Reformat(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
         (dx,) = grads
-        return dx.contiguous(memory_format=ctx.given), None
+        return dx if wants_definition(dx) else dx.contiguous(memory_format=ctx.given), None
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -80,7 +59,7 @@ class OwnStrides(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> Tensor:
         (dweight,) = grads
-        if dweight.stride() == ctx.strides or torch.is_grad_enabled():
+        if wants_definition(dweight) or dweight.stride() == ctx.strides:
             return dweight
         return torch.empty_strided(dweight.shape, ctx.strides, dtype=dweight.dtype, device=dweight.device).copy_(dweight)
 
@@ -129,10 +108,10 @@ class Squeeze(torch.autograd.Function):
         return x, context, mean, maximum
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, key, both, rows, maximum = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a derivative of this derivative is wanted
-            return torch.autograd.grad(squeeze_definition(x, key), (x, key), grads, create_graph=True)
+        if any(map(wants_definition, grads)):
+            return derivatives(squeeze_definition, (x, key), grads)
         dx, dcontext, dmean, dmaximum = grads
         matrix, last = as_matrices(x)
         context_rows = dcontext.flatten(1).unsqueeze(1)  # (N, 1, C)
@@ -177,6 +156,10 @@ def gate(x: Tensor, gates: Tensor, context: Tensor | None) -> tuple[Tensor, Tens
     return Gate.apply(x, gates, context)
 
 
+def gate_definition(x: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+    return x.view_as(x), gates * x
+
+
 class Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, gates: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -184,13 +167,15 @@ class Gate(torch.autograd.Function):
         return x, gates * x if context is None else torch.addcmul(context, x, gates)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dx, dp = grads
         x, gates = ctx.saved_tensors
-        dgates = sum_of_products(dp, x)
         dcontext = dp.sum((2, 3), keepdim=True) if ctx.needs_input_grad[2] else None
+        if any(map(wants_definition, grads)):
+            return *derivatives(gate_definition, (x, gates), grads), dcontext
+        dgates = sum_of_products(dp, x)
         # In place, as in `Squeeze`: dp is what the convolution has just made.
-        return dx + dp * gates if torch.is_grad_enabled() else torch.addcmul(dx, dp, gates, out=dp), dgates, dcontext
+        return torch.addcmul(dx, dp, gates, out=dp), dgates, dcontext
 
 
 def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
@@ -230,8 +215,8 @@ def fuse(x: Tensor, gates: Tensor, conv: nn.Conv2d, weight: Tensor, before: Tens
 
 
 def fixed_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift, each (C, 1, 1), of a BatchNorm that uses the statistics it has learned; None for any other norm."""
-    if type(norm) is not nn.BatchNorm2d or norm.training or norm.running_mean is None or norm.running_var is None or not is_bare(norm):
+    """Returns scale and shift, each (C, 1, 1), of a BatchNorm that uses the statistics it has learned; None for any other norm."""
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training or norm.running_mean is None or norm.running_var is None:
         return None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale.view(-1, 1, 1), (norm.bias - norm.running_mean * scale).view(-1, 1, 1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cpsam import fused
+from cpsam.attention import _fast_path
 from cpsam.attention.arguments import check_choice, hidden_channels
 from cpsam.attention.identity_start import before_norm, residual_norm
 from cpsam.functional import concatenation_attention, dot_product_attention, softmax_attention
@@ -52,9 +52,9 @@ class NonLocal(nn.Module):
         subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs four times fewer.
         scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``. Off, as in the paper.
 
-    In the softmax modes torch's fused attention never holds the map of all pairs. In eager float32 and float64 the embedded Gaussian also
-    takes query, key and value from one product; traced, scripted, compiled or exported, under autocast, in half precision, or with hooks on
-    its layers, it runs layer by layer. Both compute the same.
+    In the softmax modes torch's fused attention does not hold the map of all pairs, on CPUs and, except in float64, on NVIDIA GPUs. Second
+    derivatives, forward-mode derivatives, ``torch.func`` and ``torch.jit`` do hold it. In eager float32 and float64 the embedded Gaussian
+    also takes query, key and value from one product. This faster way is taken, and left, as in :class:`~cpsam.attention.CPSAM`.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -69,8 +69,7 @@ class NonLocal(nn.Module):
 
     Source:
         Wang et al., Non-local neural networks, 2018, arXiv:1711.07971, equations 1 to 6; query, key, value, proj are its theta, phi, g,
-        W_z. Our
-        deviation: an inner width is never below 8.
+        W_z. Our deviation: an inner width is never below 8.
     """
 
     def __init__(
@@ -107,6 +106,7 @@ class NonLocal(nn.Module):
             self.attend = SoftmaxPairs(width**-0.5 if scaled else 1.0)
         self.proj = before_norm(norm, nn.Conv2d(hidden, in_channels, 1, **factory))
         self.batch_norm = residual_norm(norm, in_channels, **factory)
+        self.built = _fast_path.describe(self) if mode == "embedded_gaussian" else None
 
     def extra_repr(self) -> str:
         return (
@@ -115,24 +115,9 @@ class NonLocal(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and self.goes_fused(x):
-            return self.forward_fused(x)
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript skips the body of this condition alone
+            if _fast_path.applies(self, x):
+                return _fast_path.non_local(self, x)
         key, value = self.pool(self.key(x)), self.pool(self.value(x))  # (N, C/r, H', W')
         attended = self.attend(self.query(x), key, value)  # (N, C/r, H, W)
         return x + self.batch_norm(self.proj(attended))
-
-    @torch.jit.unused
-    def goes_fused(self, x: Tensor) -> bool:
-        layers = (self.query, self.key, self.value, self.pool, self.attend, self.proj)
-        return self.mode == "embedded_gaussian" and fused.takes(x) and fused.is_bare(*layers)
-
-    @torch.jit.unused
-    def forward_fused(self, x: Tensor) -> Tensor:
-        """The same with one product for query, key and value, and rows of channels, (N, L, C/r), all the way."""
-        layers = [layer for layer in (self.query, self.key, self.value) if isinstance(layer, nn.Conv2d)]
-        weight = torch.cat([fused.with_own_strides(layer.weight) for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
-        images = fused.prefer_channels_last(x)
-        query, key, value = fused.pointwise(images, weight, bias).chunk(3, 1)  # (N, C/r, H, W)
-        attended = self.attend(query, self.pool(key), self.pool(value))
-        return fused.like(fused.project(attended, self.proj, self.batch_norm).add_(images), x)
