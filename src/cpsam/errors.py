@@ -1,7 +1,11 @@
 """Mistakes that a person can mend, each with the exit code that the command line answers."""
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# On these a run stops at a step, and the same command continues it. Terminals and batch systems send them before they kill.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 class UserError(ValueError):

@@ -14,7 +14,7 @@ from cpsam.cli import main
 from cpsam.cli.stoppable import stoppable
 from cpsam.errors import StoppedError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from test_loop import run
 
+from cpsam.errors import STOP_SIGNALS as SIGNALS
 from cpsam.errors import StoppedError
-from cpsam.train.stop import SIGNALS, Stop, StopRequest
+from cpsam.train.stop import Stop, StopRequest
 
 
 @pytest.mark.parametrize("number", SIGNALS)

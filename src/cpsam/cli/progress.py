@@ -9,8 +9,20 @@ from rich.progress import Progress as Bars
 
 from cpsam.cli.terminal import Terminal
 from cpsam.study.escape import printable
+from cpsam.study.words import place_words
 
 SECONDS_BETWEEN_LINES = 60  # where there are no bars
+
+
+def images_words(data: dict[str, Any]) -> str:
+    """Returns the images that are trained on and measured on."""
+    return f"{data['train_images']:,} images to train on, {data['test_images']:,} of the {data['measured_on']} to measure on"
+
+
+def computes_words(how: dict[str, Any]) -> str:
+    """Returns what is computed with."""
+    layout = "channels last" if how["channels_last"] else "channels first"
+    return f"on {how['device']}, in {how['precision']}, {layout}, {how['threads']} thread{'s' * (how['threads'] != 1)}"
 
 
 def plan_lines(event: dict[str, Any]) -> list[str]:
@@ -18,19 +30,32 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
     lines = []
     for setting in event.get("settings", ()):
         data, name = setting["data"], f"{setting['name']}: " if setting["name"] else ""
-        images = f"{data['train_images']:,} images to train on, {data['test_images']:,} of the {data['measured_on']} to measure on"
-        lines.append(f"{name}{setting['model']} at {', '.join(setting['at'])}; {data['name']}: {images}, {data['classes']:,} classes")
+        what = f"{setting['model']} at {', '.join(setting['at'])}"
+        lines.append(f"{name}{what}; {data['name']}: {images_words(data)}, {data['classes']:,} classes")
         if data.get("note"):
             lines.append(data["note"])
         if setting["weights"]:
             lines.append(f"starts from {setting['weights']}; a classifier for another number of classes starts anew")
     if (how := event.get("computes")) is not None:
-        layout = "channels last" if how["channels_last"] else "channels first"
-        lines.append(f"on {how['device']}, in {how['precision']}, {layout}, {how['threads']} thread{'s' * (how['threads'] != 1)}")
+        lines.append(computes_words(how))
     seeds = " ".join(map(str, event["seeds"]))
     return [
         *lines,
         f"{event['runs']} run{'s' * (event['runs'] != 1)}, {event['ended']} of them ended before; seeds {seeds}; {event['folder']}",
+    ]
+
+
+def start_lines(event: dict[str, Any]) -> list[str]:
+    """Returns what one run does in words: the network and its images, then how it is computed."""
+    blocks = f"{event['attention']} at {place_words(event['places'])}" if event["places"] else "no attention"
+    head = "a new classifier" if event["new_head"] else "their classifier"
+    start = f"starts from {event['weights']} with {head}" if event["weights"] else "starts from random weights"
+    network = f"{event['model']} with {blocks}, {event['parameters']:,} parameters, {start}"
+    many = f", {event['processes']} processes" if event["processes"] > 1 else ""
+    length = f"{event['steps']:,} step{'s' * (event['steps'] != 1)} in {event['epochs']:,} epoch{'s' * (event['epochs'] != 1)}"
+    return [
+        f"{network}; {event['data']}: {images_words(event)}, {event['classes']:,} classes",
+        f"{computes_words(event)}{many}; {length}",
     ]
 
 
@@ -81,6 +106,11 @@ class Progress:
         self.bar(event["what"], event["done"], event["total"])
         if event["done"] >= event["total"]:
             self.drop(event["what"])
+
+    def on_start(self, event: dict[str, Any]) -> None:
+        """A study has said it for all its runs."""
+        for line in () if self.prefix else start_lines(event):
+            self.line(line)
 
     def on_run(self, event: dict[str, Any]) -> None:
         self.prefix = f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"

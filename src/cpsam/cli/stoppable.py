@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from cpsam.errors import StoppedError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from cpsam.errors import STOP_SIGNALS, StoppedError
 
 
 @contextmanager
 def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[[], None]]:
-    """Leaves on Ctrl-C and, where the work resumes, on SIGTERM and SIGUSR1. A signal that is ignored already stays ignored.
+    """Leaves on Ctrl-C and, where the work resumes, on every signal of `STOP_SIGNALS`. A signal that is ignored already stays ignored.
 
     Yields a function that leaves if a signal came and an import swallowed it.
 
@@ -39,7 +37,7 @@ def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[
         if struck:
             raise KeyboardInterrupt
 
-    heard = [number for number in (SIGNALS if resumes else SIGNALS[:1]) if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in (STOP_SIGNALS if resumes else (signal.SIGINT,)) if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, strike) for number in heard}
     try:
         yield check

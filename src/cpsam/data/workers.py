@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from cpsam.data.split import Pixels
-from cpsam.errors import DataError, UserError
+from cpsam.errors import STOP_SIGNALS, DataError, UserError
 
 DEPTH = 2  # batches that a process may be ahead of the one that trains
 SECONDS_TO_END = 5
 LOADER = "cpsam-loader"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # to all processes of a job: the one that trains decides
+SIGNALS = STOP_SIGNALS  # to all processes of a job: the one that trains decides
 
 
 class Job(Protocol):

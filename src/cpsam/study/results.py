@@ -12,7 +12,7 @@ from cpsam.study.config import Contrast, Setting
 from cpsam.study.job import Outcome, outcome, read_config
 from cpsam.study.plan import Plan, PlannedArm
 from cpsam.study.records import Environment, read_record
-from cpsam.study.run import RunSpec
+from cpsam.study.run import RunSpec, measured_on
 from cpsam.study.statistics import evidence, holm, paired_difference, summarize
 from cpsam.train.run_folder import ENVIRONMENT, read_metrics
 
@@ -137,7 +137,7 @@ def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
     data = {
         "name": dataset.name,
         "note": dataset.note,
-        "measured_on": "validation split" if task.validation else "test split",
+        "measured_on": measured_on(task),
         "train_images": len(dataset.train),
         "test_images": len(dataset.test),
         "classes": dataset.num_classes,

@@ -192,7 +192,27 @@ def train_one(
         raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
     dataset, weights_sha256 = team.leader_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(task, dataset, weights_sha256, arm, seed, recipe, threads)
-    return execute(spec, dataset, folder, on_event, upkeep, team)
+    return execute(spec, dataset, folder, completed(task, arm, on_event), upkeep, team)
+
+
+def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:
+    """Returns `on_event` that adds to a run's start what its training does not know: names, the split, and whether the head is new."""
+    heads: list[str] = []
+
+    def tell(event: Event) -> None:
+        if event["event"] == "note" and event["text"].startswith("weights: classifier"):
+            heads.append(event["text"])
+        if event["event"] == "start":
+            weights = None if task.weights is None else str(task.weights)
+            about = {"weights": weights, "new_head": weights is None or bool(heads)}
+            event = {**event, "model": task.model, "attention": arm.name, "measured_on": measured_on(task), **about}
+        on_event(event)
+
+    return tell
+
+
+def measured_on(task: Task) -> str:
+    return "validation split" if task.validation else "test split"
 
 
 def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnEvent) -> dict[str, Any]:

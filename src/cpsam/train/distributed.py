@@ -164,8 +164,12 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif "SLURM_PROCID" in environment:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS", "SLURM_LOCALID")
-    else:
+    elif environment.get("WORLD_SIZE", "1") in ("", "1"):
         return Team(), "", 0
+    else:
+        raise UserError(
+            f"WORLD_SIZE is {environment['WORLD_SIZE'][:20]!r} and RANK is not set: start with torchrun or srun, or unset WORLD_SIZE"
+        )
     if missing := [name for name in names if name not in environment]:
         if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
             return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number

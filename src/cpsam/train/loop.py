@@ -16,7 +16,7 @@ from cpsam.train.board import Board
 from cpsam.train.distributed import Team, lost
 from cpsam.train.hardware import Setting, exact, settle
 from cpsam.train.recipe import Recipe
-from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, finished_summary, open_run
+from cpsam.train.run_folder import CONFIG, SETTLED, TENSORBOARD, RunFolder, finished_summary, open_run
 from cpsam.train.stop import Stop
 from cpsam.train.training import Event, Training
 from cpsam.train.upkeep import Upkeep
@@ -53,6 +53,8 @@ def train(
         config: What else makes the run what it is, as plain data, such as how the model was made. Stored in `config.json`.
         on_event: Called in process 0 with small dicts, whose "event" is
 
+            - "start": `data` with `train_images`, `test_images` and `classes`; `parameters` of the network and the `places` of its
+              blocks; `device`, `precision`, `channels_last`, `threads`, `processes`; `epochs` and `steps`;
             - "resumed": `step` of `steps` made before, `epoch` finished before, and `warnings` about checkpoints that were damaged;
             - "step", at most twice a second: `epoch`, `epochs`, `step`, `steps`, `lr`, `loss`, `images_per_s`, `seconds_left`;
             - "spike": `step`, its `loss`, and the `usual` one;
@@ -71,7 +73,7 @@ def train(
     Raises:
         UserError: If the folder holds something else, is in use by another process, or cannot be written.
         DivergedError: If a loss or the gradient is not finite; the optimizer has not moved on it.
-        StoppedError: On Ctrl-C, SIGTERM, SIGUSR1, or when the time is over; the step that was reached is kept.
+        StoppedError: On Ctrl-C, another signal of `STOP_SIGNALS`, or when the time is over; the step that was reached is kept.
         DataError: If the folder is damaged beyond what can be fallen back to.
     """
     if taken := [name for name in RESERVED if name in config]:
@@ -80,7 +82,7 @@ def train(
     target = team.device(device)
     path, described = Path(folder), describe(dataset, recipe, seed, config, settle(recipe, target))
     tell = on_event if on_event is not None and team.leads else silent
-    board = Board(path / "tensorboard") if upkeep.tensorboard and team.leads else None
+    board = Board(path / TENSORBOARD) if upkeep.tensorboard and team.leads else None
     with ExitStack() as stack:
         held: list[RunFolder] = []
 

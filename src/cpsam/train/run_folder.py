@@ -30,6 +30,7 @@ from cpsam.train.records import SUMMARY_FIELDS, check_field, check_fields, check
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
+TENSORBOARD = "tensorboard"
 SETTLED = "settled"  # in the configuration: what "auto" meant where the run began
 METRICS_BYTES = 2**30  # A million epochs have about 500 MB.
 
@@ -212,8 +213,9 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
         UserError: If the folder holds a run of another configuration, other files, or is in use. Nothing in it is changed then.
     """
     check_config(path, config)
-    if (path / LOCK).is_symlink():
-        raise UserError(f"run folder {path}: {LOCK} is a link, and must be a file; remove it")
+    for name, kind in {LOCK: "file", CHECKPOINTS: "folder", TENSORBOARD: "folder"}.items():
+        if (path / name).is_symlink():
+            raise UserError(f"run folder {path}: {name} is a link, and must be a {kind}; remove it")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open_lock(path / LOCK)

@@ -10,6 +10,7 @@ from torch import nn
 from cpsam.checkpoint import Checkpoint, checkpoint_steps, load_checkpoint, save_weights, storable, write_checkpoint
 from cpsam.errors import DataError, UserError
 from cpsam.train.distributed import Team
+from cpsam.train.records import is_number
 from cpsam.train.run_folder import RunFolder
 from cpsam.train.state import AVERAGE, MODEL, pack, unpack
 from cpsam.train.update import Update
@@ -105,7 +106,9 @@ class Keeper:
                 update.scaler.load_state_dict(checkpoint.meta["scaler"])
             position = Position(**checkpoint.meta["position"])
             epoch, steps = position.epochs, self.steps_per_epoch
-            fits = position.step == checkpoint.step and epoch * steps <= position.step <= (epoch + 1) * steps
+            whole = type(position.step) is type(epoch) is int and is_number(position.loss_sum)
+            timed = is_number(position.seconds) and position.seconds >= 0
+            fits = whole and timed and position.step == checkpoint.step and epoch * steps <= position.step <= (epoch + 1) * steps
         except UserError:
             raise
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:

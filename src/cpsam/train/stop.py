@@ -1,4 +1,4 @@
-"""Stopping at a step, not in the middle of one: on Ctrl-C, SIGTERM, SIGUSR1, or when the time is over."""
+"""Stopping at a step, not in the middle of one: on a signal, or when the time is over."""
 
 import signal
 import threading
@@ -6,8 +6,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-# SIGUSR1 is what batch systems are told to send some time before the end.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from cpsam.errors import STOP_SIGNALS
 
 
 class Stop(Exception):
@@ -36,7 +35,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self.previous[number] = signal.signal(number, self.on_signal)
         return self

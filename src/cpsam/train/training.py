@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from cpsam.data.dataset import Dataset
 from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
+from cpsam.measure import count_parameters
 from cpsam.train.board import Board
 from cpsam.train.distributed import Team
 from cpsam.train.ema import Ema
@@ -89,6 +90,7 @@ class Training:
             if team.leads:
                 self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
             self.resume()
+            self.tell(self.opening())
             if wrong := broken_tensors(self.model):
                 raise self.team.echo(DataError(f"the weights of the network are not finite before the first step: {wrong}"))
             self.update.wrap()
@@ -107,6 +109,15 @@ class Training:
             finally:
                 self.keeper.finish()
         return self.summarise()
+
+    def opening(self) -> Event:
+        """Returns the event that says what the run does."""
+        data = self.dataset
+        sizes = {"train_images": len(data.train), "test_images": len(data.test), "classes": data.num_classes}
+        places = [entry["at"] for entry in attention_config(self.model)]
+        model = {"parameters": count_parameters(self.model), "places": places}
+        computes = {**asdict(self.setting), "processes": self.team.size}
+        return {"event": "start", "data": data.name, **sizes, **model, **computes, "epochs": self.recipe.epochs, "steps": self.steps}
 
     def resume(self) -> None:
         average = None if self.ema is None else self.ema.module
