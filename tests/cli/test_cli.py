@@ -127,6 +127,31 @@ def test_cost_adds_up_and_agrees_with_the_closed_form(capsys: pytest.CaptureFixt
         assert cost["total"][key] == sum(place[key] for place in cost["places"])
 
 
+@pytest.mark.parametrize("columns", [None, "60"])
+def test_cost_prints_whole_paths(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str | None) -> None:
+    from cpsam.cli import cost
+
+    if columns:
+        monkeypatch.setattr("rich.console.Console.is_terminal", True)
+        monkeypatch.setenv("COLUMNS", columns)
+    path = "backbone.encoder.stages.3.layers.11.downsample.1"
+    added = {"parameters": 10**7, "macs": 10**10, "saved_bytes": 2**30}
+    cost.print_cost(
+        {
+            "model": "resnet20",
+            "attention": "cpsam",
+            "image_shape": (3, 224, 224),
+            "batch_size": 8,
+            "places": [{"at": path, "features": (2048, 14, 14), **added}],
+            "total": added,
+            "host": {"parameters": 10**8, "macs": 10**11},
+            "timing": {"host": {"median": 2.0, "n": 10}, "places": {path: {"median": 1.0}}},
+        }
+    )
+    out = capsys.readouterr().out
+    assert path in out and "1,024.0" in out and "bare network" in out and "…" not in out
+
+
 def test_list_names_all_blocks_and_placements(capsys: pytest.CaptureFixture[str]) -> None:
     from cpsam.attention import ATTENTION
     from cpsam.insert import PLACEMENTS

@@ -71,6 +71,17 @@ class TwoInputs(Host):
         return self.second(self.first(x) * mask)
 
 
+class ScaledByName(Host):
+    def forward(self, x, *, scale):
+        return super().forward(x * scale)
+
+
+def test_an_example_may_be_several_arguments():
+    image, mask = torch.zeros(1, 3, 16, 24), torch.zeros(1, 1, 16, 24)
+    for host, example in ((TwoInputs, (image, mask)), (TwoInputs, {"x": image, "mask": mask}), (ScaledByName, {"x": image, "scale": 2.0})):
+        assert insert_attention(host(), "cpsam", at="second", example_input=example) == ["second"]
+
+
 class Pools(Host):
     def __init__(self):
         super().__init__(pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(6, 2))
@@ -176,13 +187,14 @@ def test_sharded_models_are_refused(one_process):
 
     model = Host()
     fully_shard(model.first, mesh=init_device_mesh("cpu", (1,)))
-    refuse(model, "FSDPModule, which knows its parameters already: insert first, then wrap")
+    refuse(model, "FSDPModule, which spreads its model over devices: insert first, then wrap")
 
 
 def test_models_wrapped_for_distribution_are_refused(one_process):
     wrapped = DistributedDataParallel(Host())
-    refuse(wrapped, "DistributedDataParallel, which knows its parameters already: insert first, then wrap", at="module.second")
+    refuse(wrapped, "DistributedDataParallel, which spreads its model over devices: insert first, then wrap", at="module.second")
     refuse(nn.Sequential(wrapped), "DistributedDataParallel", at="0.module.second")
+    refuse(nn.DataParallel(Host()), "cannot insert into DataParallel, .*: insert first, then wrap", at="module.second")
     with pytest.raises(UserError, match="DistributedDataParallel"):
         insert_from_config(wrapped, [])
 
@@ -343,6 +355,27 @@ def test_a_malformed_configuration_is_refused(config, message):
             insert_from_config(model, entries)
         assert "\n" not in str(caught.value)
         assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("argument", ["in_channels", "width"])
+def test_a_configuration_of_a_block_that_returns_another_shape_is_refused(argument):
+    class Narrow(nn.Module):
+        def forward(self, x):
+            return x[:, 1:]
+
+    class NarrowWidth(Narrow):
+        def __init__(self, width):
+            super().__init__()
+
+    class NarrowChannels(Narrow):
+        def __init__(self, in_channels):
+            super().__init__()
+
+    model = Host()
+    entry = {"at": "second", "attention": "Narrow", "arguments": {argument: 6}}
+    with pytest.raises(UserError, match=r"cannot insert Narrow\w+: it must return the shape .*\(2, 6, 7, 9\); got \(2, 5, 7, 9\)"):
+        insert_from_config(model, [GOOD, entry], {"Narrow": NarrowWidth if argument == "width" else NarrowChannels})
+    assert attention_config(model) == []
 
 
 def test_a_block_that_forgets_its_arguments_has_no_configuration():

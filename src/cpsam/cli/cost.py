@@ -57,27 +57,24 @@ def run(words: list[str]) -> None:
         print_cost(result)
 
 
-def print_cost(result: dict[str, Any]) -> None:
-    from rich.table import Table
+HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch", "MiB saved"]
 
-    from cpsam.cli.terminal import Terminal
+
+def print_cost(result: dict[str, Any]) -> None:
+    from cpsam.cli.table import print_rows, wide_terminal
     from cpsam.study.table import count
 
-    table = Table(title=f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}")
-    for header in ("place", "features", "parameters added", "MACs added", "ms a batch", "MiB saved"):
-        table.add_column(header, justify="left" if header == "place" else "right")
-    times = result["timing"]["places"]
-    for place in result["places"]:
-        features = "x".join(map(str, place["features"]))
-        saved = f"{place['saved_bytes'] / 2**20:,.1f}"
-        table.add_row(place["at"], features, f"{place['parameters']:,}", count(place["macs"]), f"{times[place['at']]['median']:.2f}", saved)
-    total = result["total"]
-    saved = f"{total['saved_bytes'] / 2**20:,.1f}"
-    table.add_section()
-    table.add_row("all", "", f"{total['parameters']:,}", count(total["macs"]), f"{sum(t['median'] for t in times.values()):.2f}", saved)
-    host = result["host"]
-    table.add_row("bare network", "", f"{host['parameters']:,}", count(host["macs"]), f"{result['timing']['host']['median']:.2f}", "")
-    Terminal().print(table)
+    def row(name: str, features: str, cost: dict[str, Any], milliseconds: float) -> list[str]:
+        saved = f"{cost['saved_bytes'] / 2**20:,.1f}" if "saved_bytes" in cost else ""
+        return [name, features, f"{cost['parameters']:,}", count(cost["macs"]), f"{milliseconds:.2f}", saved]
+
+    times = {at: time["median"] for at, time in result["timing"]["places"].items()}
+    rows = [row(place["at"], "x".join(map(str, place["features"])), place, times[place["at"]]) for place in result["places"]]
+    rows.append(row("all", "", result["total"], sum(times.values())))
+    rows.append(row("bare network", "", result["host"], result["timing"]["host"]["median"]))
+    console = wide_terminal()
+    console.print(f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}", style="bold")
+    print_rows(console, HEADER, rows)
     print(
         f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of {result['timing']['host']['n']}. "
         "MiB saved: what a training step keeps for its backward pass."

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
 from rich.table import Table
 
 from cpsam.cli.terminal import Terminal
@@ -21,28 +20,41 @@ def wide_table(header: list[str], rows: list[list[str]]) -> Table:
 
 
 def record(header: list[str], row: list[str]) -> Table:
-    """One arm, a line a column."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(row[0], style="dim")
+    """Returns one row with one line per column."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim")
     table.add_column(justify="right")
-    for name, cell in zip(header[1:], row[1:], strict=True):
+    for name, cell in zip(header, row, strict=True):
         table.add_row(name, cell)
     return table
 
 
-def print_results(results: dict[str, Any], folder: Path) -> None:
-    """A table a setting, in the words of the report; where a terminal is too narrow for it, a paragraph an arm."""
+def wide_terminal() -> Terminal:
+    """Returns the terminal, or 200 columns for what is no terminal."""
     console = Terminal(soft_wrap=False)
-    if not console.is_terminal:
-        console = Terminal(width=200)
+    return console if console.is_terminal else Terminal(width=200)
+
+
+def print_rows(console: Terminal, header: list[str], rows: list[list[str]]) -> None:
+    """Prints a table that cuts no cell; where the console is too narrow for it, one paragraph per row."""
+    table = wide_table(header, rows)
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if needed <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        console.print(row[0], style="bold", soft_wrap=True)
+        console.print(record(header[1:], row[1:]))
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """Prints one table per setting, in the words of the report."""
+    console = wide_terminal()
     settings = [setting["name"] for setting in settings_of(results)]
     for name in settings:
         if len(settings) > 1:
             console.print(name, style="bold")
-        header, rows = table_rows(results, name if len(settings) > 1 else None)
-        table = wide_table(header, rows)
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        console.print(table if needed <= console.width else Group(*(record(header, row) for row in rows)))
+        print_rows(console, *table_rows(results, name if len(settings) > 1 else None))
     warnings = [f"warning: {remark}" for remark in remarks(results)]
     lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
     lost += (

@@ -19,9 +19,10 @@ from cpsam.insert.probe import probe, refuse_collectors
 from cpsam.insert.slots import forget_slots, keep_in_slots
 
 Make = str | Callable[[int], nn.Module]
+Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 # By name, because importing those that shard takes longer than an insertion.
-WRAPPERS = frozenset({"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"})
+WRAPPERS = frozenset({"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"})
 
 
 def check_host(model: nn.Module) -> None:
@@ -37,7 +38,7 @@ def check_host(model: nn.Module) -> None:
             raise UserError("cannot insert into a compiled model, whose code is fixed already: insert first, then compile")
         for kind in type(module).__mro__:
             if kind.__name__ in WRAPPERS:
-                raise UserError(f"cannot insert into {kind.__name__}, which knows its parameters already: insert first, then wrap")
+                raise UserError(f"cannot insert into {kind.__name__}, which spreads its model over devices: insert first, then wrap")
 
 
 def warn_of_rebuilding(model: nn.Module) -> None:
@@ -89,8 +90,8 @@ def why_not_made(make: partial[nn.Module], error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def check_shape(block: nn.Module, channels: int) -> None:
-    """Refuses a block that returns another shape than it is given, at odd and even sizes, in training and in evaluation.
+def check_shape(block: nn.Module, channels: Any) -> None:
+    """Refuses a block that does not return the shape it is given, at odd and even sizes, in training and in evaluation.
 
     A block that cannot run on meta tensors of these sizes is not judged.
     """
@@ -134,7 +135,7 @@ def forget_compiled_code() -> None:
 
 
 def insert_attention(
-    model: nn.Module, make: Make, at: str | Sequence[str] = ("layer3.*",), example_input: Tensor | None = None
+    model: nn.Module, make: Make, at: str | Sequence[str] = ("layer3.*",), example_input: Example | None = None
 ) -> list[str]:
     """Insert a block after each place of a model, in place; what the place returns goes through the block.
 
@@ -145,7 +146,8 @@ def insert_attention(
         model: Any network on images. It must call its places as modules, not through ``.forward()``.
         make: A name in ``ATTENTION``, or a callable from the number of channels to a module.
         at: Module paths, in which ``*`` is one segment (``"layer3.*"`` is its blocks, not their convolutions), or names of placements.
-        example_input: Images (N, C, H, W) that the model takes, if it does not take any size or has no Conv2d.
+        example_input: Images (N, C, H, W) that the model takes, if it does not take any size or has no Conv2d. Several arguments are
+            a tuple, or a dict by name.
 
     Returns:
         The paths of the modules that it touched, in the order of the model. A ``nn.Sequential`` stands for its last element.
@@ -238,7 +240,7 @@ def insert_from_config(
         blocks: Classes of other blocks by name.
 
     Raises:
-        UserError: If an entry is malformed, or names a block or a place that is not there.
+        UserError: If an entry is malformed, names a block or a place that is not there, or makes a block that returns another shape.
     """
     check_host(model)
     if not isinstance(config, Sequence) or isinstance(config, str):
@@ -258,6 +260,7 @@ def insert_from_config(
             raise UserError(f"the configuration inserts at {path!r}, which this model does not have")
         block = build(partial(known[name], **entry["arguments"]), f"the {name!r} of the configuration at {path!r}", modules[path], model)
         check_place(path, modules[path], block, [other for at, _, other in made if at == path])
+        check_shape(block, entry["arguments"].get(next(iter(argument_names(known[name])), "")))
         made.append((path, modules[path], block))
     warn_of_rebuilding(model)
     for path, _, block in made:
