@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cpsam.checkpoint import save_weights
 from cpsam.errors import DataError, UserError
+from cpsam.identity import run_identity
 from cpsam.insert import attention_config
 from cpsam.models import create_model, load_pretrained
 
@@ -111,16 +112,24 @@ def changed(state: State, **tensors: Tensor | None) -> State:
 
 
 REFUSED: dict[str, Callable[[State], Any]] = {
-    r"lacks 1 keys \(layer2\.0\.conv1\.weight\)": lambda s: changed(s, layer2__0__conv1__weight=None),
-    r"has 1 keys that the model has not \(extra\.weight\)": lambda s: changed(s, extra__weight=torch.ones(3)),
-    r"1 keys in another shape \(bn1\.weight: \(5,\) for \(16,\)\)": lambda s: changed(s, bn1__weight=torch.ones(5)),
-    r"lacks 1 keys \(fc\.bias\)": lambda s: changed(s, fc__bias=None),
-    r"\(conv1\.weight\), has 1 keys that the model has not \(conv1\.weight_orig\)": lambda s: {
+    r"lacks 1 key \(layer2\.0\.conv1\.weight\)": lambda s: changed(s, layer2__0__conv1__weight=None),
+    r"has 1 key that the model has not \(extra\.weight\)": lambda s: changed(s, extra__weight=torch.ones(3)),
+    r"1 key in another shape \(bn1\.weight: \(5,\) for \(16,\)\)": lambda s: changed(s, bn1__weight=torch.ones(5)),
+    r"lacks 1 key \(fc\.bias\)": lambda s: changed(s, fc__bias=None),
+    r"\(conv1\.weight\), has 1 key that the model has not \(conv1\.weight_orig\)": lambda s: {
         "conv1.weight_orig" if key == "conv1.weight" else key: value for key, value in s.items()
     },
     r"has 2 keys that the model has not \('', 'a\\n\\x1b\[31m'\)": lambda s: {**s, "": torch.ones(1), "a\n\x1b[31m": torch.ones(1)},
     r"fc\.weight: \(7, 32\) for \(7, 64\)": lambda s: changed(s, fc__weight=torch.ones(7, 32)),
-    "take images of 1 channels, and the model takes 3": lambda s: changed(s, conv1__weight=torch.ones(16, 1, 3, 3)),
+    "take images of 1 channel, and the model takes 3": lambda s: changed(s, conv1__weight=torch.ones(16, 1, 3, 3)),
+    r"has 1 key in another shape \(fc\.bias: \(9,\) for \(7,\)\)": lambda s: changed(s, fc__bias=torch.ones(9)),
+    r"do not fit the model: it lacks 1 key \(fc\.weight\)$": lambda s: changed(s, fc__weight=None),
+    "layer1.0.bn1.running_var holds 16 of 16 numbers that are not finite": lambda s: changed(
+        s, layer1__0__bn1__running_var=torch.full((16,), torch.nan)
+    ),
+    "bn1.running_var must not be negative; 16 of its 16 numbers are": lambda s: changed(s, bn1__running_var=-torch.ones(16)),
+    "bn1.num_batches_tracked must not be negative": lambda s: changed(s, bn1__num_batches_tracked=torch.tensor(-3)),
+    "bn1.num_batches_tracked holds 1 of 1 numbers": lambda s: changed(s, bn1__num_batches_tracked=torch.tensor(torch.nan)),
     "conv1.weight holds 2 of 432 numbers that are not finite": lambda s: changed(
         s, conv1__weight=s["conv1.weight"].masked_fill(torch.arange(432).view(16, 3, 3, 3) < 2, torch.nan)
     ),
@@ -155,8 +164,36 @@ def test_an_error_names_three_keys_and_what_the_file_fits(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"has 144 keys .*\(layer1\.5\.\S+, \S+, \S+ and 141 more\); they fit resnet56$"):
         create_model("resnet32", 7, weights=tmp_path / "w.pth")
     torch.save(torchvision.models.resnet34(num_classes=3).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r", has 1 keys in another shape \(conv1\.weight: .*they fit torchvision/resnet34$"):
+    with pytest.raises(UserError, match=r", has 1 key in another shape \(conv1\.weight: .*they fit torchvision/resnet34$"):
         create_model("resnet18", 7, weights=tmp_path / "w.pth")
+
+
+def test_no_other_network_is_named_where_the_file_is_for_this_one(tmp_path: Path, state: State) -> None:
+    torch.save(changed(state, fc__bias=None), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"it lacks 1 key \(fc\.bias\)$"):
+        create_model(NAME, CLASSES, weights=tmp_path / "w.pth")
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"take images of 3 channels, and the model takes 1$"):
+        create_model(NAME, CLASSES, in_channels=1, weights=tmp_path / "w.pth")
+
+
+def test_a_network_with_and_without_a_prefix_is_in_doubt(tmp_path: Path, state: State) -> None:
+    content = state | prefixed("module.", zeros(state))
+    with pytest.raises(UserError, match=r"several weights of this network: '' \(the keys without a prefix\), module; name one"):
+        load(tmp_path, content)
+    assert holds(load(tmp_path, content, weights_key="")[0], state)
+    assert holds(load(tmp_path, content, weights_key="module")[0], zeros(state))
+    assert holds(load(tmp_path, zeros(state) | prefixed("ema.", state))[0], state)
+
+
+def test_what_lies_in_the_place_of_a_classifier_is_named(tmp_path: Path, state: State) -> None:
+    bare = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    for content, key in (
+        ({**prefixed("backbone.", bare), "head.fc.weight": state["fc.weight"]}, "head.fc.weight"),
+        ({**bare, "fc.base_layer.weight": state["fc.weight"]}, "fc.base_layer.weight"),
+    ):
+        notes = load(tmp_path, content)[1]
+        assert notes[-2:] == ["weights: classifier fc starts anew: the file has no fc.weight", f"weights: left out: 1 key ({key})"]
 
 
 def test_half_precision_is_said(tmp_path: Path, state: State) -> None:
@@ -168,7 +205,7 @@ def test_half_precision_is_said(tmp_path: Path, state: State) -> None:
 def test_an_averaged_model_of_torch(tmp_path: Path, state: State) -> None:
     average = AveragedModel(create_model(NAME, CLASSES, seed=4)).state_dict()
     model, notes = load(tmp_path, average)
-    assert holds(model, state) and notes == ["weights: the tensors are those at module", "weights: 1 keys are left out: n_averaged"]
+    assert holds(model, state) and notes == ["weights: the tensors are those at module", "weights: left out: 1 key (n_averaged)"]
 
 
 def test_a_densenet_of_older_torchvision(tmp_path: Path) -> None:
@@ -192,7 +229,7 @@ def test_inceptions_are_those_that_torchvision_builds_with_its_weights(tmp_path:
     mine.load_state_dict(theirs.state_dict(), strict=False)
     with torch.inference_mode():
         assert torch.equal(mine.eval()(x), theirs(x))
-    assert "no auxiliary heads here" in notes[0] and "keys are left out: " in notes[1]
+    assert "no auxiliary heads here" in notes[0] and "left out: " in notes[1]
     assert create_model(f"torchvision/{name}", 7, weights=tmp_path / "w.pth").fc.out_features == 7
 
 
@@ -202,8 +239,10 @@ def run_folder(folder: Path, classes: int = CLASSES, **options: Any) -> tuple[Pa
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     folder.mkdir()
-    save_weights(folder / "weights.safetensors", model.state_dict(), {"attention": attention_config(model)})
-    (folder / "config.json").write_text(json.dumps({"model": NAME, "data": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}}))
+    config = {"model": NAME, "data": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1]}, "seed": folder.name}
+    about = {"attention": attention_config(model), "identity": run_identity(config)}
+    save_weights(folder / "weights.safetensors", model.state_dict(), about)
+    (folder / "config.json").write_text(json.dumps(config))
     return folder, model
 
 
@@ -238,12 +277,31 @@ def test_a_run_of_another_network_or_none_is_refused(tmp_path: Path) -> None:
     run, _ = run_folder(tmp_path / "run")
     with pytest.raises(UserError, match="are those of a run of resnet20, not of resnet32: ask for resnet20"):
         create_model("resnet32", CLASSES, weights=run)
-    (run / "weights.safetensors").unlink()
+    (run / "weights.safetensors").replace(run / "best.safetensors")
+    with pytest.raises(UserError, match=r"is missing; name .*run/best\.safetensors to start from its best epoch so far"):
+        create_model(NAME, CLASSES, weights=run)
+    create_model(NAME, CLASSES, weights=run / "best.safetensors")
+    (run / "best.safetensors").unlink()
     with pytest.raises(UserError, match=r"the run in .*run is not finished: weights\.safetensors is missing"):
         create_model(NAME, CLASSES, weights=run)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty is a folder without weights\.safetensors, model\.safetensors, pytorch_model\.bin"):
         create_model(NAME, CLASSES, weights=tmp_path / "empty")
+
+
+def test_weights_of_another_run_or_tool_in_a_run_folder_are_refused(tmp_path: Path) -> None:
+    run, _ = run_folder(tmp_path / "run", attention="cpsam")
+    other, trained = run_folder(tmp_path / "other", attention="cpsam")
+    config = (run / "config.json").read_text()
+    (other / "weights.safetensors").replace(run / "weights.safetensors")
+    with pytest.raises(DataError, match=r"run/weights\.safetensors: it is of another run: its identity is not that of config\.json"):
+        create_model(NAME, CLASSES, attention="cpsam", weights=run)
+    save_file(trained.state_dict(), run / "weights.safetensors")
+    with pytest.raises(DataError, match="are not those that the run in this folder wrote: they do not name its blocks"):
+        create_model(NAME, CLASSES, attention="cpsam", weights=run)
+    save_weights(run / "weights.safetensors", trained.state_dict(), {"attention": attention_config(trained)})
+    assert (run / "config.json").read_text() == config
+    assert holds(create_model(NAME, CLASSES, attention="cpsam", weights=run), trained.state_dict())  # as older versions wrote them
 
 
 def test_a_network_of_ones_own_in_timm_takes_weights(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from cpsam.checkpoint import load_weights
 from cpsam.data.batches import train_batches
 from cpsam.errors import DivergedError, UserError
 from cpsam.evaluate import evaluate
+from cpsam.identity import run_identity
 from cpsam.randomness import derive_seed
 from cpsam.train import Recipe
 from cpsam.train.loop import train
-from cpsam.train.records import run_identity
 from cpsam.train.schedule import learning_rate
 from cpsam.train.update import make_optimizer
 

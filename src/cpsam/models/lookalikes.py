@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
+from cpsam.errors import UserError
 from cpsam.models.cifar_resnet import CIFAR_RESNETS
 
 TRIED = 40
@@ -38,15 +39,22 @@ def relatives(name: str) -> list[str]:
 def lookalike(name: str, shapes: Mapping[str, torch.Size], build: Callable[[str], nn.Module]) -> str | None:
     """Returns the nearest relative of a network whose convolutions have just the names and shapes of those in a file.
 
+    None where those of the network itself have them: the file is then for this network, and something else is wrong with it.
+
     Args:
         name: The network that does not fit.
         shapes: Of the file, by key.
         build: Makes a network by name.
     """
     convolutions = {key: shape for key, shape in shapes.items() if len(shape) == 4}
-    for relative in relatives(name):
-        with torch.device("meta"):
-            state = build(relative).state_dict()
+    if not convolutions:
+        return None
+    for other in (name, *relatives(name)):
+        try:
+            with torch.device("meta"):
+                state = build(other).state_dict()
+        except UserError:
+            continue  # torchvision's networks take three channels
         if convolutions == {key: tensor.shape for key, tensor in state.items() if tensor.ndim == 4}:
-            return relative
+            return None if other == name else other
     return None

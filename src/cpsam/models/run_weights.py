@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import nn
 
 from cpsam.errors import DataError, UserError
 from cpsam.files import read_json
+from cpsam.identity import check_identity
 from cpsam.insert.surgery import attention_config
 from cpsam.models.state_choice import listed
 
 NAMES = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
 """The weights of a folder: of one of our runs, or of a model of the hub."""
-CONFIG = "config.json"
+CONFIG, BEST = "config.json", "best.safetensors"
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -28,10 +29,12 @@ class Origin:
     Attributes:
         model: The network of a run; None for a file that is not of a run.
         scaling: Mean and standard deviation per channel of the pixels; None if it is not said.
+        config: The configuration of a run; empty for a file that is not of a run.
     """
 
     model: str | None = None
     scaling: Scaling | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_file(path: Path) -> Path:
@@ -47,7 +50,8 @@ def find_file(path: Path) -> Path:
     if found is not None:
         return found
     if (path / CONFIG).exists():
-        raise UserError(f"the run in {path} is not finished: {NAMES[0]} is missing")
+        best = f"; name {path / BEST} to start from its best epoch so far" if (path / BEST).exists() else ""
+        raise UserError(f"the run in {path} is not finished: {NAMES[0]} is missing{best}")
     raise DataError(f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a finished run")
 
 
@@ -59,7 +63,7 @@ def origin(path: Path) -> Origin:
         return Origin()  # a file of someone else, which says nothing about the weights
     published, data = config.get("pretrained_cfg"), config.get("data")
     if isinstance(data, Mapping) and isinstance(config.get("model"), str):
-        return Origin(config["model"], scaling(data))
+        return Origin(config["model"], scaling(data), config)
     return Origin(None, scaling(published) if isinstance(published, Mapping) else None)
 
 
@@ -81,6 +85,21 @@ def check_model(path: Path, name: str) -> None:
     trained = origin(find_file(path)).model
     if trained is not None and trained != name:
         raise UserError(f"weights {path} are those of a run of {trained}, not of {name}: ask for {trained}")
+
+
+def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuses weights in the folder of a run that another run wrote, or another tool: the network may not be that of the folder.
+
+    Weights of older versions name their blocks but no run, and pass.
+
+    Raises:
+        DataError: If they are not those of the run beside them.
+    """
+    config = origin(path).config
+    if config and path.name in (NAMES[0], BEST) and "attention" not in metadata:
+        raise DataError(f"weights {path} are not those that the run in this folder wrote: they do not name its blocks")
+    if config:
+        check_identity(metadata, config, f"weights {path}")
 
 
 def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> None:

@@ -131,7 +131,12 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
     host = [key for key in wanted.tensors if not within(key, wanted.blocks)]
     anchors = {host[0], host[len(host) // 2]} if host else set()  # two, in case the file lacks one
     prefixes = {""} | {key.removesuffix(anchor) for key in plain for anchor in anchors if f".{key}".endswith(f".{anchor}")}
-    candidates = [measure(where, prefix, plain, wanted) for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix))]
+    candidates: list[Candidate] = []
+    for prefix in sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)):
+        # A whole network after a longer prefix is not a part of one after a shorter prefix.
+        whole = tuple(candidate.prefix for candidate in candidates if candidate.fits)
+        candidates.append(measure(where, prefix, plain, wanted, whole))
+    candidates.sort(key=lambda candidate: (len(candidate.prefix), candidate.prefix))
     likely = [candidate for candidate in candidates if len(candidate.found) * 2 >= len(wanted.tensors)]
     return likely or [min(candidates, key=lambda candidate: candidate.distance)]
 
@@ -143,15 +148,17 @@ def current_name(key: str, wanted: Wanted) -> str:
     return renamed if renamed != key and any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors) else key
 
 
-def measure(where: tuple[str, ...], prefix: str, state: Mapping[str, Any], wanted: Wanted) -> Candidate:
+def measure(where: tuple[str, ...], prefix: str, state: Mapping[str, Any], wanted: Wanted, apart: tuple[str, ...] = ()) -> Candidate:
+    """Measures the keys after a prefix against a network. Those after one of the prefixes `apart` do not count."""
     own = wanted.tensors
-    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    keys = [key for key in state if key.startswith(prefix) and not key.startswith(apart)]
+    inside = {key.removeprefix(prefix): state[key] for key in keys}
     found = Candidate(where, prefix, {key: value for key, value in inside.items() if key in own and isinstance(value, Tensor)})
     found.shapes = {key: value.shape for key, value in inside.items() if isinstance(value, Tensor)}
     found.new_blocks = bool(wanted.blocks) and not any(within(key, wanted.blocks) for key in inside)
     for head in wanted.heads:
         renew_head(found, head, inside, own)
-    found.others = sorted(key for key in state if not key.startswith(prefix))
+    found.others = sorted(state.keys() - keys)
     for key in inside.keys() - own.keys():
         droppable = COUNTERS.fullmatch(key) or AUXILIARY.fullmatch(key) or not isinstance(inside[key], Tensor)
         (found.others if droppable or within(key, found.new_heads) else found.unknown).append(key)
@@ -172,7 +179,8 @@ def renew_head(found: Candidate, head: str, inside: Mapping[str, Any], own: Mapp
         return
     if given is None and f"{head}.bias" in inside:
         return
-    found.new_heads[head] = f"{len(given)} classes in the file, {len(weight)} wanted" if isinstance(given, Tensor) else "the file has none"
+    has = f"{len(given)} classes in the file, {len(weight)} wanted" if isinstance(given, Tensor) else f"the file has no {head}.weight"
+    found.new_heads[head] = has
     for key in [key for key in found.found if within(key, (head,))]:
         del found.found[key]
 
@@ -197,7 +205,7 @@ def within(key: str, paths: Collection[str]) -> bool:
 
 
 def labels(candidates: list[Candidate]) -> list[str]:
-    return [candidate.label or "the keys without a prefix" for candidate in candidates]
+    return [candidate.label or "'' (the keys without a prefix)" for candidate in candidates]
 
 
 def described(content: FileContent) -> str:
@@ -212,6 +220,10 @@ def kind_of(value: Any) -> str:
     if isinstance(value, Skipped):
         return f"an object of {type(value).__name__}: save its state_dict() instead"
     return type(value).__name__
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def listed(names: Collection[str], shown: int = 3) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cpsam.errors import DataError, UserError
 from cpsam.files import open_regular
 from cpsam.insert.hook import host_modules, places
-from cpsam.models.run_weights import check_blocks, find_file
-from cpsam.models.state_choice import Candidate, Wanted, choose, listed
+from cpsam.models.run_weights import check_blocks, check_run, find_file
+from cpsam.models.state_choice import Candidate, Wanted, choose, listed, plural
 from cpsam.models.state_file import read_content
 
 
@@ -65,6 +65,7 @@ def load_pretrained(model: nn.Module, path: Path | str, num_classes: int, *, key
     content = read_content(path)
     own = model.state_dict()
     wanted = Wanted(own, classifiers(model, num_classes), [f"{place}.attention" for place, _ in places(model)])
+    check_run(path, content.metadata)
     check_blocks(path, content.metadata, model)
     chosen, notes = choose(path, content, wanted, key)
     if not chosen.fits:
@@ -94,14 +95,14 @@ def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitEr
     """Says in one line why the nearest candidate does not fit."""
     reasons = []
     if chosen.lacking:
-        reasons.append(f"it lacks {len(chosen.lacking)} keys ({listed(chosen.lacking)})")
+        reasons.append(f"it lacks {plural(len(chosen.lacking), 'key')} ({listed(chosen.lacking)})")
     if chosen.unknown:
-        reasons.append(f"has {len(chosen.unknown)} keys that the model has not ({listed(chosen.unknown)})")
+        reasons.append(f"has {plural(len(chosen.unknown), 'key')} that the model has not ({listed(chosen.unknown)})")
     if chosen.misshapen:
         shapes = [f"{name}: {tuple(chosen.found[name].shape)} for {tuple(own[name].shape)}" for name in chosen.misshapen]
-        reasons.append(f"has {len(shapes)} keys in another shape ({listed(shapes)})")
+        reasons.append(f"has {plural(len(shapes), 'key')} in another shape ({listed(shapes)})")
     if not chosen.lacking and not chosen.unknown and (channels := input_channels(chosen, own)) is not None:
-        reasons = [f"they take images of {channels[0]} channels, and the model takes {channels[1]}"]
+        reasons = [f"they take images of {plural(channels[0], 'channel')}, and the model takes {channels[1]}"]
     inside = f" at {chosen.label}" if chosen.label else ""
     return MisfitError(f"weights {path}{inside} do not fit the model: {', '.join(reasons)}", chosen.shapes)
 
@@ -124,13 +125,15 @@ def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     kind = f"{tensor.dtype}".removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
         raise DataError(f"weights file {path}: {name} must be a plain tensor; it is quantised, sparse or without data")
-    if name.endswith("num_batches_tracked"):
-        return tensor
-    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex() != like.is_complex():
+    counts = name.endswith("num_batches_tracked")  # Some trainers store it as a floating-point number.
+    if (not counts and tensor.is_floating_point() != like.is_floating_point()) or tensor.is_complex() != like.is_complex():
         raise DataError(f"weights file {path}: {name} holds {kind} numbers, and the model has {like.dtype}".replace("torch.", ""))
-    tensor = tensor.detach().to(like.dtype)
-    if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+    tensor = tensor.detach()
+    tensor = tensor if counts else tensor.to(like.dtype)
+    if not (finite := tensor.isfinite()).all():
         raise DataError(f"weights file {path}: {name} holds {int((~finite).sum())} of {tensor.numel()} numbers that are not finite")
+    if name.endswith(("running_var", "num_batches_tracked")) and (negative := int((tensor < 0).sum())):
+        raise DataError(f"weights file {path}: {name} must not be negative; {negative} of its {tensor.numel()} numbers are")
     return tensor
 
 
@@ -144,10 +147,10 @@ def decisions(chosen: Candidate, skipped: tuple[str, ...]) -> list[str]:
     if chosen.new_blocks:
         notes.append("the blocks start anew: the file has none")
     if chosen.others:
-        notes.append(f"{len(chosen.others)} keys are left out: {listed(chosen.others)}")
+        notes.append(f"left out: {plural(len(chosen.others), 'key')} ({listed(chosen.others)})")
     types = sorted({f"{tensor.dtype}".removeprefix("torch.") for tensor in chosen.found.values() if tensor.is_floating_point()})
     if types != ["float32"] and types:
         notes.append(f"the tensors are stored as {', '.join(types)}")
     if skipped:
-        notes.append(f"{len(skipped)} classes that the file names are passed over: {listed(skipped)}")
+        notes.append(f"not built: objects of {listed(skipped)}, which the file has beside the tensors")
     return notes

@@ -16,6 +16,7 @@ from cpsam.data import Dataset, StreamedSplit, Transform, hold_out, load_dataset
 from cpsam.data.verify import read_skip
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.evaluate import SPLITS, evaluate
+from cpsam.identity import check_identity
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, expected_scaling, hash_weights
 from cpsam.study.arm import Arm, missing_arguments, parse_arm
@@ -24,7 +25,7 @@ from cpsam.study.records import RunConfig, checked
 from cpsam.train.distributed import Team
 from cpsam.train.loop import train
 from cpsam.train.recipe import Recipe
-from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, check_identity, read_json
+from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
 from cpsam.train.upkeep import Upkeep
 
 Event = dict[str, Any]

@@ -4,7 +4,6 @@ A record carries a SHA-256 of itself and of the run's identity. The hash covers 
 key stays comparable between two runs of the same configuration.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, TypeGuard
 
 from cpsam.errors import DataError
 from cpsam.files import parse_json
+from cpsam.identity import digest
 
 SEAL = "sha256"
 MOST = 2**53  # Counts above it are not exact in JSON.
@@ -19,20 +19,6 @@ COUNTS, NUMBERS, SHARES = ("epoch", "epochs", "step", "steps", "n"), ("lr", "tra
 TIMES = ("train_seconds", "evaluation_seconds", "images_per_s")
 LINE = ("epoch", "step", "lr", "train_loss", "top1", "top5", "loss", "n")
 SUMMARY_FIELDS = ("epochs", "steps", "train_loss", "top1", "top5", "loss", "n")
-
-
-def run_identity(config: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a configuration as canonical JSON, without what the machine settled.
-
-    Example:
-        >>> run_identity({"seed": 1, "settled": {"threads": 2}}) == run_identity({"seed": 1})
-        True
-    """
-    return digest({name: value for name, value in config.items() if name != "settled"})
-
-
-def digest(data: object, salt: str = "") -> str:
-    return hashlib.sha256((salt + json.dumps(data, sort_keys=True)).encode()).hexdigest()
 
 
 def sealed(record: Mapping[str, Any], identity: str) -> dict[str, Any]:

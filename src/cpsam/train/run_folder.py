@@ -26,7 +26,8 @@ from cpsam.files import (
     write_atomically,
     write_json,
 )
-from cpsam.train.records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, run_identity, sealed
+from cpsam.identity import check_identity, run_identity
+from cpsam.train.records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, sealed
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
@@ -176,19 +177,6 @@ def read_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
     check_identity(summary, config, where)
     check_seal(summary, run_identity(config), where, required="identity" in summary)
     return summary
-
-
-def check_identity(about: Mapping[str, Any], config: Mapping[str, Any], where: str) -> bool:
-    """Checks that a file is of the run of this configuration; returns False if it does not say so, as files of older versions.
-
-    Raises:
-        DataError: If it is of another run.
-    """
-    if "identity" not in about:
-        return False
-    if about["identity"] != run_identity(config):
-        raise DataError(f"{where}: it is of another run: its identity is not that of {CONFIG}")
-    return True
 
 
 def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
