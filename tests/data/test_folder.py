@@ -196,7 +196,7 @@ def damage(tree: Path, kind: str) -> None:
     [
         ("gone", r"no folder .*pictures; name one with train/CLASS/"),
         ("empty", r"pictures: no class folders in it"),
-        ("empty class", r"pictures/train/bee: no images in this class folder \(\.jpg"),
+        ("empty class", r"pictures/train/bee: no images in this class folder; it has nothing"),
         ("stranger", r"pictures/val/yak: class 'yak' is not in .*pictures/train"),
         ("one class", r"pictures/train: one class folder only, 'cat'"),
         ("unread", r"train/dog/x\.GIF: \.gif is not read; convert it"),

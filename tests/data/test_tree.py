@@ -84,7 +84,7 @@ def test_a_file_without_a_suffix_is_an_image_by_its_first_bytes(tree: Path) -> N
     fill(tree, "train/a/README", data=b"text")
     fill(tree, "train/a/sound", data=b"RIFF\0\0\0\0WAVE")
     assert counts(tree) == (6, 2)
-    assert load(tree).notes == ("not used: 2 files in 1 folder, not images: train/a/README, train/a/sound",)
+    assert load(tree).notes == ("not used: 2 files in 1 folder, not images by their names: train/a/README, train/a/sound",)
 
 
 def test_what_is_not_used_is_counted_and_named(tree: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_is_not_used_is_counted_and_named(tree: Path) -> None:
     fill(tree, "outside.png", "train/outside.jpg", "test/a/1.png", "extra/deep/1.png", "extra/2.png")
     assert counts(tree) == (4, 2)
     assert load(tree).notes == (
-        "not used: 5 files in 5 folders, not images: train/a/x.txt, train/b/y.csv, w.json, …",
+        "not used: 5 files in 5 folders, not images by their names: train/a/x.txt, train/b/y.csv, w.json, …",
         "not used: 2 files in 2 folders, images outside any class folder: outside.png, train/outside.jpg",
         "not used: 2 files in 2 folders, images in extra/: extra/2.png, extra/deep/1.png",
         "not used: 1 file in 1 folder, images in test/: test/a/1.png",
@@ -134,7 +134,7 @@ TWO_WAYS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no train": (lambda root: (root / "train").rename(root / "stuff"), r"val/ has folders in it, but there is no train/ beside it"),
     "one deeper": (lambda root: nest(root), r"p/inner: holds splits; name it as the folder of the data set"),
     "class first": (lambda root: fill(root.with_name("q"), *CLASS_FIRST), r"q/a: holds splits"),
-    "flat": (lambda root: fill(root.with_name("q"), *FLAT), r"q/train2017: no class folders in it; the images of a split"),
+    "flat": (lambda root: fill(root.with_name("q"), *FLAT), r"q/train2017: no class folders in it; it has 0.png, 1.png, 2.png, …; images"),
     "flat val": (lambda root: fill(root.with_name("q"), "train/a/1.png", "train/b/1.png", "val/1.png"), r"q/val: no class folders in it"),
     "same name": (lambda root: fill(root, *(f"train/{unicodedata.normalize(form, 'é')}/1.png" for form in ("NFC", "NFD"))), "in Unicode"),
     "link to a class": (lambda root: (root / "train/c").symlink_to(root / "train/a"), r"train/c: the same folder as .*train/a, through"),
@@ -174,7 +174,7 @@ def test_names_of_classes(tree: Path) -> None:
     (tree / "train/link").symlink_to(tree.with_name("elsewhere"))
     assert counts(tree) == (7, 4)
     assert load(tree).classes[:3] == ("A", "a", "b") and load(tree).classes[-1] == "link"
-    assert load(tree).notes[0] == "classes 'A' and 'a' differ in case alone"
+    assert load(tree).notes[0] == "classes 'A' and 'a' differ in case or spaces alone"
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.png", b"\x1b]0;x\x07.png", b"two\nlines.png", "日本.png".encode()])

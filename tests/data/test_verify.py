@@ -113,7 +113,7 @@ def test_a_tree_that_cannot_be_loaded_is_listed_whole(tmp_path: Path) -> None:
     (root / f"train/{synsets(3)[0]}/gone.png").symlink_to(root / "nowhere.png")
     found = verify(root)
     assert [(Path(fault.where).relative_to(root).as_posix(), fault.reason.split(" (")[0], fault.image) for fault in found.faults] == [
-        ("train/bee", "no images in this class folder", None),
+        ("train/bee", "no images in this class folder; it has nothing", None),
         ("train/n10000000/gone.png", "cannot be read", "train/n10000000/gone.png"),
         (
             "train/n10000000/x.gif",

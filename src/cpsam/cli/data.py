@@ -34,8 +34,6 @@ def run(words: list[str]) -> None:
     asked = parse(DataRequest, "data", words, "Look at every image of a data set before anything is trained on it.")
     if asked.action not in ACTIONS:
         raise unknown("action", asked.action, ACTIONS)
-    if not asked.path.is_dir():
-        raise DataError(f"no folder {asked.path}")
     from cpsam.data.verify import verify
 
     with Progress() as bars:

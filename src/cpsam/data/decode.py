@@ -18,8 +18,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_IMAGE_BYTES = 1 << 29
 MAX_ASPECT = 1000
 
-# We refuse what Pillow would only warn of.
+# We refuse what Pillow would only warn of, or it changes no pixel: ImageNet has pictures with damaged EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @contextmanager
@@ -49,6 +50,12 @@ def read_image(path: Path | str) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def refuse_pointer(data: bytes, where: str) -> None:
+    """Refuses what Git LFS leaves in place of a file that was not fetched."""
+    if data.startswith(b"version https://git-lfs"):
+        raise DataError(f"{where}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
+
+
 @contextmanager
 def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
     """Opens one still picture of a kind that is read, its pixels not yet decoded.
@@ -61,6 +68,7 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
         DataError: If it is not such a picture, is animated, or claims so many pixels that it may be a decompression bomb. Whatever goes
             wrong while it is open is one too.
     """
+    refuse_pointer(data, where)
     formats = (*FORMATS, "TGA") if where.lower().endswith(".tga") else FORMATS
     with reading(where), Image.open(BytesIO(data), formats=formats) as image:
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cpsam.data.shards import OnShardFault, split_of, split_shards
 from cpsam.data.split import Indices
-from cpsam.data.unused import printable, shown
+from cpsam.data.unused import SHOWN, plural, printable, shown
 from cpsam.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def read_shards(
         DataError: If there are no shards, no two classes, or no such columns.
     """
     # Here because pyarrow takes half a second to import, and a tree does not need it.
-    from cpsam.data.parquet import choose_columns, label_column_of
+    from cpsam.data.parquet import choose_columns, label_column_of, other_columns
 
     files, unused = split_shards(place, ADVICE, on_fault)
     columns = choose_columns(files["train"], image_column, label_column)
@@ -100,15 +100,23 @@ def read_shards(
     trained = [found[path] for path in files["train"] if path in found]
     names = names_of(found, on_fault)
     values, notes = ([*range(len(names))], []) if names is not None else values_of(trained, columns[1])
+    if not values and all(path in found for path in files["train"]):
+        raise DataError(f"{files['train'][0]}: no rows with a label to train on")
+    complete = names is not None or len(trained) == len(files["train"])  # else a label may be one of a file that cannot be read
     number = {value: label for label, value in enumerate(values)}
     labels = {}
     for path, column in found.items():
         labels[path] = np.array([number.get(value, NONE) for value in column.values.tolist()], np.int64)
         labels[path][column.missing] = NONE
-        for row in np.flatnonzero((labels[path] == NONE) & ~column.missing).tolist():
-            on_fault(path, row, reason_of(column.values[row], len(names) if names is not None else None))
+        unknown = np.flatnonzero((labels[path] == NONE) & ~column.missing) if complete else np.zeros(0, np.int64)
+        for row in unknown.tolist():
+            on_fault(path, row, reason_of(column.values[row : row + 1].tolist()[0], len(names) if names is not None else None))
     shards = Shards(columns, files, names or tuple(map(str, values)), labels, ())
     notes += check_classes(place, shards, on_fault)
+    others = other_columns(files["train"], columns)
+    if others:
+        first = shown([printable(name) for name in others[:SHOWN]], len(others))
+        notes.append(f"not used: {plural(len(others), 'column')} beside {columns[0]!r} and {columns[1]!r}: {first}")
     return Shards(columns, files, shards.classes, labels, (*notes, *unused.lines()))
 
 

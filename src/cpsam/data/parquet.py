@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cpsam.data.decode import decode_exact
+from cpsam.data.decode import decode_exact, refuse_pointer
 from cpsam.data.parallel import map_ordered
 from cpsam.data.source import DIGEST_BYTES, row_digest
 from cpsam.data.split import Indices, Pixels
@@ -35,8 +35,14 @@ def open_file(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        refuse_pointer(read_head(path), str(path))
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})") from error
+
+
+def read_head(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read(100)
 
 
 @contextmanager
@@ -65,13 +71,17 @@ def is_image(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     inner = kind.field("bytes").type
-    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner) or pa.types.is_fixed_size_binary(inner)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(test(inner) for test in tests)
 
 
 def is_label(kind: pa.DataType) -> bool:
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string)
-    return any(test(inner) for test in tests)
+    return pa.types.is_integer(inner) or pa.types.is_boolean(inner) or is_text(inner)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 @dataclass(frozen=True)
@@ -129,11 +139,14 @@ def label_column_of(path: Path, image_column: str, label_column: str) -> LabelCo
         column = file.read(columns=[label_column]).column(0)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            values = np.array(column.fill_null("").to_pylist(), object)
+        if is_text(column.type):
+            values = np.array(column.cast(pa.large_string()).fill_null("").to_pylist(), object)
             return LabelColumn(values, values == "", None)
         missing = column.is_null().to_numpy()
-        values = column.cast(pa.int64()).fill_null(-1).to_numpy()  # a number that int64 does not hold is an error
+        try:
+            values = column.cast(pa.int64()).fill_null(-1).to_numpy()
+        except pa.ArrowInvalid as error:  # beyond int64
+            raise DataError(f"{path}: column {label_column!r} has labels that are out of range ({error})") from error
         return LabelColumn(values, missing.copy(), class_names(file.schema_arrow, label_column))
 
 
@@ -155,6 +168,11 @@ def choose_columns(paths: Sequence[Path], image_column: str | None, label_column
             raise DataError(f"{paths[0]}: {reason}")
         given[role] = present[0]
     return str(given["image"]), str(given["label"])
+
+
+def other_columns(paths: Sequence[Path], used: tuple[str, str]) -> list[str]:
+    """Returns the names of the columns that are not used."""
+    return [name for name in first_schema(paths).names if name not in used]
 
 
 def first_schema(paths: Sequence[Path]) -> pa.Schema:

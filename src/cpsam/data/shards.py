@@ -6,6 +6,7 @@ image files in it stay as they are.
 """
 
 import fcntl
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from cpsam.data.cache import cache_folder
 from cpsam.data.digest import hash_plain
+from cpsam.data.own import is_own
 from cpsam.data.splits import TEST, TRAIN, VALIDATION, choose
 from cpsam.data.unused import Unused
 from cpsam.data.walk import is_hidden, subfolders
@@ -23,7 +25,11 @@ OnShardFault = Callable[[Path, int | None, str], None]  # the file, the row if i
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name))
+    return sorted(path for path in folder.glob("*") if is_parquet(path) and not is_hidden(path.name))
+
+
+def is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
 
 
 def split_of(path: Path) -> str:
@@ -85,19 +91,36 @@ def split_shards(place: Path, advice: str, on_fault: OnShardFault) -> tuple[dict
             if path not in used:
                 reason = f"{name} shards beside {named['test'][0]} shards" if name else "parquet files of no split by their names"
                 unused.add(reason, path.relative_to(place).as_posix())
-    for folder in dict.fromkeys([place, splits["train"][0].parent]):
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix != ".parquet" and not is_hidden(path.name):
-                unused.add("not parquet", path.relative_to(place).as_posix())
+    known = {path for paths in found.values() for path in paths}
+    for path in sorted(visible_files(place)):
+        if path not in known:
+            reason = "parquet files in other folders" if is_parquet(path) else "not parquet"
+            unused.add(reason, path.relative_to(place).as_posix())
     return splits, unused
+
+
+def visible_files(place: Path) -> Iterator[Path]:
+    """Yields the files in a folder and in the folders in it, without hidden ones and without what this package writes."""
+    for folder, inside, names in os.walk(place):
+        if folder != str(place) and is_own([*inside, *names]):
+            inside.clear()
+            continue
+        inside[:] = [name for name in inside if not is_hidden(name)]
+        yield from (Path(folder, name) for name in names if not is_hidden(name))
 
 
 def incomplete(paths: Sequence[Path], split: str) -> str | None:
     """Returns what is wrong if one of several shards is missing."""
+    numbers: dict[int, Path] = {}
     for path in paths:
-        numbered = re.search(r"-\d+-of-(\d+)", path.name)
-        if numbered and int(numbered[1]) != len(paths):
-            return f"one of {int(numbered[1])} files by its name, but {len(paths)} {split} files are in {path.parent}"
+        numbered = re.search(r"-(\d+)-of-(\d+)", path.name)
+        if not numbered:
+            continue
+        if int(numbered[2]) != len(paths):
+            return f"one of {int(numbered[2])} files by its name, but {len(paths)} {split} files are in {path.parent}"
+        other = numbers.setdefault(int(numbered[1]), path)
+        if other != path:
+            return f"has the same number as {path.name}, so another of {len(paths)} {split} files is missing"
     return None
 
 

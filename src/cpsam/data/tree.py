@@ -11,7 +11,7 @@ from cpsam.data.holdout import stratified
 from cpsam.data.split import Indices
 from cpsam.data.splits import TEST, TRAIN, VALIDATION, choose, split_kind
 from cpsam.data.unused import plural, printable, shown
-from cpsam.data.walk import SUFFIXES, Found, OnFault, Walk, subfolders
+from cpsam.data.walk import Found, OnFault, Walk, contents, subfolders
 from cpsam.errors import DataError, UserError
 from cpsam.files import read_file
 
@@ -19,6 +19,9 @@ TEST_FRACTION = 0.2
 SPLIT_SEED = 0
 ANNOTATIONS = "val_annotations.txt"  # tiny-imagenet's: a line per image, its name and its class first, between tabs
 ANNOTATIONS_BYTES = 1 << 28
+EXPECTED = "images must be in a folder per class, as in train/CLASS/ and val/CLASS/, or CLASS/"
+IMAGES = ("images", "image", "imgs", "img", "jpegimages")  # beside one of the next, no class but the images of another task
+TARGETS = ("labels", "label", "annotations", "masks", "mask", "segmentationclass")
 
 
 def refuse(where: Path, reason: str) -> None:
@@ -91,7 +94,8 @@ class Reader:
     def read(self) -> Tree:
         if not self.root.is_dir():
             advice = "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with --data-root or CPSAM_DATA"
-            raise DataError(f"no folder {printable(str(self.root))}; {advice}")
+            name = printable(str(self.root))
+            raise DataError(f"{name}: not a folder; {advice}" if self.root.exists() else f"no folder {name}; {advice}")
         train_folder = self.find_train()
         test_folder = self.find_test() if train_folder else ""
         train = self.list_classes(train_folder)
@@ -108,6 +112,9 @@ class Reader:
         notes = (*self.notes, *self.walk.unused.lines())
         if test is not None:
             return Tree({"train": train, "test": test}, "", notes)
+        if not train.paths:
+            first = self.root / train_folder / train.classes[0]
+            raise DataError(f"{self.root / train_folder}: no images in any class folder; {first.name} has {contents(first)}; {EXPECTED}")
         try:
             kept, held = stratified(train.labels, max(1, round(TEST_FRACTION * len(train.paths))), SPLIT_SEED)
         except UserError as error:
@@ -126,13 +133,10 @@ class Reader:
             return found[0]
         kinds = {split_kind(name): name for name in names}
         if TRAIN in kinds and (VALIDATION in kinds or TEST in kinds):
-            raise DataError(f"{self.root / kinds[TRAIN]}: no class folders in it; the images of a split must be in a folder per class")
+            raise self.no_classes(kinds[TRAIN])
         for name in names:
-            inside = subfolders(self.root / name)
-            if split_kind(name) in (VALIDATION, TEST) and inside:
+            if split_kind(name) in (VALIDATION, TEST) and subfolders(self.root / name):
                 raise DataError(f"{self.root}: {name}/ has folders in it, but there is no train/ beside it")
-            if choose(inside, TRAIN) and choose(inside, VALIDATION + TEST):
-                raise DataError(f"{self.root / name}: holds splits; name it as the folder of the data set, or move it away")
         return ""
 
     def find_test(self) -> str:
@@ -149,7 +153,7 @@ class Reader:
         return ""
 
     def compare_names(self, classes: tuple[str, ...]) -> None:
-        """Refuses two classes that are one name, and notes those that differ in case alone."""
+        """Refuses two classes that are one name, and notes those that differ in case or spaces alone."""
         alike: dict[str, str] = {}
         for name in classes:
             other = alike.setdefault(same_name(name), name)
@@ -157,29 +161,45 @@ class Reader:
                 raise DataError(f"{self.root}: the class folders {other!a} and {name!a} are the same name in Unicode; merge them")
         folded: dict[str, str] = {}
         for name in classes:
-            other = folded.setdefault(name.casefold(), name)
+            other = folded.setdefault(name.strip().casefold(), name)
             if other != name:
-                self.notes.append(f"classes {other!r} and {name!r} differ in case alone")
+                self.notes.append(f"classes {other!r} and {name!r} differ in case or spaces alone")
 
     def list_classes(self, folder: str) -> Listing:
         """Lists the images of ``root/folder/CLASS/``."""
         names = subfolders(self.root / folder)
+        self.refuse_other_tasks(folder, names)
         classes, paths, labels, stamps = [], [], [], []
         for name in names:
             inner = f"{folder}/{name}" if folder else name
             files = list(self.walk.images(inner))
             if not files and any(path == inner or path.startswith(f"{inner}/") for path in self.walk.own):
                 continue
+            deeper = [path for path, _ in files if path.count("/") > inner.count("/") + 1]
+            inside = {path.removeprefix(f"{inner}/").partition("/")[0] for path in deeper} if files else subfolders(self.root / inner)
+            if choose(inside, TRAIN) and choose(inside, VALIDATION + TEST):
+                raise DataError(f"{self.root / inner}: holds splits; name it as the folder of the data set, or move it away")
+            self.deeper += deeper
             if not files:
-                self.on_fault(self.root / inner, f"no images in this class folder ({', '.join(SUFFIXES)})")
-            self.deeper += [path for path, _ in files if path.count("/") > inner.count("/") + 1]
+                self.on_fault(self.root / inner, f"no images in this class folder; it has {contents(self.root / inner)}")
             paths += [path for path, _ in files]
             labels += [len(classes)] * len(files)
             stamps += [(status.st_size, status.st_mtime_ns) for _, status in files]
             classes.append(name)
         if not classes:
-            raise DataError(f"{self.root / folder}: no class folders in it")
+            raise self.no_classes(folder)
         return Listing(tuple(classes), paths, np.array(labels, np.int64), stamps)
+
+    def no_classes(self, folder: str) -> DataError:
+        place = self.root / folder
+        return DataError(f"{place}: no class folders in it; it has {contents(place)}; {EXPECTED}")
+
+    def refuse_other_tasks(self, folder: str, names: list[str]) -> None:
+        """Refuses the layouts of detection and segmentation, whose folders are no classes."""
+        images, targets = ([name for name in names if name.lower() in words] for words in (IMAGES, TARGETS))
+        if images and targets:
+            what = f"{images[0]}/ and {targets[0]}/ are the layout of detection or segmentation"
+            raise DataError(f"{self.root / folder}: {what}; {EXPECTED}")
 
     def list_test(self, folder: str) -> Listing:
         annotations = self.root / folder / ANNOTATIONS

@@ -119,7 +119,7 @@ def verify(root: Path, progress: Progress | None = None, columns: Columns = (Non
         scan = Tree(root)
     done, total = 0, sum(map(sum, scan.counts.values()))
     # Digests of pixels are kept in memory, with the number of the class; those of the test split with the name too.
-    tested: dict[bytes, str] = {}
+    tested: dict[bytes, tuple[str, int]] = {}
     trained: dict[bytes, int] = {}
     for split in ("test", "train"):
         for looked in map_ordered(look, batches(scan.pictures(split))):
@@ -136,14 +136,14 @@ def verify(root: Path, progress: Progress | None = None, columns: Columns = (Non
 
 
 def repeated(
-    picture: Picture, digest: bytes, split: str, classes: tuple[str, ...], tested: dict[bytes, str], trained: dict[bytes, int]
+    picture: Picture, digest: bytes, split: str, classes: tuple[str, ...], tested: dict[bytes, tuple[str, int]], trained: dict[bytes, int]
 ) -> str | None:
-    """Returns what is wrong if these pixels were met before in the test split, or in another class of the train split."""
+    """Returns what is wrong if these pixels were met before in the test split, or in another class."""
     if split == "test":
-        tested.setdefault(digest, picture.name)
-        return None
+        name, label = tested.setdefault(digest, (picture.name, picture.label))
+        return None if label == picture.label else f"the same pixels as {name}, of another class"
     if digest in tested:
-        return f"the same pixels as {tested[digest]}, of the test split"
+        return f"the same pixels as {tested[digest][0]}, of the test split"
     label = trained.setdefault(digest, picture.label)
     return None if label == picture.label or picture.label < 0 else f"the same pixels as an image of class {classes[label]!r}"
 

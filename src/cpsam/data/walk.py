@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cpsam.data.decode import MAX_IMAGE_BYTES
 from cpsam.data.own import CACHED, cache_identity, is_own
-from cpsam.data.unused import Unused
+from cpsam.data.unused import SHOWN, Unused, printable, shown
 from cpsam.errors import DataError
 from cpsam.files import KINDS, open_regular
 
@@ -32,6 +32,15 @@ def subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         found = {entry.name: is_folder(entry) for entry in entries}
     return sorted(name for name, inside in found.items() if inside and not is_hidden(name))
+
+
+def contents(folder: Path) -> str:
+    """Returns the first names in a folder, in words; "nothing" where it is empty or cannot be read."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if not is_hidden(path.name))
+    except OSError:
+        names = []
+    return shown([printable(name) for name in names[:SHOWN]], len(names)) or "nothing"
 
 
 class Walk:
@@ -100,7 +109,7 @@ class Walk:
         if not suffix and starts_as_image(self.root / path):
             return True
         if path not in self.known:
-            self.unused.add("not images", path)
+            self.unused.add("not images by their names", path)
         return False
 
     def usable(self, entry: "os.DirEntry[str]", path: str) -> Iterator[Found]:
