@@ -100,7 +100,7 @@ def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
         (["--recipe", "imagenet-finetune-40ep"], "recipe imagenet-finetune-40ep needs --weights"),
         (["--recipe", "cifar100-fast", "--skip-bad", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--recipe", "cifar100-fast", "--random-erasing", "0.1"], "transform is for folder and imagenet, cifar100 is held as bytes"),
-        (["--workers", "-1"], "workers must be at least 0; got -1"),
+        (["--workers", "-1"], "workers must be a whole number from 0 to 1,024; got -1"),
     ],
 )
 def test_what_does_not_fit_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

@@ -8,6 +8,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 
 from cpsam.errors import UserError
+from cpsam.insert.place_class import own_class
 
 SYNCHRONOUS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: nn.SyncBatchNorm,
@@ -29,9 +30,9 @@ def synchronous(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
     if device.type != "cuda":
         raise UserError("sync_bn needs GPUs: torch has no BatchNorm over several processes for the CPU")
-    changed = [(module, type(module)) for module in model.modules() if type(module) in SYNCHRONOUS]
-    for module, kind in changed:
-        module.__class__ = SYNCHRONOUS[kind]
+    changed = [(module, type(module)) for module in model.modules() if own_class(module) in SYNCHRONOUS]
+    for module, _ in changed:
+        module.__class__ = SYNCHRONOUS[own_class(module)]
         module.process_group = None  # pyrefly: ignore
     try:
         yield
