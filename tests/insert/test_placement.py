@@ -91,7 +91,7 @@ def test_every_placement_is_tried():
         (lambda: cifar_resnet("resnet20", 10), "nl-c4-last", "'nl-c4-last' needs blocks at output stride 16; .* stride 1, 2, 4$"),
         (lambda: cifar_resnet("resnet20", 10), "gc-c3-c5", "needs blocks at output stride 8, 16, 32; .* 1, 2, 4$"),
         (lambda: cifar_resnet("resnet18", 10), "nl-every-second-c3-c4", "needs blocks at output stride 16; .* 1, 2, 4, 8$"),
-        (squeezenet1_1, "every-branch", "in a branch of 'features.3': it joins its paths by concatenation, not by an addition"),
+        (squeezenet1_1, "every-branch", "finds no branch in 'features.3': it adds nothing .* by concatenation alone"),
         (swin_t, "before-last", r"'before-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
         (swin_t, "every-branch", r"'every-branch' cannot insert at 'features\.1\.0': its channels are the last axis"),
         (swin_t, "nl-c4-last", r"'nl-c4-last' cannot insert at 'features\.1\.0': its channels are the last axis"),

@@ -7,7 +7,6 @@ concatenation, are a *segment*. Its *block* is the innermost module that runs al
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -48,6 +47,11 @@ class Stage:
 
 def is_plain_sequential(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def is_collector(module: nn.Module) -> bool:
+    """Whether a module is a container with a forward of its own."""
+    return isinstance(module, CONTAINERS) and not is_plain_sequential(module)
 
 
 class Trunk:
@@ -112,8 +116,8 @@ class Trunk:
         return f"the forward of the model stopped early: {failure}; pass example_input if it needs other inputs" if failure else otherwise
 
     def node(self, path: str) -> int | None:
-        """What the module at `path` returned, if it was called once."""
-        visit = self.probe.visits.get(path)
+        """What the module of the host at `path` returned, if it was called once."""
+        visit = self.probe.visits.get(path) if path in self.modules else None
         return visit.spans[0].node if visit is not None and len(visit.spans) == 1 else None
 
     def span(self, path: str) -> Span:
@@ -156,11 +160,15 @@ class Trunk:
         return max(covering, default=(0, 0, ""))[2]
 
     def element(self, path: str) -> str:
-        """The element of a container that the module at `path` lies in, if several of its class follow each other at one stride."""
+        """The element of a container that the module at `path` lies in, if several of its class follow each other at one stride.
+
+        Also if the module is a container that runs what it holds, which is no place.
+        """
         around = path
         while around and not self.is_element(around):
             around = around.rpartition(".")[0]
-        return around if around and own_class(self.modules[around]) in self.repeated else path
+        wanted = bool(around) and (is_collector(self.modules[path]) or own_class(self.modules[around]) in self.repeated)
+        return around if wanted else path
 
     def is_element(self, path: str) -> bool:
         return isinstance(self.modules.get(path.rpartition(".")[0]), CONTAINERS)
@@ -168,7 +176,7 @@ class Trunk:
     @cached_property
     def here(self) -> list[str]:
         """The modules that return what lies on the trunk."""
-        return [path for path in self.probe.visits if path in self.modules and self.node(path) in self.on_trunk]
+        return [path for path in self.probe.visits if self.node(path) in self.on_trunk]
 
     @cached_property
     def repeated(self) -> set[type[nn.Module]]:
@@ -226,13 +234,10 @@ class Trunk:
         layers = []
         for path in sorted(blocks, key=lambda path: self.probe.visits[path].order):
             module = self.modules[path]
-            dense = isinstance(module, CONTAINERS) and not is_plain_sequential(module) and self.joins_by_concatenation(path)
+            dense = is_collector(module) and self.concatenates(path)
             inner = [f"{path}.{name}" for name, _ in module.named_children()] if dense else []
             layers += [at for at in inner if is_place(self.probe, at)] or [path]
         return layers
-
-    def joins_by_concatenation(self, path: str) -> bool:
-        return any(at == path and self.nodes[segment.end].operation in CONCATENATIONS for segment, at in self.segments.items())
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -261,28 +266,68 @@ class Trunk:
         span = self.span(path)
         return max((node.dilation for node in self.nodes[span.start : span.end]), default=1)
 
-    def branches(self, block: str) -> Iterator[str]:
-        """For each segment of a block, the last module on its longest path; without one, what returns the block's output."""
-        own = [segment for segment, path in self.segments.items() if path == block]
-        for start, end in own:
-            if self.nodes[end].operation not in ADDITIONS:
-                raise UserError(f"cannot insert in a branch of {block!r}: it joins its paths by concatenation, not by an addition")
-            yield self.last_module(block, start, max(self.nodes[end].inputs, key=lambda index: self.length[index]))
-        if not own:
-            span = self.span(block)
-            assert span.node is not None
-            yield self.last_module(block, span.start - 1, span.node)
+    def branches(self, block: str) -> list[str]:
+        """Returns the end of the branch of each skip in a block; a block without one ends where its branch does.
 
-    def last_module(self, block: str, start: int, node: int) -> str:
-        """The outermost module inside `block` that returns `node`, or else what dominates it after `start`."""
-        while node > start:
-            returning = [
-                path for path in self.probe.visits if path.startswith(f"{block}.") and path in self.modules and self.node(path) == node
+        Raises:
+            UserError: If no block of its class has a skip, or a branch does not return (N, C, H, W).
+        """
+        kind = own_class(self.modules[block])
+        if not any(self.skips[other] for other in self.blocks if own_class(self.modules[other]) is kind):
+            joins = ", because it joins its paths by concatenation alone" if self.concatenates(block) else ""
+            raise UserError(f"finds no branch in {block!r}: it adds nothing to what it was given{joins}")
+        span = self.span(block)
+        ends = self.skips[block] or [self.last_module(block, span.start - 1, span.node) or block]
+        for path in ends:
+            self.probe.channels(path)
+        return ends
+
+    @cached_property
+    def skips(self) -> dict[str, list[str]]:
+        """For each block the ends of the branches that its skips add to."""
+        return {
+            block: [
+                path
+                for segment in self.in_block(block)
+                for start, end in ([segment] if self.adds(segment.end) else self.inner_skips(segment))
+                if (path := self.branch_end(block, start, end))
             ]
-            if returning:
-                return next(path for path in sorted(returning, key=len) if f"{returning[0]}.".startswith(f"{path}."))
+            for block in self.blocks
+        }
+
+    def inner_skips(self, segment: Segment) -> list[Segment]:
+        """The outermost skips between parallel paths: additions of which one operand lies on every path to another."""
+        found: list[Segment] = []
+        inside = self.between(*segment)
+        for end in sorted(inside, reverse=True):
+            start = self.before[end]
+            if start in self.nodes[end].inputs and self.adds(end) and not any(end in self.between(*outer) for outer in found):
+                found.append(Segment(start, end))
+        return found[::-1]
+
+    def branch_end(self, block: str, start: int, end: int) -> str | None:
+        """The last module on the longest of the paths that an addition joins, or None if two are equally long."""
+        *_, second, longest = sorted(self.nodes[end].inputs, key=lambda index: self.length[index])
+        return self.last_module(block, start, longest) if self.length[second] < self.length[longest] else None
+
+    def last_module(self, block: str, start: int, node: int | None) -> str | None:
+        """The outermost module inside `block` that returns `node`, or else the last before it that lies on every path from `start`."""
+        assert node is not None
+        while node > start:
+            returning = [path for path in self.probe.visits if path.startswith(f"{block}.") and self.node(path) == node]
+            if returning:  # The first one and what holds it; an nn.Identity behind it returns the same.
+                return min((path for path in returning if f"{returning[0]}.".startswith(f"{path}.")), key=len)
             node = self.before[node]
-        raise UserError(f"cannot insert in a branch of {block!r}: no module in it returns what is added")
+        return None
+
+    def in_block(self, block: str) -> list[Segment]:
+        return [segment for segment, path in self.segments.items() if path == block]
+
+    def adds(self, index: int) -> bool:
+        return self.nodes[index].operation in ADDITIONS and len(self.nodes[index].inputs) > 1
+
+    def concatenates(self, block: str) -> bool:
+        return any(self.nodes[end].operation in CONCATENATIONS for _, end in self.in_block(block))
 
 
 def is_place(probe: Probe, path: str) -> bool:
