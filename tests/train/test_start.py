@@ -16,6 +16,7 @@ from cpsam.cli import main
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.train import Recipe
 from cpsam.train.distributed import find_team
+from cpsam.train.gather import gather
 
 
 def test_a_run_says_what_it_does_before_its_first_step_and_again_when_it_continues(tmp_path: Path) -> None:
@@ -114,6 +115,13 @@ def test_statistics_of_a_norm_that_are_not_finite_at_the_end_are_no_result(tmp_p
     assert not (tmp_path / "summary.json").exists()
 
 
+def test_a_step_that_overflows_is_not_blamed_on_statistics_that_it_does_not_read(tmp_path: Path) -> None:
+    recipe = Recipe(**{**RECIPE.to_dict(), "lr": 1e30})
+    with pytest.raises(DivergedError) as caught:
+        run(tmp_path, recipe=recipe)
+    assert "running_" not in str(caught.value)
+
+
 def test_statistics_that_are_not_finite_at_the_start_are_named(tmp_path: Path) -> None:
     model = tiny_model()
     model.norm.running_mean[2] = float("nan")
@@ -130,3 +138,9 @@ def test_a_number_of_processes_without_a_rank_is_refused(size: str) -> None:
 @pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"LOCAL_RANK": "0"}])
 def test_one_process_needs_no_rank(environment: dict[str, str]) -> None:
     assert find_team(environment)[0].size == 1
+
+
+@pytest.mark.parametrize("address", ["a..b", "..", "x" * 70, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 80])
+def test_an_address_that_no_machine_can_have_is_one_line(address: str) -> None:
+    with pytest.raises(UserError, match=r"MASTER_ADDR: the address '.*' is not known \("):
+        gather(1, 2, address, 29_500, lambda words: None)

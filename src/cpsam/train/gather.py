@@ -71,8 +71,9 @@ def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
         while (here := store.add("here", 0)) < size:
             patience.wait(f"waiting for {size - here} of {size} processes at {place}")
         return store
-    except socket.gaierror as error:
-        raise UserError(f"MASTER_ADDR: the address {address!r} is not known ({error.strerror})") from error
+    except (socket.gaierror, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no name of a machine"
+        raise UserError(f"MASTER_ADDR: the address {address[:60]!r} is not known ({why})") from error
     except DistNetworkError as error:
         if listens and "EADDRINUSE" in str(error):
             raise UserError(f"MASTER_PORT: port {port} of this machine is in use; choose another one") from error

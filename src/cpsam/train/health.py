@@ -38,9 +38,9 @@ def listed(samples: Sequence[int], most: int = 8) -> str:
 STATISTICS = ("running_mean", "running_var")  # Other buffers, such as masks, may hold infinity by design.
 
 
-def broken_tensors(module: nn.Module) -> str:
+def broken_tensors(module: nn.Module, statistics: bool = True) -> str:
     """Returns how many parameters and statistics of norms hold a value that is not finite, and the first; empty if none does."""
-    buffers = [(name, tensor) for name, tensor in module.named_buffers() if name.endswith(STATISTICS)]
+    buffers = [(name, tensor) for name, tensor in module.named_buffers() if statistics and name.endswith(STATISTICS)]
     named = [(name, tensor) for name, tensor in (*module.named_parameters(), *buffers) if tensor.is_floating_point()]
     broken = [name for name, tensor in named if not tensor.detach().isfinite().all()]
     return f"{broken[0]}, the first of {len(broken)} of {len(named)} tensors" if broken else ""

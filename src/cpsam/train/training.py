@@ -218,7 +218,7 @@ class Training:
         else:
             what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
         where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
-        wrong = broken_tensors(self.model)
+        wrong = broken_tensors(self.model, statistics=False)  # A training step does not read them.
         why = f"because weights are not finite: {wrong}" if wrong else f"on train images {listed(found or batch.tolist())}"
         return self.team.echo(DivergedError(f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"))
 
