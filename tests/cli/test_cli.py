@@ -57,6 +57,13 @@ def test_bad_words_answer_in_one_line_with_their_code(
     assert list(tmp_path.iterdir()) == [], "nothing is written for a request that is refused"
 
 
+@pytest.mark.parametrize("words", [["compare", "--out", ""], ["train", "--data-root", "", "--seed", "0"], ["study", ""]])
+def test_an_empty_value_is_refused_where_it_would_be_this_folder(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "the value after it is empty" in capsys.readouterr().err
+
+
 def test_missing_data_is_exit_3_and_names_what_was_looked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = call(capsys, "compare", "--data", "cifar100", "--data-root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
     assert code == 3

@@ -113,6 +113,7 @@ PLAN = {
             "model": "timm/resnet18",
             "at": ["before-last", "layer3.*"],
             "weights": "w.pth",
+            "heads": ["classifier fc starts anew: 1000 classes in the file, 100 wanted"],
             "data": {
                 "name": "cifar100",
                 "note": "a fifth of train is held out",
@@ -136,7 +137,7 @@ def test_what_a_study_does_is_said_before_it_does_it(terminal: bool, capsys: pyt
         "late: timm/resnet18 at before-last, layer3.*; cifar100: 40,000 images to train on, 10,000 of the validation split to measure on, "
         "100 classes",
         "a fifth of train is held out",
-        "starts from w.pth; a classifier for another number of classes starts anew",
+        "starts from w.pth; classifier fc starts anew: 1000 classes in the file, 100 wanted",
         "on cpu, in float32, channels last, 2 threads",
         "1 run, 0 of them ended before; seeds 3; runs/x",
     ):

@@ -315,3 +315,9 @@ def test_a_network_of_ones_own_in_timm_takes_weights(tmp_path: Path) -> None:
     notes: list[str] = []
     create_model("timm/a_small_network", 7, weights=tmp_path / "w.safetensors", on_note=notes.append)
     assert notes == ["weights: classifier 3 starts anew: 4 classes in the file, 7 wanted"]
+
+
+def test_weights_for_images_of_other_channels_are_named_as_such(tmp_path: Path) -> None:
+    save_file(create_model("resnet20", 10).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"take images of 3 channels, and the model takes 1$"):
+        create_model("resnet20", 10, in_channels=1, weights=tmp_path / "w.safetensors")

@@ -40,6 +40,8 @@ PLAIN = {"seeds": "[0]", "recipe": "", "arguments": "", "setting": ""}
         ({"arguments": "reduction = {a = {b = 1}}"}, "reduction must be text"),
         ({"arguments": f"reduction = {2**62}"}, "reduction must be at most 65,536"),
         ({"arguments": f'fusion = "{"x" * 10**6}"'}, "fusion must have at most 1,000 letters; got 1,000,000"),
+        ({"setting": r'weights = "a\u0000b"'}, r"weights must not hold a zero byte; got 'a\x00b'"),
+        ({"setting": f'["{"k" * 10**6}"]'}, "a key must have at most 1,000 letters; got 1,000,000"),
         ({"setting": f"image_size = {10**9}"}, "image_size must be a whole number from 8 to 4,096"),
         ({"setting": f"at = ['{'x.' * 10**5}']"}, "at must have at most 1,000 letters"),
     ],

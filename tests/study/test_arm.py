@@ -4,7 +4,7 @@ import pytest
 
 from cpsam.attention import CPSAM, ConvControl
 from cpsam.errors import UserError
-from cpsam.study.arm import Arm, missing_arguments, parse_arm
+from cpsam.study.arm import Arm, checked_arm, missing_arguments, parse_arm
 
 
 def test_a_bare_name_makes_the_block_with_its_defaults() -> None:
@@ -66,3 +66,18 @@ def test_arguments_without_a_default_are_known() -> None:
 def test_a_slug_is_safe_as_a_part_of_a_file_name() -> None:
     assert Arm("cpsam:fusion=sum,reduction=8", "cpsam").slug == "cpsam-fusion=sum-reduction=8"
     assert "/" not in Arm("../a/b", "cpsam").slug
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [(".writing-x", "writing-x"), ("..", "cpsam"), ("--help", "help"), ("\u6ce8\u610f", "cpsam"), ("\U0001f600", "cpsam"), ("CON", "CON")],
+)
+def test_the_folder_of_an_arm_is_neither_hidden_nor_an_option(name: str, slug: str) -> None:
+    """Files whose name starts with a dot are ours, and those of writers that were killed are removed."""
+    assert checked_arm(name, "cpsam", {}).slug == slug
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u3000", "cpsam ", "\nx", "x" * 1001])
+def test_the_name_of_an_arm_can_be_read(name: str) -> None:
+    with pytest.raises(UserError, match="the name of an arm must have 1 to 1,000 letters, and no space at its ends; got"):
+        checked_arm(name, "cpsam", {})

@@ -16,7 +16,7 @@ from cpsam.data import Dataset
 from cpsam.data.transform import Transform
 from cpsam.errors import UserError
 from cpsam.models import create_model, load_pretrained
-from cpsam.study.compare import compare, settle_plan
+from cpsam.study.compare import compare, opening, settle_plan
 from cpsam.study.config import Comparison, Setting, Study, Task
 from cpsam.study.run import OnEvent, RunSpec, load_task
 from cpsam.train.recipe import Recipe
@@ -50,6 +50,17 @@ def test_a_folder_of_pictures_with_pretrained_weights(pictures: Path, weights: P
     assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 4
     assert results["arms"][1]["places"] == ["layer2.0", "layer3.0", "layer4.0"]
     assert results["data"]["classes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"), [(1000, ["classifier fc starts anew: 1000 classes in the file, 10 wanted"]), (10, ["its classifier is kept"])]
+)
+def test_what_becomes_of_the_classifier_is_said_at_once(classes: int, words: list[str], tmp_path: Path) -> None:
+    save_file(create_model("resnet20", classes, in_channels=1).state_dict(), tmp_path / "w.safetensors")
+    task = Task(weights=tmp_path / "w.safetensors")
+    plan, _ = settle_plan(Study("", (Setting("", task, ("none",)),), (0,)), tmp_path, lambda event: None)
+    (setting,) = opening(plan, tmp_path)["settings"]
+    assert setting["heads"] == words
 
 
 def test_all_arms_start_from_the_pretrained_network(weights: Path) -> None:

@@ -20,8 +20,9 @@ from cpsam.cli.live import Live
 from cpsam.cli.output import Printable
 from cpsam.cli.table import print_results
 from cpsam.cli.terminal import Terminal
-from cpsam.study.escape import markdown, printable, spreadsheet
+from cpsam.study.escape import markdown, spreadsheet
 from cpsam.study.forms import written_forms
+from cpsam.text import printable
 
 NAMES = [
     "[/x]",

@@ -219,6 +219,22 @@ def test_twins_need_a_place_and_maps_that_they_take(monkeypatch: pytest.MonkeyPa
     assert twins(pair, recipes | {"b": Recipe(lr=0.2)}, [32]) == []
 
 
+def test_a_block_is_tried_once_however_many_arms_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Counted(torch.nn.Identity):
+        def __init__(self, in_channels: int, number: int, device: str | None = None) -> None:
+            super().__init__()
+            made.append(number)
+            self.weight = torch.nn.Parameter(torch.zeros(1 + number // 2))
+
+    monkeypatch.setitem(ATTENTION, "counted", Counted)
+    arms = [Arm(f"a{number}", "counted", {"number": number}) for number in range(300)]
+    found = twins(arms, {arm.name: Recipe() for arm in arms}, [32, 32])
+    assert [(one.name, other.name) for one, other in found] == [(f"a{number}", f"a{number + 1}") for number in range(0, 300, 2)]
+    assert made == [*range(300)]
+
+
 @pytest.mark.parametrize(
     ("second", "words"),
     [

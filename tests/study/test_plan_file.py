@@ -48,6 +48,12 @@ def plan(tmp_path: Path, text: str):
     return read_plan(path, data_root=Path("data"), workers=3)
 
 
+@pytest.mark.parametrize("text", ["\ufeff" + PLAN, PLAN.replace("\n", "\r\n"), PLAN.replace(" = ", "\t=\t")])
+def test_what_an_editor_does_to_a_plan_changes_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.toml").write_bytes(text.encode())
+    assert read_plan(tmp_path / "plan.toml", data_root=Path("data"), workers=3) == plan(tmp_path, PLAN)
+
+
 def test_every_word_of_a_plan_arrives(tmp_path: Path) -> None:
     study = plan(tmp_path, PLAN)
     assert (study.name, study.seeds, study.threads, study.budget, study.control) == ("blocks", (3, 0, 7), 1, "epochs", True)

@@ -9,8 +9,8 @@ import tyro
 
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
-from cpsam.data.unused import printable
 from cpsam.errors import DataError, unknown
+from cpsam.text import printable
 
 ACTIONS = ("verify",)
 CLASSES_SHOWN = 30

@@ -21,6 +21,9 @@ def parse(kind: type[T], verb: str, words: list[str], description: str, default:
     Raises:
         UserError: If the flags do not fit, in one line where tyro draws a box.
     """
+    if "" in words:
+        before = [verb, *words][words.index("")]
+        raise UserError(f"{before}: the value after it is empty; leave both out, or name a value")
     box = io.StringIO()
     try:
         with redirect_stderr(box), redirect_stdout(underneath(sys.stdout)):  # help has colours

@@ -8,10 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from cpsam.cli.terminal import Terminal
-from cpsam.study.escape import printable
 from cpsam.study.words import place_words
+from cpsam.text import printable
 
 SECONDS_BETWEEN_LINES = 60  # where there are no bars
+SEEDS_SHOWN = 20
 
 
 def images_words(data: dict[str, Any]) -> str:
@@ -35,13 +36,13 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
         if data.get("note"):
             lines.append(data["note"])
         if setting["weights"]:
-            lines.append(f"starts from {setting['weights']}; a classifier for another number of classes starts anew")
+            lines.append(f"starts from {setting['weights']}; {'; '.join(setting['heads'])}")
     if (how := event.get("computes")) is not None:
         lines.append(computes_words(how))
-    seeds = " ".join(map(str, event["seeds"]))
+    seeds = " ".join(map(str, event["seeds"][:SEEDS_SHOWN])) + f" … ({len(event['seeds']):,})" * (len(event["seeds"]) > SEEDS_SHOWN)
     return [
         *lines,
-        f"{event['runs']} run{'s' * (event['runs'] != 1)}, {event['ended']} of them ended before; seeds {seeds}; {event['folder']}",
+        f"{event['runs']:,} run{'s' * (event['runs'] != 1)}, {event['ended']:,} of them ended before; seeds {seeds}; {event['folder']}",
     ]
 
 

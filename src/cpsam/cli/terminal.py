@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cpsam.cli.output import underneath
-from cpsam.study.escape import printable
+from cpsam.text import printable
 
 
 class Terminal(Console):

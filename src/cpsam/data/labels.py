@@ -10,8 +10,9 @@ import numpy as np
 
 from cpsam.data.shards import OnShardFault, split_of, split_shards
 from cpsam.data.split import Indices
-from cpsam.data.unused import SHOWN, plural, printable, shown
+from cpsam.data.unused import SHOWN, plural, shown
 from cpsam.errors import DataError
+from cpsam.text import printable
 
 if TYPE_CHECKING:
     from cpsam.data.parquet import LabelColumn

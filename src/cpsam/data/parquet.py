@@ -16,9 +16,9 @@ from cpsam.data.decode import decode_exact, refuse_pointer
 from cpsam.data.parallel import map_ordered
 from cpsam.data.source import DIGEST_BYTES, row_digest
 from cpsam.data.split import Indices, Pixels
-from cpsam.data.unused import printable
 from cpsam.errors import DataError
 from cpsam.files import open_regular, parse_json
+from cpsam.text import printable
 
 ROWS_A_BATCH = 512
 IMAGE_COLUMNS = ("image", "img")

@@ -10,10 +10,11 @@ import numpy as np
 from cpsam.data.holdout import stratified
 from cpsam.data.split import Indices
 from cpsam.data.splits import TEST, TRAIN, VALIDATION, choose, split_kind
-from cpsam.data.unused import plural, printable, shown
+from cpsam.data.unused import plural, shown
 from cpsam.data.walk import Found, OnFault, Walk, contents, subfolders
 from cpsam.errors import DataError, UserError
 from cpsam.files import read_file
+from cpsam.text import printable
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0

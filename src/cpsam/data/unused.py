@@ -2,17 +2,9 @@
 
 from pathlib import PurePosixPath
 
+from cpsam.text import printable
+
 SHOWN = 3
-
-
-def printable(name: str) -> str:
-    r"""Returns a name with everything that a terminal would act on, or could not show, written as an escape.
-
-    Example:
-        >>> printable("a\x1b[31m.jpg")
-        'a\\x1b[31m.jpg'
-    """
-    return name if name.isprintable() else repr(name)[1:-1]
 
 
 class Unused:

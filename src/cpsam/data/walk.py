@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cpsam.data.decode import MAX_IMAGE_BYTES
 from cpsam.data.own import CACHED, cache_identity, is_own
-from cpsam.data.unused import SHOWN, Unused, printable, shown
+from cpsam.data.unused import SHOWN, Unused, shown
 from cpsam.errors import DataError
 from cpsam.files import KINDS, open_regular
+from cpsam.text import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2")
 UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".j2k", ".jpx", ".jxl")  # images too: to skip them would be to lose them

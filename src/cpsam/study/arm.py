@@ -35,8 +35,9 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """The name as part of a folder's name, as far as it is not too long for one."""
-        return re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-")[:215]  # of 255, with a seed of twenty digits and a hash
+        """The name as the first part of a folder's name: neither hidden nor like an option, and not too long."""
+        plain = re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-").lstrip("-.")
+        return plain[:215] or self.attention  # of 255, with a seed of twenty digits and a hash
 
     def maker(self) -> Callable[[int], nn.Module] | None:
         """A callable from channels to a block; None for no block."""
@@ -90,8 +91,10 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
     """An arm whose block takes these arguments.
 
     Raises:
-        UserError: If the block or an argument is unknown, or a value is refused by the block.
+        UserError: If the name is empty or very long, the block or an argument is unknown, or a value is refused by the block.
     """
+    if not 0 < len(name.strip()) == len(name) <= MOST_LETTERS:
+        raise UserError(f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends; got {shorten(name)}")
     if attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
     if name != attention and name in ("none", *ATTENTION):

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from cpsam.data import Dataset
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import read_json, remove_leftovers, write_atomically, write_json
-from cpsam.study.config import Comparison, Study, shorten
+from cpsam.study.arm import Arm
+from cpsam.study.config import Comparison, Study, Task, shorten
 from cpsam.study.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
 from cpsam.study.executor import Executor, InProcess
 from cpsam.study.forms import written_forms
@@ -110,11 +112,24 @@ def opening(plan: Plan, folder: Path) -> dict[str, Any]:
         "seeds": list(plan.study.seeds),
         "folder": str(folder),
         "settings": [
-            {**describe_setting(place, plan.datasets[place.name]), "weights": place.task.weights and str(place.task.weights)}
+            {
+                **describe_setting(place, plan.datasets[place.name]),
+                "weights": place.task.weights and str(place.task.weights),
+                "heads": heads(place.task, plan.datasets[place.name]),
+            }
             for place in plan.study.settings
         ],
         "computes": {**asdict(setting), "threads": plan.study.threads or setting.threads},
     }
+
+
+def heads(task: Task, dataset: Dataset) -> list[str]:
+    """Returns a line per classifier of pretrained weights: whether it starts anew. Without weights, nothing is to be said."""
+    if task.weights is None:
+        return []
+    notes: list[str] = []
+    build_arm(task, Arm("none", "none"), dataset, seed=0, on_event=lambda event: notes.append(event["text"].removeprefix("weights: ")))
+    return [note for note in notes if note.startswith("classifier")] or ["its classifier is kept"]
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:

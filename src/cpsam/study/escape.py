@@ -1,12 +1,12 @@
-"""Text of others, such as the name of an arm, a path or a message, made safe for each medium: a terminal, Markdown, a spreadsheet.
+"""Text of others, such as the name of an arm, a path or a message, made safe for Markdown and for a spreadsheet.
 
-HTML has its own place, :mod:`cpsam.study.markup`. JSON is safe as Python writes it.
+A terminal has :func:`cpsam.text.printable`, HTML has :mod:`cpsam.study.markup`. JSON is safe as Python writes it.
 """
 
 import re
 import unicodedata
 
-NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+from cpsam.text import NO_BREAK_SPACE, printable
 
 # What Markdown leaves alone: an underscore inside a word, and an interval such as [+0.10, +0.52] that is no link.
 HARMLESS = r"(?<=[^\W_])_(?=[^\W_])|\[[-+\N{MINUS SIGN}\d., ]+\](?![(\[:])"
@@ -16,23 +16,6 @@ BLOCK = re.compile(r"^(?:([-+=]+)(?=\s|$)|(\d+)([.)])(?=\s|$))")  # a list, a ru
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?( \[[-+\d.e, ]+\])?", re.IGNORECASE)
 FORMULA = tuple("=+-@\t\r")
-
-
-def printable(text: str, keep: str = "") -> str:
-    r"""Returns the text with each character that does not print, or turns the direction of others, in the form of an escape.
-
-    Args:
-        text: Any text.
-        keep: Characters that stay as they are.
-
-    Example:
-        >>> printable("a\x1b]0;title\x07b\u202ec\ud800")
-        'a\\x1b]0;title\\x07b\\u202ec\\ud800'
-    """
-    if text.isprintable():
-        return text
-    kept = {NO_BREAK_SPACE, *keep}
-    return "".join(each if each.isprintable() or each in kept else each.encode("unicode_escape").decode() for each in text)
 
 
 def markdown(text: object) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from cpsam.study.escape import printable
+from cpsam.text import printable
 
 VOID = ("meta", "br")  # HTML elements without an end tag
 

@@ -86,7 +86,7 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
         UserError: If the file is missing or is not TOML, a key is unknown or missing, or a value does not fit.
     """
     try:
-        content = tomllib.loads(read_file(path, PLAN_BYTES).decode())
+        content = tomllib.loads(read_file(path, PLAN_BYTES).decode("utf-8-sig"))  # some editors begin with a mark
     except DataError as error:
         raise UserError(f"plan {error}") from error
     except OSError as error:
@@ -101,7 +101,7 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
 
 
 def check_values(content: Table) -> None:
-    """Refuses what no key of a plan takes: dates, numbers that are not finite or have more than 64 bits, and deep nesting.
+    """Refuses what no plan takes: dates, long texts, zero bytes, numbers that are not finite or have more than 64 bits, deep nesting.
 
     Raises:
         UserError: If there is such a value.
@@ -111,8 +111,11 @@ def check_values(content: Table) -> None:
         for key, value in level:
             if not isinstance(value, str | int | float | list | dict):
                 raise UserError(f"{key} must be text, a number, true or false, a list or a table; got {value}")
-            if isinstance(value, str) and len(value) > MOST_LETTERS:
-                raise UserError(f"{key} must have at most {MOST_LETTERS:,} letters; got {len(value):,}, {shorten(value)}")
+            for name, text in (("a key", key), (key, value)):
+                if isinstance(text, str) and len(text) > MOST_LETTERS:
+                    raise UserError(f"{name} must have at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}")
+                if isinstance(text, str) and "\0" in text:
+                    raise UserError(f"{name} must not hold a zero byte; got {shorten(text)}")
             if isinstance(value, int | float) and not -(2**63) <= value < 2**63:
                 raise UserError(f"{key} must be a finite number of at most 64 bits; got {shorten(value)}")
         level = [pair for key, value in level for pair in children(key, value)]

@@ -1,0 +1,20 @@
+"""Text of others, such as a name, a path or a message, made safe to show."""
+
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Returns the text with each character that does not print, or turns the direction of others, in the form of an escape.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are.
+
+    Example:
+        >>> printable("a\x1b]0;title\x07b\u202ec\ud800")
+        'a\\x1b]0;title\\x07b\\u202ec\\ud800'
+    """
+    if text.isprintable():
+        return text
+    kept = {NO_BREAK_SPACE, *keep}
+    return "".join(each if each.isprintable() or each in kept else each.encode("unicode_escape").decode() for each in text)
