@@ -70,7 +70,8 @@ def facts_words(results: Mapping[str, Any]) -> str:
     """Networks, data, seeds and runs, in one sentence."""
     settings, seeds = settings_of(results), results["seeds"]
     places = words([setting["name"] for setting in settings]) if len(settings) > 1 else words(settings[0]["at"])
-    facts = [f"{words(list(dict.fromkeys(setting['model'] for setting in settings)))} with a block at {places}"]
+    networks = words(list(dict.fromkeys(setting["model"] for setting in settings)))
+    facts = [f"{networks} with a block at {places}" if any(arm["places"] for arm in results["arms"]) else f"{networks} without a block"]
     for data in datasets_of(results):
         what_for = "held out to measure on" if data.get("measured_on") == "validation split" else "to test on"
         images = f"{data['train_images']:,} images to train on, {data['test_images']:,} {what_for}"
