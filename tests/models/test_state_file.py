@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections import defaultdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from cpsam.checkpoint import META_KEY, save_weights
 from cpsam.errors import DataError, UserError
 from cpsam.models import state_file
+from cpsam.models.protocols import as_protocol_2
 from cpsam.models.state_file import read_content
 
 STATE = {"conv.weight": torch.arange(30.0).reshape(2, 3, 5), "conv.bias": torch.tensor([1.5, -2.0])}
@@ -109,6 +111,33 @@ class Call:
         return self.call
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_of_a_newer_protocol_holds_the_same(tmp_path: Path, protocol: int, legacy: bool) -> None:
+    """A tensor under two names stays one, and a string that is written once and named twice is both times the same."""
+    content = {"model": STATE, "again": STATE["conv.weight"], "key": "conv.weight", "sets": [{1}, frozenset([2])], **settings()}
+    content |= {"raw": b"ab", "buffer": bytearray(b"c"), "long": "a" * 300}
+    torch.save(content, tmp_path / "c.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    found = read_content(tmp_path / "c.pth")
+    assert same(found.tree["model"]) and found.tree["key"] == "conv.weight" and found.tree["long"] == "a" * 300
+    assert found.tree["again"].data_ptr() == found.tree["model"]["conv.weight"].data_ptr()
+    assert {"argparse.Namespace", "numpy.dtype", "collections.defaultdict"} < set(found.skipped)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_newer_protocol_calls_nothing(tmp_path: Path, protocol: int) -> None:
+    torch.save({**STATE, "extra": Call(os.system, "touch called")}, tmp_path / "c.pth", pickle_protocol=protocol)
+    with pytest.raises(UserError, match=r"c\.pth asks for posix\.system"):
+        read_content(tmp_path / "c.pth")
+
+
+def test_strings_of_a_newer_protocol_fill_no_memory() -> None:
+    """A string of 64 KiB that is named 100,000 times."""
+    text = b"X" + (2**16).to_bytes(4, "little") + b"a" * 2**16 + b"q\0"
+    with pytest.raises(UnpicklingError, match="have more than 268,435,456 characters"):
+        as_protocol_2(io.BytesIO(b"\x80\x04]" + text + b"(" + b"h\0" * 100_000 + b"e."))
+
+
 @pytest.mark.parametrize("function", [eval, exec, os.system, __import__("subprocess").call, getattr])
 def test_a_file_that_calls_something_is_refused_though_its_tensors_are_good(tmp_path: Path, function: Any) -> None:
     torch.save({"state_dict": STATE, "extra": Call(function, "1")}, tmp_path / "c.pth")
@@ -146,6 +175,11 @@ def lying() -> bytes:
     return buffer.getvalue()
 
 
+class Keyword:
+    def __getnewargs_ex__(self) -> Any:
+        return (), {"a": 1}
+
+
 FOREIGN = {
     "is empty": b"",
     "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46830571\n",
@@ -162,7 +196,8 @@ FOREIGN = {
     "room for": lying(),
     "without data.pkl is": zipped({}),
     "is a TorchScript archive": zipped({"a/data.pkl": b"", "a/constants.pkl": b""}),
-    "save it with torch's own pickle protocol": saved(STATE, pickle_protocol=4),
+    "NEWOBJ_EX; save it with torch's own pickle protocol, 2": saved({**STATE, "x": Keyword()}, pickle_protocol=4),
+    "holds a whole module": saved(torch.nn.Linear(2, 3), _use_new_zipfile_serialization=False),
 }
 
 

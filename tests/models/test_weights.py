@@ -89,6 +89,11 @@ def test_the_average_is_taken_and_the_others_can_be(tmp_path: Path, state: State
         load(tmp_path, content, weights_key="emma")
 
 
+def test_a_key_without_weights_is_refused() -> None:
+    with pytest.raises(UserError, match="weights_key says which weights of a file to take; got 'ema' and no weights"):
+        create_model(NAME, CLASSES, weights_key="ema")
+
+
 def test_of_two_networks_one_must_be_named(tmp_path: Path, state: State) -> None:
     content = {"state_dict": prefixed("module.encoder_q.", state) | prefixed("module.encoder_k.", zeros(state))}
     with pytest.raises(UserError, match=r"several weights .*state_dict\.module\.encoder_k, state_dict\.module\.encoder_q; name one"):

@@ -76,14 +76,16 @@ def create_model(
         on_note: Told, a line each, what was decided about the network and its weights.
 
     Raises:
-        UserError: If a name is unknown, the weights do not fit, the insertion is refused, or `attention` is given for a network that has
-            attention of its own, such as ``timm/cpsam_resnet50``.
+        UserError: If a name is unknown, the weights do not fit or `weights_key` is given without them, the insertion is refused, or
+            `attention` is given for a network that has attention of its own, such as ``timm/cpsam_resnet50``.
 
     Example:
         >>> model = create_model("resnet20", 100, attention="cpsam", at="before-last")
         >>> model(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 100])
     """
+    if weights is None and weights_key is not None:
+        raise UserError(f"weights_key says which weights of a file to take; got {weights_key!r} and no weights")
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(derive_seed(seed, "network"))

@@ -18,6 +18,7 @@ import torch
 
 from cpsam.errors import DataError, UserError
 from cpsam.files import open_regular, parse_json
+from cpsam.models.protocols import readable
 from cpsam.sealed import is_sealed
 
 META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
@@ -144,6 +145,7 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
 
     Each name that the unpickler stops at gets a stand-in, and the file is read again.
     """
+    file = readable(file)
     stand_ins: dict[str, type[Skipped]] = {}
     for _ in range(MOST_ATTEMPTS):
         file.seek(0)
@@ -171,6 +173,8 @@ def refusal(path: Path, reason: str) -> UserError:
         return code_refused(path, wanted[1])
     if "Unsupported operand" in reason:
         return DataError(f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it has another, or is damaged")
+    if "persistent_load of storage" in reason:
+        return DataError(f"weights file {path} holds a whole module, not its tensors: save its state_dict() instead")
     cause = reason.partition("WeightsUnpickler error:")[2].strip() or reason
     return DataError(f"weights file cannot be read: {path}: {cause.partition(chr(10))[0]}")
 
