@@ -59,7 +59,7 @@ class OwnStrides(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> Tensor:
         (dweight,) = grads
-        if wants_definition(dweight) or dweight.stride() == ctx.strides:
+        if wants_definition(dweight) or dweight.stride() == ctx.strides or 0 in ctx.strides:  # of an expanded weight
             return dweight
         return torch.empty_strided(dweight.shape, ctx.strides, dtype=dweight.dtype, device=dweight.device).copy_(dweight)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as global_hooks
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+from torch.overrides import TorchFunctionMode
 
 from cpsam.attention import ATTENTION, CPSAM, NonLocal, _fast_path
 from cpsam.measure import peak_memory_bytes
@@ -129,6 +130,7 @@ def test_a_hook_on_the_norm_holds_what_the_norm_gives(name):
     torch.testing.assert_close(seen[0], y - x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
 @pytest.mark.parametrize("name, path", [(name, path) for name, path in LAYERS if path.split(".")[-1] in ("key", "query", "proj", "conv")])
 def test_reparametrised_layers_compute_what_their_weights_are_now(name, path):
     class Doubled(nn.Module):
@@ -140,6 +142,8 @@ def test_reparametrised_layers_compute_what_their_weights_are_now(name, path):
         lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
         lambda layer: parametrizations.weight_norm(layer),
         lambda layer: parametrizations.spectral_norm(layer),
+        weight_norm,
+        spectral_norm,
     ):
         block, x = randomise(BLOCKS[name]()).eval(), images()
         change(block.get_submodule(path))
@@ -167,6 +171,57 @@ def test_another_norm_is_called(cls, norm):
     assert not _fast_path.applies(block, x)
     if not isinstance(norm, nn.SyncBatchNorm):
         assert block(x).shape == x.shape
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_mode_for_functions_sees_every_layer(name):
+    class Doubles(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            return 2 * result if getattr(func, "__name__", "") == "conv2d" else result
+
+    block, x = randomise(BLOCKS[name]()).eval(), images()
+    with Doubles():
+        actual = block(x)
+        block.built = None
+        assert torch.equal(actual, block(x))
+
+
+def test_a_default_device_does_not_end_the_fast_way():
+    block, x = CPSAM(C), images()
+    with torch.device("cpu"):
+        assert _fast_path.applies(block, x)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_call_of_modules_that_is_patched_sees_every_layer(name, monkeypatch):
+    seen, call = [], nn.Module.__call__
+    monkeypatch.setattr(nn.Module, "__call__", lambda self, *args, **kwargs: (seen.append(self), call(self, *args, **kwargs))[1])
+    block = BLOCKS[name]()
+    block(images())
+    assert set(seen) >= {layer for layer in block.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_weights_that_are_expanded_have_gradients(name):
+    block = BLOCKS[name]()
+    for layer in block.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight = nn.Parameter(layer.weight.detach()[:1].expand_as(layer.weight))
+    block(images()).sum().backward()
+    assert all(layer.weight.grad is not None for layer in block.modules() if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_maps_without_positions_get_what_the_definition_says(name):
+    assert BLOCKS[name]()(torch.randn(0, C, 5, 7)).shape == (0, C, 5, 7)
+    with pytest.raises(RuntimeError):
+        BLOCKS[name]()(torch.randn(2, C, 0, 7))
+
+
+def test_an_image_that_is_a_parameter_goes_the_fast_way():
+    x = nn.Parameter(images())
+    assert _fast_path.applies(CPSAM(C), x)
 
 
 def test_settings_of_a_layer_count():

@@ -11,37 +11,44 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._device import DeviceContext
 
 from cpsam import fused
 
 FREE = {"training", "eps", "momentum", "_is_full_backward_hook"}  # settings that the fast way respects, or that mean nothing to it
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PLAIN = (nn.Parameter, Tensor)
+CALL = nn.Module.__call__
 
 
-class Built(NamedTuple):
-    """What a layer is besides the values of its weights."""
+class Layer(NamedTuple):
+    """What an inner layer is besides the values of its weights."""
 
+    parent: int
+    name: str
     kind: type[nn.Module]
     forward: Any
     attributes: int
     names: itemgetter
     settings: Any
-    parameters: dict[str, torch.Size | None]
-    buffers: dict[str, torch.Size | None]
-    children: dict[str, "Built"]
+    children: int
+    tensors: dict[str, torch.Size | None]
 
 
-def describe(layer: nn.Module) -> Built:
-    """Describes a new layer and all in it, for :func:`applies` to compare with later."""
-
-    def shapes(tensors: dict[str, Any]) -> dict[str, torch.Size | None]:
-        return {name: None if tensor is None else tensor.shape for name, tensor in tensors.items()}
-
-    state = vars(layer)
-    plain = [name for name, value in state.items() if isinstance(value, int | float | str | tuple | None) and name not in FREE]
-    names = itemgetter(*(plain or ["_non_persistent_buffers_set"]))
-    children = {name: describe(child) for name, child in layer.named_children()}
-    parameters, buffers = shapes(layer._parameters), shapes(layer._buffers)
-    return Built(type(layer), type(layer).forward, len(state), names, names(state), parameters, buffers, children)
+def describe(block: nn.Module) -> list[Layer]:
+    """Describes all layers in a new block, parents first, for :func:`applies` to compare with later."""
+    found, modules = list[Layer](), [block]
+    for parent, module in enumerate(modules):  # grows in the loop
+        for name, layer in module.named_children():
+            state = vars(layer)
+            plain = [key for key, value in state.items() if isinstance(value, int | float | str | tuple | None) and key not in FREE]
+            names = itemgetter(*plain, *HOOKS)
+            settings = tuple({} if key in HOOKS else state[key] for key in (*plain, *HOOKS))
+            tensors = {key: None if t is None else t.shape for key, t in (layer._parameters | layer._buffers).items()}
+            kind, children = type(layer), len(layer._modules)
+            found.append(Layer(parent, name, kind, kind.forward, len(state), names, settings, children, tensors))
+            modules.append(layer)
+    return found
 
 
 def applies(block: nn.Module, x: Tensor) -> bool:
@@ -49,10 +56,8 @@ def applies(block: nn.Module, x: Tensor) -> bool:
 
     It looks at every inner layer in every call, so that it never misses a change.
     """
-    if not is_ordinary(x) or _has_any_global_hook():
-        return False
-    built: Built | None = vars(block).get("built")
-    return built is not None and children_are_as_built(block, built, x)
+    built: list[Layer] | None = block.__dict__.get("built")
+    return built is not None and is_ordinary(x) and not is_watched() and are_as_built(block, built, x)
 
 
 def is_ordinary(x: Tensor) -> bool:
@@ -60,58 +65,53 @@ def is_ordinary(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return (
-        type(x) is Tensor
+        type(x) in PLAIN
         and x.dtype in (torch.float32, torch.float64)
         and x.dim() == 4
+        and x.numel() > 0
         and x.layout is torch.strided
         and not x.is_meta
         and not torch.is_autocast_enabled(x.device.type)
         # The rest wants torch's own operations. There is no public way to ask for it.
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not torch._C._len_torch_dispatch_stack()
     )
 
 
-def children_are_as_built(module: nn.Module, built: Built, x: Tensor) -> bool:
-    children = module._modules
-    if children.keys() != built.children.keys():
-        return False
-    for name, child in built.children.items():  # noqa: SIM110 - a generator takes twice the time
-        if not is_as_built(children[name], child, x):
+def is_watched() -> bool:
+    """Whether something outside the block sees or changes the calls of all modules, functions or operations."""
+    if _has_any_global_hook() or nn.Module.__call__ is not CALL or torch._C._len_torch_dispatch_stack():
+        return True
+    for index in range(torch._C._len_torch_function_stack()):
+        if type(torch._C._get_function_stack_at(index)) is not DeviceContext:  # the default device, which changes only new tensors
+            return True
+    return False
+
+
+def are_as_built(block: nn.Module, built: list[Layer], x: Tensor) -> bool:
+    """Whether all layers are as the block built them. One loop, because calls of functions would take longer than what they do."""
+    device, dtype, modules = x.device, x.dtype, [block]
+    for parent, name, kind, forward, attributes, names, settings, children, tensors in built:
+        layer = modules[parent]._modules.get(name)
+        if type(layer) is not kind or kind.forward is not forward:
             return False
-    return True
-
-
-def is_as_built(layer: nn.Module | None, built: Built, x: Tensor) -> bool:
-    if type(layer) is not built.kind or built.kind.forward is not built.forward:
-        return False
-    state = vars(layer)
-    return (
-        len(state) == built.attributes  # no ``forward`` of its own, no compiled call, no mark of a library
-        and built.names(state) == built.settings
-        and not (state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"])
-        and are_real(state["_parameters"], built.parameters, x)
-        and are_real(state["_buffers"], built.buffers, x)
-        and children_are_as_built(layer, built, x)
-    )
-
-
-def are_real(tensors: dict[str, Any], shapes: dict[str, torch.Size | None], x: Tensor) -> bool:
-    """Whether tensors have their shapes, no special class, and the device and dtype of x; counters have a dtype of their own."""
-    if tensors.keys() != shapes.keys():
-        return False
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tensor is None or shape is None:
-            if tensor is not shape:
+        state = layer.__dict__
+        # no ``forward`` of its own, no compiled call, no mark of a library, no hook
+        if len(state) != attributes or names(state) != settings or len(state["_modules"]) != children:
+            return False
+        modules.append(layer)
+        if tensors:
+            held = state["_parameters"] | state["_buffers"]
+            if held.keys() != tensors.keys():
                 return False
-        elif (
-            (type(tensor) is not nn.Parameter and type(tensor) is not Tensor)
-            or tensor.shape != shape
-            or tensor.device != x.device
-            or (tensor.dtype is not x.dtype and tensor.dtype is not torch.int64)
-        ):
+            for key, shape in tensors.items():
+                tensor = held[key]
+                if type(tensor) not in PLAIN or tensor.shape != shape or tensor.device != device:
+                    if tensor is not None or shape is not None:
+                        return False
+                elif tensor.dtype is not dtype and tensor.dtype is not torch.int64:  # the counter of a norm
+                    return False
+        elif state["_parameters"] or state["_buffers"]:
             return False
     return True
 

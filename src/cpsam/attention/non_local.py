@@ -52,9 +52,12 @@ class NonLocal(nn.Module):
         subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs four times fewer.
         scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``. Off, as in the paper.
 
-    In the softmax modes torch's fused attention does not hold the map of all pairs, on CPUs and, except in float64, on NVIDIA GPUs. Second
+    In the softmax modes torch's fused attention does not hold the map of all pairs on CPUs. On other devices torch chooses. Second
     derivatives, forward-mode derivatives, ``torch.func`` and ``torch.jit`` do hold it. In eager float32 and float64 the embedded Gaussian
     also takes query, key and value from one product. This faster way is taken, and left, as in :class:`~cpsam.attention.CPSAM`.
+
+    Without a softmax the result grows with the cube (``"dot_product"``) or the square (``"concatenation"``) of the activations. In float16
+    it can leave the range from activations of about 30, or 300, and the block, even a new one, gives NaN. Use bfloat16 there.
 
     Shape:
         - Input and output: (N, C, H, W).

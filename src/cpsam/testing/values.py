@@ -137,8 +137,9 @@ def require_finite_output(case: Case, x: Tensor, kind: str) -> None:
 
 @torch.no_grad()
 def large_inputs(case: Case) -> None:
-    """Large images, 1e4 in float32 and bfloat16 and 1e1 in float16, constant and dead ones give finite numbers."""
+    """Large images, 1e4 in float32 and bfloat16 and 1e1 in float16 up to 56x56, constant and dead ones give finite numbers."""
     size = (2, CHANNELS, 9, 11)
     for dtype, scale in ((torch.float32, 1e4), (torch.bfloat16, 1e4), (torch.float16, 1e1)):
         for kind, x in ((f"images of scale {scale:.0e}", noise(size, "large") * scale), *special_images(size)):
             require_finite_output(case, x.to(dtype), kind)
+    require_finite_output(case, 10 * (noise((1, CHANNELS, 56, 56), "large").abs() + 2).half(), "images of mean 28")
