@@ -194,12 +194,15 @@ def test_a_default_device_does_not_end_the_fast_way():
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_call_of_modules_that_is_patched_sees_every_layer(name, monkeypatch):
-    seen, call = [], nn.Module.__call__
-    monkeypatch.setattr(nn.Module, "__call__", lambda self, *args, **kwargs: (seen.append(self), call(self, *args, **kwargs))[1])
-    block = BLOCKS[name]()
-    block(images())
-    assert set(seen) >= {layer for layer in block.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)}
+@pytest.mark.parametrize("owner, patched", [(nn.Module, "__call__"), (nn.Conv2d, "_conv_forward"), (nn.functional, "conv2d")])
+def test_a_function_that_is_patched_is_called_for_every_convolution(owner, patched, name, monkeypatch):
+    block, x, seen, original = randomise(BLOCKS[name]()).eval(), images(), [], getattr(owner, patched)
+    monkeypatch.setattr(owner, patched, lambda *args, **kwargs: (seen.append(args), original(*args, **kwargs))[1])
+    block(x)
+    assert _fast_path.is_watched()
+    assert len(seen) >= len([layer for layer in block.modules() if isinstance(layer, nn.Conv2d)])
+    monkeypatch.undo()
+    assert _fast_path.applies(block, x)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
