@@ -1,8 +1,8 @@
 """The trunk of a network: what everything that its deepest feature knows has passed, from the data flow of a forward.
 
-The *deepest feature* is the last tensor at the largest stride, before anything is enlarged. The *trunk* is what dominates it: the tensors
-that lie on every path from the images to it. Two neighbours on the trunk with parallel paths between them, joined by an addition or a
-concatenation, are a *segment*. Its *block* is the innermost module that runs all of it.
+The *deepest feature* is the last tensor at the largest stride, before that stride is enlarged. The *trunk* is what dominates it:
+the tensors that lie on every path from the images to it. Two neighbours on the trunk with parallel paths between them, joined by an
+addition or a concatenation, are a *segment*. Its *block* is the innermost module that runs all of it.
 """
 
 import math
@@ -74,7 +74,7 @@ class Trunk:
         self.on_trunk = frozenset(self.chain)
 
     def deepest(self) -> int:
-        """The last feature map at the largest stride that is reached before anything is enlarged."""
+        """The last feature map at the largest stride that nothing enlarged leads to, before that stride is enlarged."""
         gates = self.inside_gates()
         enlarged: list[bool] = []
         for index, node in enumerate(self.nodes):
@@ -90,7 +90,10 @@ class Trunk:
             raise UserError(
                 "finds no trunk: this model keeps several resolutions side by side, and reaches its largest stride after an upsampling"
             )
-        return max(index for index, stride in kept.items() if stride == largest)
+        # A neck may go on with the deepest map after it has enlarged it.
+        coarse = {index for index, stride in kept.items() if stride == largest}
+        end = next((index for index, node in enumerate(self.nodes) if enlarged[index] and not coarse.isdisjoint(node.inputs)), math.inf)
+        return max(index for index in coarse if index < end)
 
     def inside_gates(self) -> set[int]:
         """What features are multiplied by, computed from them at a larger stride and used for nothing else."""
