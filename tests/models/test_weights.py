@@ -184,9 +184,9 @@ def test_no_other_network_is_named_where_the_file_is_for_this_one(tmp_path: Path
 
 def test_a_network_with_and_without_a_prefix_is_in_doubt(tmp_path: Path, state: State) -> None:
     content = state | prefixed("module.", zeros(state))
-    with pytest.raises(UserError, match=r"several weights of this network: '' \(the keys without a prefix\), module; name one"):
+    with pytest.raises(UserError, match=r"several weights of this network: '\.' \(the keys without a prefix\), module; name one"):
         load(tmp_path, content)
-    assert holds(load(tmp_path, content, weights_key="")[0], state)
+    assert holds(load(tmp_path, content, weights_key=".")[0], state)
     assert holds(load(tmp_path, content, weights_key="module")[0], zeros(state))
     assert holds(load(tmp_path, zeros(state) | prefixed("ema.", state))[0], state)
 

@@ -205,7 +205,7 @@ def within(key: str, paths: Collection[str]) -> bool:
 
 
 def labels(candidates: list[Candidate]) -> list[str]:
-    return [candidate.label or "'' (the keys without a prefix)" for candidate in candidates]
+    return [candidate.label or "'.' (the keys without a prefix)" for candidate in candidates]
 
 
 def described(content: FileContent) -> str:
