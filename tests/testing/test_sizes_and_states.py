@@ -591,7 +591,41 @@ class Heads(Plain):
         return (heads.softmax(2) * heads).flatten(1, 2)
 
 
+class CannotBePrinted(Plain):
+    def extra_repr(self):
+        return f"{self.no_such_argument}"
+
+
+class AsksForDeterminism(Plain):
+    def residual(self, x):
+        torch.use_deterministic_algorithms(True)
+        return super().residual(x)
+
+
+class AsksForQuickProducts(Plain):
+    def residual(self, x):
+        torch.set_float32_matmul_precision("medium")
+        return super().residual(x)
+
+
+class TurnsGradientsOn(Plain):
+    def residual(self, x):
+        torch.set_grad_enabled(True)
+        return super().residual(x)
+
+
+class SetsTheNumberOfThreads(Plain):
+    def residual(self, x):
+        torch.set_num_threads(2)
+        return super().residual(x)
+
+
 BROKEN = {
+    CannotBePrinted: ("constructor", "repr() raised AttributeError"),
+    AsksForDeterminism: ("untouched", "changes deterministic algorithms"),
+    AsksForQuickProducts: ("untouched", "changes the precision of float32 products"),
+    TurnsGradientsOn: ("untouched", "changes whether gradients are recorded"),
+    SetsTheNumberOfThreads: ("untouched", "changes the number of threads"),
     RaisesAtOddChannels: ("shape", "(2, 1, 3, 5)"),
     RaisesAtTwelveChannels: ("shape", "(2, 1, 3, 5)"),
     RaisesAboveAThousandChannels: ("shape", "at 2050 channels raised ValueError: too wide"),

@@ -21,6 +21,7 @@ from cpsam.testing.case import (
     randomise,
     require,
     require_finite,
+    trying,
 )
 
 FACTORY = ("device", "dtype")
@@ -33,7 +34,10 @@ def own_parameters(cls: Callable[..., nn.Module]) -> list[inspect.Parameter]:
 
 
 def constructor(case: Case) -> None:
-    """`in_channels` comes first, the rest is keyword-only and ends in `device` and `dtype`; an unknown argument is a TypeError."""
+    """`in_channels` comes first, the rest is keyword-only and ends in `device` and `dtype`; an unknown argument is a TypeError.
+
+    A block can be printed.
+    """
     first, *rest = inspect.signature(case.cls).parameters.values()
     require(first.name == "in_channels", f"the first argument is {first.name!r}, not 'in_channels'")
     require(tuple(p.name for p in rest[-2:]) == FACTORY, f"the last arguments are {[p.name for p in rest[-2:]]}, not device and dtype")
@@ -45,6 +49,8 @@ def constructor(case: Case) -> None:
         pass
     else:
         require(False, "swallows an unknown argument")
+    with trying("repr()"):
+        repr(case.new())
     after = []
     for seed in (1, 2):
         torch.manual_seed(seed)

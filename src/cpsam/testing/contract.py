@@ -77,8 +77,8 @@ def covering(case: Case) -> list[Configuration]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keeps the generators, ignores warnings, and works in one thread: with tensors this small, threads wait for each other."""
-    threads = torch.get_num_threads()
+    """Keeps generators and settings, ignores warnings, and works in one thread: with tensors this small, threads wait for each other."""
+    settings = states.settings()
     torch.set_num_threads(1)
     drawn = random.getstate()
     try:
@@ -87,7 +87,7 @@ def undisturbed() -> Iterator[None]:
             yield
     finally:
         random.setstate(drawn)
-        torch.set_num_threads(threads)
+        states.restore(settings)
 
 
 def violation(law: Law, case: Case) -> str | None:

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,23 @@ from cpsam.testing.values import EXACT, without_chance
 SINGLE = 1e-5  # of a block in float32
 SETTLED = 0.1  # the variance of a batch is larger in the running statistics, by n / (n - 1)
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16)
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the precision of float32 products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
+}
+"""Torch's settings for the whole process: how each is read and set."""
+
+
+def settings() -> dict[str, Any]:
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
+def restore(kept: dict[str, Any]) -> None:
+    for name, value in kept.items():
+        SETTINGS[name][1](value)
 
 
 def memory(case: Case) -> None:
@@ -40,14 +58,17 @@ def memory(case: Case) -> None:
 
 
 def untouched(case: Case) -> None:
-    """A forward leaves its input as it was, and its output is memory of its own, in both modes."""
+    """A forward leaves its input and torch's settings as they were, and its output is memory of its own, in both modes."""
     for training in (False, True):
         for dtype in PRECISIONS:
             x = noise(IMAGES, "untouched", dtype=dtype)
             before = x.clone()
             for block in (case.block(dtype=dtype), case.new().to(dtype)):
                 with torch.set_grad_enabled(training):
+                    settled = settings()
                     y = case.call(block.train(training), x)
+                    changed = [name for name, value in settings().items() if value != settled[name]]
+                    require(not changed, f"changes {' and '.join(changed)} of the whole process")
                     kept = y.detach().clone()
                     other = case.call(block, 2 * x)
                 mode = f"{dtype} with training={training}"
