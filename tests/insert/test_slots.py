@@ -183,6 +183,30 @@ def test_features_by_graph_and_interpreter_come_after_attention():
     assert attention_config(pickle.loads(pickle.dumps(traced))) == attention_config(model)  # noqa: S301
 
 
+def test_a_network_that_is_traced_again_still_knows_its_blocks():
+    torch.manual_seed(0)
+    model, x = ThinResNet(2, 5).eval(), torch.randn(2, 3, 13, 17)
+    places = insert_attention(model, "cpsam", at=("layer1.1.bn2", "layer2.1"))
+    for path in places:
+        randomise(model.get_submodule(path).attention)
+    expected, again = model(x), torch.fx.symbolic_trace(torch.fx.symbolic_trace(model))
+    assert torch.equal(again(x), expected) and attention_config(again) == attention_config(model)
+    fused = fuse(torch.fx.symbolic_trace(model))
+    torch.testing.assert_close(fused(x), expected)
+    assert paths(fused) == places
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_model_does_not_pass_for_a_bare_one():
+    model, x, expected = host()
+    for scripted in (torch.jit.script(model), torch.jit.trace(model, x), nn.Sequential(torch.jit.script(model))):
+        torch.testing.assert_close(scripted(x), expected)
+        for ask in (attention_config, remove_attention, lambda model: list(attention_parameters(model))):
+            with pytest.raises(UserError, match="a scripted model does not know its attention: ask the model that it was made from"):
+                ask(scripted)
+    assert attention_config(nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)))) == []
+
+
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize("kwargs", [False, True])
 def test_hooks_of_the_host_see_what_a_block_returns(always, kwargs):

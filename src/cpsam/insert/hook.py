@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from cpsam.errors import UserError
 from cpsam.insert.place_class import from_place_class, to_place_class
 
 
@@ -17,24 +18,41 @@ class AttentionBlocks(nn.Sequential):
         super().__init__(*blocks)
         self.qconfig = None  # torch.ao quantises what has a configuration, and a block computes in floats
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Runs the blocks. In a traced network they are one node, so that the network still knows them as blocks."""
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this condition alone guards
+            if isinstance(input, Proxy):
+                return as_one_node(self, input)
+        for block in self:
+            input = block(input)
+        return input
+
+
+def as_one_node(blocks: nn.Module, input: Any) -> Any:
+    """Returns the call of blocks as one node of the graph that `input` belongs to."""
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(blocks), (input,), {})
+
 
 def apply_attention(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # noqa: UP006
     """The hook. At module level and typed, so that it survives deepcopy, pickle and TorchScript."""
-    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this condition alone guards
+    if not torch.jit.is_scripting():  # noqa: SIM102  A proxy does not know what it stands for.
         if isinstance(output, Proxy):
-            return as_one_node(self.attention, output)
+            return self.attention(output)
     if output.is_quantized:
         return torch.quantize_per_tensor_dynamic(self.attention(output.dequantize()), output.dtype, False)
     return self.attention(output)
 
 
-def as_one_node(blocks: nn.Module, output: Any) -> Any:
-    """Calls the blocks of a place as one node of a traced network, which still knows them as blocks then."""
-    return output.tracer.create_proxy("call_module", output.tracer.path_of_module(blocks), (output,), {})
-
-
 def is_place(module: nn.Module | None) -> bool:
-    """Returns whether blocks hang on a module."""
+    """Returns whether blocks hang on a module.
+
+    Raises:
+        UserError: If they hang on a scripted or traced module, which keeps nothing of their classes and arguments.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        if any(getattr(child, "original_name", "") == AttentionBlocks.__name__ for child in module.children()):
+            raise UserError("a scripted model does not know its attention: ask the model that it was made from")
+        return False
     return module is not None and isinstance(module._modules.get("attention"), AttentionBlocks)
 
 
