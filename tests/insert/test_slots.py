@@ -61,6 +61,51 @@ def test_a_wrapper_has_the_blocks_inside_and_not_twice(wrap):
     assert torch.equal(model(x), expected) and paths(model) == ["3"]
 
 
+class Merging(Wrapper):
+    """Adds to what a layer returns, and can add the same to its weights."""
+
+    def merge(self):
+        with torch.no_grad():
+            self.base_layer.bias += self.weight
+        return self.base_layer
+
+
+def test_the_blocks_come_after_what_an_adapter_adds_so_that_merging_moves_nothing():
+    model, x, expected = host(("3",))
+    model[3] = Merging(model[3])
+    assert torch.equal(model(x), expected) and paths(model) == ["3"]
+    nn.init.ones_(model[3].weight)
+    moved = model(x)
+    assert not torch.allclose(moved, expected)
+    model[3] = model[3].merge()
+    torch.testing.assert_close(model(x), moved)
+    assert paths(model) == ["3"] and remove_attention(model) == ["3"]
+
+
+class Copies(nn.Module):
+    """Keeps the old blocks beside those that it trains, as `modules_to_save` of peft does."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.original, self.copy = blocks, copy.deepcopy(blocks)
+
+    def forward(self, x):
+        return self.copy(x)
+
+
+def test_blocks_that_are_wrapped_are_found_and_several_copies_are_refused():
+    model, x, expected = host()
+    model[1].attention = Wrapper(model[1].attention)
+    assert torch.equal(model(x), expected) and paths(model) == ["1"]
+    assert all(p.requires_grad for p in attention_parameters(model))
+    model[1].attention = Copies(model[1].attention.base_layer)
+    assert torch.equal(model(x), expected)
+    for ask in (attention_config, lambda model: list(attention_parameters(model))):
+        with pytest.raises(UserError, match="cannot tell which attention counts: Copies holds 2 copies of it; unwrap it first"):
+            ask(model)
+    assert remove_attention(model) == ["1"] and not hasattr(model[1], "attention")
+
+
 def test_a_module_that_is_taken_out_for_a_while_gets_its_blocks_back():
     model, x, expected = host()
     norm = model[1]
@@ -194,6 +239,14 @@ def test_a_network_that_is_traced_again_still_knows_its_blocks():
     fused = fuse(torch.fx.symbolic_trace(model))
     torch.testing.assert_close(fused(x), expected)
     assert paths(fused) == places
+
+
+def test_blocks_that_a_tool_moved_away_from_their_place_do_not_pass_for_none():
+    model, _, _ = host()
+    moved = nn.Sequential(model[0], model[1].attention)  # torch.fx.passes.split_module puts them into such a slot of their own.
+    for ask in (attention_config, remove_attention, lambda model: list(attention_parameters(model))):
+        with pytest.raises(UserError, match="cannot tell where the attention at '1' belongs: ask the model as it was before"):
+            ask(moved)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

@@ -53,7 +53,8 @@ def is_place(module: nn.Module | None) -> bool:
         if any(getattr(child, "original_name", "") == AttentionBlocks.__name__ for child in module.children()):
             raise UserError("a scripted model does not know its attention: ask the model that it was made from")
         return False
-    return module is not None and isinstance(module._modules.get("attention"), AttentionBlocks)
+    blocks = None if module is None else module._modules.get("attention")
+    return isinstance(blocks, AttentionBlocks) or (blocks is not None and is_hooked(module))
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -62,14 +63,31 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def blocks_at(place: nn.Module) -> AttentionBlocks:
-    """Returns the blocks that hang on a place, in the order that they work in."""
-    assert isinstance(place.attention, AttentionBlocks)
-    return place.attention
+    """Returns the blocks that hang on a place, in the order that they work in; another tool may have wrapped them.
+
+    Raises:
+        UserError: If it keeps several copies of them, or none.
+    """
+    found = [module for module in place.attention.modules() if isinstance(module, AttentionBlocks)]
+    if len(found) != 1:
+        raise UserError(
+            f"cannot tell which attention counts: {place.attention._get_name()} holds {len(found)} copies of it; unwrap it first"
+        )
+    return found[0]
 
 
 def places(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Returns the modules that have attention inserted, with their paths."""
-    return [(path, module) for path, module in model.named_modules() if is_place(module)]
+    """Returns the modules that have attention inserted, with their paths.
+
+    Raises:
+        UserError: If blocks stand elsewhere in the model.
+    """
+    found = [(path, module) for path, module in model.named_modules() if is_place(module)]
+    hanging = {inner for _, place in found for inner in place.attention.modules()}
+    for path, module in model.named_modules():
+        if isinstance(module, AttentionBlocks) and module not in hanging:
+            raise UserError(f"cannot tell where the attention at {path!r} belongs: ask the model as it was before a tool moved it there")
+    return found
 
 
 def host_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

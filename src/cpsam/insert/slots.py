@@ -53,9 +53,11 @@ def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
 
 
 def stays(place: nn.Module, modules: Modules, name: str, new: nn.Module | None) -> bool:
-    """Returns whether a place goes on elsewhere: in another slot, as in ``Sequential.insert``, or inside the new module, as with LoRA."""
+    """Returns whether a place goes on elsewhere: in another slot, as in ``Sequential.insert``, or inside a new module that wraps it."""
     if any(module is place for slot, module in modules.items() if slot != name):
         return True
+    if callable(getattr(new, "merge", None)):  # LoRA adds to what the place returns, and later to its weights: blocks come after both.
+        return False
     inside = [] if new is None else filter(is_hooked, new.modules())
     return any(module is place or type(module) is type(place) for module in inside)
 
