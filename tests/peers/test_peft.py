@@ -30,7 +30,7 @@ LAYERS = [
     (lambda: NonLocal(16), "proj"),
     (lambda: NonLocal(16), "query"),
     (lambda: CPSAM(16), "channel_squeeze.key"),
-    (lambda: CPSAM(16), "fuse"),
+    (lambda: CPSAM(16), "fusing_conv.conv"),
 ]
 
 
