@@ -14,7 +14,7 @@ from cpsam.testing import randomise
 
 
 def with_lora(model, target):
-    return get_peft_model(model, LoraConfig(r=2, target_modules=[target], init_lora_weights=False)).eval()
+    return get_peft_model(model, LoraConfig(r=16, target_modules=[target], init_lora_weights=False)).eval()
 
 
 def effects(model, target, x):

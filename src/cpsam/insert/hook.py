@@ -54,7 +54,7 @@ def is_place(module: nn.Module | None) -> bool:
             raise UserError("a scripted model does not know its attention: ask the model that it was made from")
         return False
     blocks = None if module is None else module._modules.get("attention")
-    return isinstance(blocks, AttentionBlocks) or (blocks is not None and is_hooked(module))
+    return module is not None and blocks is not None and (isinstance(blocks, AttentionBlocks) or is_hooked(module))
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -83,7 +83,7 @@ def places(model: nn.Module) -> list[tuple[str, nn.Module]]:
         UserError: If blocks stand elsewhere in the model.
     """
     found = [(path, module) for path, module in model.named_modules() if is_place(module)]
-    hanging = {inner for _, place in found for inner in place.attention.modules()}
+    hanging = {inner for _, place in found for inner in place.get_submodule("attention").modules()}
     for path, module in model.named_modules():
         if isinstance(module, AttentionBlocks) and module not in hanging:
             raise UserError(f"cannot tell where the attention at {path!r} belongs: ask the model as it was before a tool moved it there")
