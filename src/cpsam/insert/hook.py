@@ -68,10 +68,10 @@ def blocks_at(place: nn.Module) -> AttentionBlocks:
     Raises:
         UserError: If it keeps several copies of them, or none.
     """
-    found = [module for module in place.attention.modules() if isinstance(module, AttentionBlocks)]
+    found = [module for module in place.get_submodule("attention").modules() if isinstance(module, AttentionBlocks)]
     if len(found) != 1:
         raise UserError(
-            f"cannot tell which attention counts: {place.attention._get_name()} holds {len(found)} copies of it; unwrap it first"
+            f"cannot tell which attention counts: {place.get_submodule('attention')._get_name()} holds {len(found)} copies of it; unwrap it first"
         )
     return found[0]
 
