@@ -68,11 +68,10 @@ def blocks_at(place: nn.Module) -> AttentionBlocks:
     Raises:
         UserError: If it keeps several copies of them, or none.
     """
-    found = [module for module in place.get_submodule("attention").modules() if isinstance(module, AttentionBlocks)]
+    attention = place.get_submodule("attention")
+    found = [module for module in attention.modules() if isinstance(module, AttentionBlocks)]
     if len(found) != 1:
-        raise UserError(
-            f"cannot tell which attention counts: {place.get_submodule('attention')._get_name()} holds {len(found)} copies of it; unwrap it first"
-        )
+        raise UserError(f"cannot tell which attention counts: {attention._get_name()} holds {len(found)} copies of it; unwrap it first")
     return found[0]
 
 
