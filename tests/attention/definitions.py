@@ -150,7 +150,7 @@ def fuse(fusion, w, p, c):
 def cpsam(block, w, x):
     context = normed_bottleneck(w.under("channel_squeeze"), pooled_context(w.under("channel_squeeze"), x))
     gated = scale_channels(gate(block, w.under("position_squeeze"), x), x)
-    return add(x, batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fusing_conv"), gated, context)))
+    return add(x, batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fuse"), gated, context)))
 
 
 def max_pool_2x2(x):
@@ -262,7 +262,7 @@ def bare_fusion(block, w, x):
 
 def constant_gate(block, w, x):
     gated = scale_channels([2 * sigmoid(value) for value in w("gate")], x)
-    return add(x, batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fusing_conv"), gated, w("context"))))
+    return add(x, batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fuse"), gated, w("context"))))
 
 
 def conv_control(block, w, x):

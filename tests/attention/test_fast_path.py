@@ -232,7 +232,7 @@ def test_settings_of_a_layer_count():
     block.query = nn.Conv2d(C, 8, 3, padding=1)
     assert not _fast_path.applies(block, x)
     block = CPSAM(C)
-    block.fusing_conv.conv.padding_mode = "circular"
+    block.fuse.conv.padding_mode = "circular"
     assert not _fast_path.applies(block, x)
     block = CPSAM(C)
     block.batch_norm.momentum, block.batch_norm.eps = 0.03, 1e-3  # detectors set these everywhere

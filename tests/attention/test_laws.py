@@ -43,7 +43,7 @@ def block(cls, *args, **arguments):
 def bare_twin(full):
     """The control with the weights that are left of a CPSAM when it has no attention."""
     twin = BareFusion(C, fusion=full.fusion, norm=full.norm).double().eval()
-    twin.conv.weight.copy_(full.fusing_conv.conv.weight[:, : twin.conv.weight.shape[1]])
+    twin.conv.weight.copy_(full.fuse.conv.weight[:, : twin.conv.weight.shape[1]])
     twin.batch_norm.load_state_dict(full.batch_norm.state_dict())
     return twin
 
@@ -82,7 +82,7 @@ def test_constant_gate_can_be_what_cpsam_does_to_one_image(fusion, norm):
     """The control has the capacity of CPSAM for each single image: what it lacks is to look."""
     full, x = block(CPSAM, fusion=fusion, norm=norm), images(1, C, H, W)
     control = ConstantGate(C, fusion=fusion, norm=norm).double().eval()
-    control.fusing_conv.load_state_dict(full.fusing_conv.state_dict())
+    control.fuse.load_state_dict(full.fuse.state_dict())
     control.batch_norm.load_state_dict(full.batch_norm.state_dict())
     gate = (full.position_squeeze(x) / x)[0, :, 0, 0]
     control.gate.copy_((gate / 2).logit())
@@ -92,7 +92,7 @@ def test_constant_gate_can_be_what_cpsam_does_to_one_image(fusion, norm):
 
 def test_depthwise_convolution_and_gate_commute_and_context_passes_by_the_sum_of_the_kernel():
     """``DW(g * x + c) = g * DW(x) + s * c``, away from the padding."""
-    fuse, x = block(CPSAM, fusion="depthwise").fusing_conv, images()
+    fuse, x = block(CPSAM, fusion="depthwise").fuse, images()
     gate, context = images(2, C, 1, 1), images(2, C, 1, 1)
     inside = (..., slice(1, -1), slice(1, -1))
     kernel_sum = fuse.conv.weight.sum((2, 3)).view(1, C, 1, 1)
@@ -103,7 +103,7 @@ def test_depthwise_convolution_and_gate_commute_and_context_passes_by_the_sum_of
 
 
 def test_grouped_fusion_hears_the_context_through_an_edge_detector_and_at_the_border():
-    fuse, x, context = block(CPSAM, fusion="grouped").fusing_conv, images(), images(2, C, 1, 1)
+    fuse, x, context = block(CPSAM, fusion="grouped").fuse, images(), images(2, C, 1, 1)
     fuse.conv.weight -= fuse.conv.weight.mean((2, 3), keepdim=True)
     moved = fuse(x, context) - fuse(x, torch.zeros_like(context))
     close(moved, (fuse.context.weight.view(1, C, 1, 1) * context).expand_as(moved))
@@ -218,5 +218,5 @@ def test_a_new_block_starts_at_torchs_defaults_but_for_its_zeros():
     }
     assert {name for name, tensor in NonLocal(C).named_parameters() if not tensor.any()} == {"batch_norm.weight", "batch_norm.bias"}
     assert {name for name, tensor in NonLocal(C, norm="none").named_parameters() if not tensor.any()} == {"proj.weight", "proj.bias"}
-    concat = CPSAM(C, fusion="concat", norm="none").fusing_conv.conv.weight
+    concat = CPSAM(C, fusion="concat", norm="none").fuse.conv.weight
     assert not concat[:, :C].any() and concat[:, C:].all()  # of two factors at zero neither would learn

@@ -249,7 +249,7 @@ def test_a_pattern_that_finds_nothing_says_what_there_is():
 def test_what_was_inserted_is_no_place():
     model = on_meta(resnet18)
     insert_attention(model, "cpsam", at="layer3.0")
-    for at in ("layer3.0.attention", "layer3.0.attention.0", "layer3.0.attention.0.fusing_conv"):
+    for at in ("layer3.0.attention", "layer3.0.attention.0", "layer3.0.attention.0.fuse"):
         with pytest.raises(UserError, match="unknown place"):
             insert_attention(model, "eca", at=at)
     assert "layer3.0.attention.0" not in insert_attention(model, "eca", at="*.*")

@@ -30,7 +30,7 @@ LAYERS = [
     (lambda: NonLocal(16), "proj"),
     (lambda: NonLocal(16), "query"),
     (lambda: CPSAM(16), "channel_squeeze.key"),
-    (lambda: CPSAM(16, fusion="sum"), "fusing_conv.conv"),
+    (lambda: CPSAM(16, fusion="sum"), "fuse.conv"),
 ]
 
 

@@ -129,8 +129,8 @@ def cpsam(block: Any, x: Tensor) -> Tensor:
     x, context, mean, maximum = fused.squeeze(x, block.channel_squeeze.key.weight)
     context = block.channel_squeeze.transform(context)  # (N, C, 1, 1)
     gates = block.position_squeeze.gates(mean, maximum)  # (N, C, 1, 1)
-    weight, before, after = block.fusing_conv.split(context)
-    return fused.like(fused.fuse(x, gates, block.fusing_conv.conv, weight, before, after, block.batch_norm), given)
+    weight, before, after = block.fuse.split(context)
+    return fused.like(fused.fuse(x, gates, block.fuse.conv, weight, before, after, block.batch_norm), given)
 
 
 def non_local(block: Any, x: Tensor) -> Tensor:

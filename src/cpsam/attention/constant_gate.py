@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from cpsam.attention.arguments import check_at_least_one, check_choice
 from cpsam.attention.fusion import FUSIONS
 from cpsam.attention.identity_start import residual_norm
-from cpsam.attention.old_names import accept_old_names
 
 
 class ConstantGate(nn.Module):
@@ -42,9 +41,8 @@ class ConstantGate(nn.Module):
         self.in_channels, self.fusion, self.norm = in_channels, fusion, norm
         self.gate = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
         self.context = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
-        self.fusing_conv = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
+        self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
         self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
-        accept_old_names(self)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -56,4 +54,4 @@ class ConstantGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = 2 * self.gate.sigmoid().view(1, -1, 1, 1)  # (1, C, 1, 1)
-        return x + self.batch_norm(self.fusing_conv(gate * x, self.context.view(1, -1, 1, 1)))
+        return x + self.batch_norm(self.fuse(gate * x, self.context.view(1, -1, 1, 1)))

@@ -8,7 +8,6 @@ from cpsam.attention.arguments import check_choice
 from cpsam.attention.channel_squeeze import ChannelSqueezeAttention
 from cpsam.attention.fusion import FUSIONS
 from cpsam.attention.identity_start import residual_norm
-from cpsam.attention.old_names import accept_old_names
 from cpsam.attention.position_squeeze import PositionSqueezeAttention
 
 
@@ -70,9 +69,8 @@ class CPSAM(nn.Module):
         self.position_squeeze = PositionSqueezeAttention(
             in_channels, reduction=reduction, interaction=interaction, device=device, dtype=dtype
         )
-        self.fusing_conv = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
+        self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
         self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
-        accept_old_names(self)
         self.built = _fast_path.describe(self)
 
     def extra_repr(self) -> str:
@@ -84,4 +82,4 @@ class CPSAM(nn.Module):
                 return _fast_path.cpsam(self, x)
         context = self.channel_squeeze(x)  # (N, C, 1, 1)
         gated = self.position_squeeze(x)
-        return x + self.batch_norm(self.fusing_conv(gated, context))
+        return x + self.batch_norm(self.fuse(gated, context))

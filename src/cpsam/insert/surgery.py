@@ -17,6 +17,7 @@ from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, host_modules, is
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe, refuse_collectors
 from cpsam.insert.slots import forget_slots, keep_in_slots
+from cpsam.meta import without_hooks
 
 Make = str | Callable[[int], nn.Module]
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -99,7 +100,7 @@ def check_shape(block: nn.Module, channels: Any) -> None:
         trial = copy.deepcopy(block).to("meta")
         dtype = next((p.dtype for p in trial.parameters() if p.is_floating_point()), torch.float32)
         given = [torch.empty(2, channels, *size, device="meta", dtype=dtype) for size in ((7, 9), (12, 16))]
-        with torch.no_grad():
+        with torch.no_grad(), without_hooks(trial):
             returned = [(x.shape, trial.train(training)(x)) for x in given for training in (False, True)]
     except Exception:  # The network itself would raise it, and say where.
         return

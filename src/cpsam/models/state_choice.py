@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpsam.attention.old_names import current_key
 from cpsam.errors import DataError, UserError
 from cpsam.models.state_file import FileContent, Skipped
 
@@ -144,7 +143,7 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
 def current_name(key: str, wanted: Wanted) -> str:
     """The key without wrappers inside it, and with the name that a part has today."""
     key = WRAPPERS.sub("", key)
-    renamed = current_key(OLD_NAMES.sub(r"\1\2", key))
+    renamed = OLD_NAMES.sub(r"\1\2", key)
     return renamed if renamed != key and any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors) else key
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cpsam.attention.old_names import with_current_keys
 from cpsam.errors import UserError
 from cpsam.insert import attention_config
 
@@ -59,7 +58,6 @@ def unpack(
 
 def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
-    tensors = with_current_keys(tensors, own)
     if differing := sorted(own.keys() ^ tensors.keys()):
         where = "the checkpoint lacks" if differing[0] in own else "the model lacks"
         raise UserError(f"the checkpoint is of another model: {where} {differing[0]!r}, the first of {len(differing)} such names")
