@@ -157,8 +157,11 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
     weights_sha256 = hash_weights(task.weights)
     # A pretrained network expects pixels scaled as in its own training.
     expected, why = expected_scaling(task.model, task.weights, sha256=weights_sha256)
-    if expected is None or len(expected[0]) != dataset.in_channels:
+    if expected is None:
         why = f"pixels are scaled by the statistics of the data set: {why}"
+    elif len(expected[0]) != dataset.in_channels:
+        known = f"what {task.model} expects is known for {len(expected[0])} channels, and the images have {dataset.in_channels}"
+        why = f"pixels are scaled by the statistics of the data set: {known}"
     else:
         dataset = replace(dataset, mean=expected[0], std=expected[1])
     on_event({"event": "note", "text": why})
