@@ -252,14 +252,13 @@ def test_the_probe_does_not_run_hooks_of_the_host():
     for module in model.modules():
         module.register_forward_hook(lambda module, args, output: seen.append(float(output.mean())))
         module.register_forward_pre_hook(lambda module, args: seen.append(args))
-    with_global = register_module_forward_hook(lambda module, args, output: seen.append(output))
     before = snapshot(model)
-    assert insert_attention(model, "cpsam", at=("layer2.0", "layer1.0.bn1")) == ["layer1.0.bn1", "layer2.0"]
-    assert seen == []
-    with torch.no_grad():
-        model(torch.randn(2, 3, 12, 20))
-    assert seen
-    with_global.remove()
+    with register_module_forward_hook(lambda module, args, output: seen.append(output)):
+        assert insert_attention(model, "cpsam", at=("layer2.0", "layer1.0.bn1")) == ["layer1.0.bn1", "layer2.0"]
+        assert seen == []
+        with torch.no_grad():
+            model(torch.randn(2, 3, 12, 20))
+        assert seen
     remove_attention(model)
     assert snapshot(model) == before
 
