@@ -114,3 +114,11 @@ def dominators(nodes: Sequence[Node]) -> list[int]:
                     other = before[other]
         before.append(common)
     return before
+
+
+def longest_paths(nodes: Sequence[Node]) -> list[int]:
+    """Returns for each node the number of operations on the longest path to it."""
+    lengths: list[int] = []
+    for node in nodes:
+        lengths.append(1 + max((lengths[index] for index in node.inputs), default=-1))
+    return lengths

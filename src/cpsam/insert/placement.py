@@ -7,6 +7,7 @@ from functools import cache
 from torch import nn
 
 from cpsam.errors import UserError, unknown
+from cpsam.insert.branches import Branches
 from cpsam.insert.hook import host_modules
 from cpsam.insert.probe import Probe
 from cpsam.insert.trunk import Stage, Trunk, is_plain_sequential
@@ -32,6 +33,11 @@ def several_stages(trunk: Trunk) -> list[Stage]:
     return trunk.stages
 
 
+def branch_ends(trunk: Trunk, stages: Sequence[Stage]) -> list[str]:
+    branches = Branches(trunk)
+    return [place for stage in stages for path in stage.blocks for place in branches.ends(path)]
+
+
 def nl_c4_last(trunk: Trunk) -> list[str]:
     """One block after the last residual block of c4 (output stride 16)."""
     return [at_strides(trunk, [16])[-1].blocks[-1]]
@@ -44,7 +50,7 @@ def nl_every_second_c3_c4(trunk: Trunk) -> list[str]:
 
 def gc_c3_c5(trunk: Trunk) -> list[str]:
     """In every residual block of c3, c4 and c5 (strides 8, 16, 32), at the end of the branch, before the addition."""
-    return [place for stage in at_strides(trunk, [8, 16, 32]) for path in stage.blocks for place in trunk.branches(path)]
+    return branch_ends(trunk, at_strides(trunk, [8, 16, 32]))
 
 
 def before_last(trunk: Trunk) -> list[str]:
@@ -66,7 +72,7 @@ def early(trunk: Trunk) -> list[str]:
 
 def every_branch(trunk: Trunk) -> list[str]:
     """In every residual block, at the end of the branch, before the addition; the placement of SE."""
-    return [place for stage in trunk.stages for path in stage.blocks for place in trunk.branches(path)]
+    return branch_ends(trunk, trunk.stages)
 
 
 PLACEMENTS: dict[str, Callable[[Trunk], list[str]]] = {

@@ -66,7 +66,6 @@ class Trunk:
         self.modules = {path: module for path, module in host_modules(model) if path}
         self.nodes, self.strides = with_strides(probe)
         self.before = dominators(self.nodes)
-        self.length = longest_paths(self.nodes)
         chain = [self.deepest()]
         while chain[-1] != ROOT:
             chain.append(self.before[chain[-1]])
@@ -269,60 +268,6 @@ class Trunk:
         span = self.span(path)
         return max((node.dilation for node in self.nodes[span.start : span.end]), default=1)
 
-    def branches(self, block: str) -> list[str]:
-        """Returns the end of the branch of each skip in a block; a block without one ends where its branch does.
-
-        Raises:
-            UserError: If no block of its class has a skip, or a branch does not return (N, C, H, W).
-        """
-        kind = own_class(self.modules[block])
-        if not any(self.skips[other] for other in self.blocks if own_class(self.modules[other]) is kind):
-            joins = ", because it joins its paths by concatenation alone" if self.concatenates(block) else ""
-            raise UserError(f"finds no branch in {block!r}: it adds nothing to what it was given{joins}")
-        span = self.span(block)
-        ends = self.skips[block] or [self.last_module(block, span.start - 1, span.node) or block]
-        for path in ends:
-            self.probe.channels(path)
-        return ends
-
-    @cached_property
-    def skips(self) -> dict[str, list[str]]:
-        """For each block the ends of the branches that its skips add to."""
-        return {
-            block: [
-                path
-                for segment in self.in_block(block)
-                for start, end in ([segment] if self.adds(segment.end) else self.inner_skips(segment))
-                if (path := self.branch_end(block, start, end))
-            ]
-            for block in self.blocks
-        }
-
-    def inner_skips(self, segment: Segment) -> list[Segment]:
-        """The outermost skips between parallel paths: additions of which one operand lies on every path to another."""
-        found: list[Segment] = []
-        inside = self.between(*segment)
-        for end in sorted(inside, reverse=True):
-            start = self.before[end]
-            if start in self.nodes[end].inputs and self.adds(end) and not any(end in self.between(*outer) for outer in found):
-                found.append(Segment(start, end))
-        return found[::-1]
-
-    def branch_end(self, block: str, start: int, end: int) -> str | None:
-        """The last module on the longest of the paths that an addition joins, or None if two are equally long."""
-        *_, second, longest = sorted(self.nodes[end].inputs, key=lambda index: self.length[index])
-        return self.last_module(block, start, longest) if self.length[second] < self.length[longest] else None
-
-    def last_module(self, block: str, start: int, node: int | None) -> str | None:
-        """The outermost module inside `block` that returns `node`, or else the last before it that lies on every path from `start`."""
-        assert node is not None
-        while node > start:
-            returning = [path for path in self.probe.visits if path.startswith(f"{block}.") and self.node(path) == node]
-            if returning:  # The first one and what holds it; an nn.Identity behind it returns the same.
-                return min((path for path in returning if f"{returning[0]}.".startswith(f"{path}.")), key=len)
-            node = self.before[node]
-        return None
-
     def in_block(self, block: str) -> list[Segment]:
         return [segment for segment, path in self.segments.items() if path == block]
 
@@ -361,11 +306,3 @@ def with_strides(probe: Probe) -> tuple[list[Node], dict[int, int]]:
         elif len(grown) == 2:
             strides[index] = nearest_stride(probe.sizes, [(node.shape[grown[0]], node.shape[grown[1]]) for node in (one, other)])
     return probe.flows[0][: first[len(second)][0] if len(second) < len(first) else None], strides
-
-
-def longest_paths(nodes: list[Node]) -> list[int]:
-    """For each node the number of operations on the longest path to it."""
-    lengths: list[int] = []
-    for node in nodes:
-        lengths.append(1 + max((lengths[index] for index in node.inputs), default=-1))
-    return lengths
