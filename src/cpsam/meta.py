@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,8 @@ from torch.utils._pytree import tree_map_only
 
 # Hooks from here are part of what a module computes (weight_norm, spectral_norm, pruning, inserted blocks) or of how it is measured.
 PARTS_OF_MODULES = ("torch.nn.utils.", "torch.utils.", "cpsam.")
+
+ONE_THREAD = threading.RLock()  # Global hooks are those of all threads.
 
 
 @contextmanager
@@ -51,18 +54,19 @@ def without_hooks(module: nn.Module, keep: tuple[str, ...] = PARTS_OF_MODULES) -
 
     A hook of a user may keep what it sees, and shall not see meta tensors.
     """
-    live = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
-    live += [hooks for child in module.modules() for hooks in (child._forward_hooks, child._forward_pre_hooks)]
-    suspended = [(hooks, dict(hooks)) for hooks in live if hooks]
-    for hooks, before in suspended:
-        hooks.clear()
-        hooks.update({key: hook for key, hook in before.items() if is_defined_in(hook, keep)})
-    try:
-        yield
-    finally:
+    with ONE_THREAD:
+        live = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
+        live += [hooks for child in module.modules() for hooks in (child._forward_hooks, child._forward_pre_hooks)]
+        suspended = [(hooks, dict(hooks)) for hooks in live if hooks]
         for hooks, before in suspended:
             hooks.clear()
-            hooks.update(before)
+            hooks.update({key: hook for key, hook in before.items() if is_defined_in(hook, keep)})
+        try:
+            yield
+        finally:
+            for hooks, before in suspended:
+                hooks.clear()
+                hooks.update(before)
 
 
 def is_defined_in(hook: Any, packages: tuple[str, ...]) -> bool:

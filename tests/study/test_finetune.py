@@ -124,6 +124,6 @@ def test_weights_that_do_not_fit_are_refused_with_the_keys(weights: Path, tmp_pa
         assert all(word in str(error.value) for word in words), error.value
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
-    refused({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, "lacks 1 keys", "layer2.0.conv1.weight")
+    refused({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, "lacks 1 key ", "layer2.0.conv1.weight")
     refused({**state, "extra.weight": torch.zeros(3)}, "extra.weight")
     refused({**state, "layer1.0.bn1.weight": torch.zeros(5)}, "another shape", "layer1.0.bn1.weight")

@@ -168,7 +168,7 @@ def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch:
     seen: list[str] = []
 
     def on_event(event: Event) -> None:
-        if event["epoch"] == 2:
+        if event.get("epoch") == 2:
             seen.append(event["event"])
             if seen == [kind] or (kind == "evaluation" and seen[-1] == kind):
                 os.kill(os.getpid(), signal.SIGTERM)

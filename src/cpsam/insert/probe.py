@@ -1,6 +1,7 @@
 """Run a host on meta tensors to learn what each of its modules returns; nothing is computed and no buffer moves."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -183,14 +184,18 @@ def probe(model: nn.Module, example_input: Any = None) -> Probe:
     visits: dict[str, Visit] = {}
     flows = []
     failure = ""
+    thread = threading.get_ident()
     for index, inputs in enumerate((first, first.resized(sizes[1]))):
         flow = DataFlow(inputs.images())
         entered: list[tuple[nn.Module, int]] = []
 
         def enter(module: nn.Module, _: Any, flow: DataFlow = flow, entered: list[tuple[nn.Module, int]] = entered) -> None:
-            entered.append((module, len(flow.nodes)))
+            if threading.get_ident() == thread:  # Global hooks hear other threads, too.
+                entered.append((module, len(flow.nodes)))
 
         def leave(module: nn.Module, _: Any, output: Any, index: int = index, flow: DataFlow = flow, entered: Any = entered) -> None:
+            if threading.get_ident() != thread:
+                return
             start = next(entered.pop()[1] for opened in reversed(entered.copy()) if opened[0] is module)
             if (path := paths.get(module)) is not None:
                 visit = visits.setdefault(path, Visit(order=len(visits)))
