@@ -120,7 +120,8 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 twins[tensor] = torch.empty_like(tensor, device="meta")
             state[f"{path}.{name}" if path else name] = twins[tensor]
     args, kwargs = tree_map_only(Tensor, to_meta, (args, kwargs))
-    # Parts that are compiled run as they are written; what is not loaded has compiled nothing.
-    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with evaluating(module), remembering(module), without_hooks(module), torch.no_grad(), eager, MixedDevices():
-        return functional_call(module, state, args, kwargs, tie_weights=False)
+    with ONE_THREAD:
+        # Parts that are compiled run as they are written; what is not loaded has compiled nothing.
+        eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+        with evaluating(module), remembering(module), without_hooks(module), torch.no_grad(), eager, MixedDevices():
+            return functional_call(module, state, args, kwargs, tie_weights=False)
