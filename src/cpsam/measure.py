@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpsam.errors import UserError
-from cpsam.meta import call_on_meta
+from cpsam.meta import ONE_THREAD, call_on_meta
 from cpsam.randomness import generator
 
 FLOPS_PER_MAC = 2  # torch counts a multiplication and an addition; the only division by it is in `count_macs`
@@ -85,7 +85,7 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
         shape, dtype = tuple(example), next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
     counter = FlopCounterMode(display=False, custom_mapping=MISSING_FORMULAS)
     try:
-        with counter:
+        with ONE_THREAD, counter:
             call_on_meta(module, torch.empty(shape, dtype=dtype, device="meta"))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
