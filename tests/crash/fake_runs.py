@@ -14,7 +14,7 @@ from finished import finish
 from cpsam.errors import DivergedError
 from cpsam.files import write_atomically
 from cpsam.study import compare, plan
-from cpsam.study.config import Setting, Study, Task
+from cpsam.study.config import Contrast, Setting, Study, Task
 from cpsam.study.cost import Cost
 from cpsam.study.executor import InProcess
 from cpsam.study.job import Job, outcome
@@ -37,7 +37,8 @@ def cheapen() -> None:
 
 def fake_study(arms: tuple[str, ...], seeds: tuple[int, ...], places: tuple[str, ...]) -> Study:
     settings = tuple(Setting(place, Task(at=(place,)), arms) for place in places)
-    return Study("fuzz", settings, seeds, Recipe(epochs=1), control=False)
+    question = Contrast("cpsam", "none", places[0])  # the same, whatever arms are added
+    return Study("fuzz", settings, seeds, Recipe(epochs=1), primary=question, control=False)
 
 
 def accuse(folder: Path, what: str) -> None:
