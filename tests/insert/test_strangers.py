@@ -1,5 +1,7 @@
 """Hosts that nothing here was made for: detectors, dense blocks, traced, compiled and channels-last networks."""
 
+import threading
+
 import pytest
 import timm
 import torch
@@ -261,6 +263,24 @@ def test_the_probe_does_not_run_hooks_of_the_host():
         assert seen
     remove_attention(model)
     assert snapshot(model) == before
+
+
+def test_the_probe_does_not_hear_another_thread():
+    """Its hooks are global, and others may run networks of their own meanwhile."""
+
+    class Concurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.others = [nn.Linear(3, 4)]
+
+        def forward(self, x):
+            thread = threading.Thread(target=self.others[0], args=(torch.zeros(1, 3),))
+            thread.start()
+            thread.join()
+            return self.conv(x)
+
+    assert insert_attention(Concurrent(), "cpsam", at="conv") == ["conv"]
 
 
 def test_hooks_of_torch_that_make_a_weight_run_in_the_probe():
