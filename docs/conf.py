@@ -5,7 +5,7 @@ from cpsam import __version__
 project = "cpsam"
 release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results/*/report.md"]
 html_theme = "furo"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
