@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="package")  # before the fixtures that train for a whole file
 def one_thread() -> Iterator[None]:
     """Networks this small only wait for a second thread, most of all on a busy machine."""
     threads = torch.get_num_threads()
