@@ -113,7 +113,10 @@ def check_shape(block: nn.Module, channels: Any) -> None:
 def check_place(path: str, place: nn.Module, block: nn.Module, pending: Sequence[nn.Module] = ()) -> None:
     """Refuse a block where its name is taken, or its class is there or about to be."""
     if not is_place(place) and hasattr(place, "attention"):
-        raise UserError(f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own")
+        raise UserError(
+            f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own; "
+            "give the path of the module in it that returns its output"
+        )
     present = [*blocks_at(place), *pending] if is_place(place) else pending
     if any(type(block) is type(other) for other in present):
         raise UserError(f"cannot insert at {path!r}: it has a {type(block).__name__} already")
