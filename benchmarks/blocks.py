@@ -31,10 +31,10 @@ from timm.layers import GlobalContext, NonLocalAttn
 from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION
+from cpsam.config.recipe import Recipe
 from cpsam.measure import Latency, measure_latency, peak_memory_bytes
+from cpsam.train.compute import settle
 from cpsam.train.environment import environment
-from cpsam.train.hardware import settle
-from cpsam.train.recipe import Recipe
 
 SHAPES = ((16, 256, 14, 14), (8, 512, 28, 28), (8, 256, 56, 56), (16, 1024, 14, 14))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

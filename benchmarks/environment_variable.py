@@ -63,9 +63,9 @@ def main() -> None:
     if asked.child:
         child(asked.steps, asked.threads)
         return
+    from cpsam.config.recipe import Recipe
+    from cpsam.train.compute import find_device, settle
     from cpsam.train.environment import environment
-    from cpsam.train.hardware import find_device, settle
-    from cpsam.train.recipe import Recipe
 
     variable = dict(each.split("=", 1) for each in asked.variable)
     found: dict[str, list[dict[str, Any]]] = {"with": [], "without": []}

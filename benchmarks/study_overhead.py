@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Task
 from cpsam.files import write_json
-from cpsam.study.arm import Arm
-from cpsam.study.config import Task
+from cpsam.run.arm import Arm
+from cpsam.run.run import OnEvent, RunSpec
 from cpsam.study.executor import InProcess
-from cpsam.study.job import Execute, Job
-from cpsam.study.run import OnEvent, RunSpec
-from cpsam.train.recipe import Recipe
+from cpsam.study.run_end import Execute, Job
 from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, plain
 
 

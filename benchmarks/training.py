@@ -6,7 +6,7 @@ Five ways, or six, one after the other in every round of one run, so that whatev
 taken within a round, then the median over the rounds. In images per second:
 
 - `bare_step`: forward, backward, optimizer on one constant batch, in the precision and memory format that our recipe settles on;
-- `our_loop`: :func:`cpsam.train.loop.train` itself, called anew in every round for one epoch of `--steps` batches, with order,
+- `our_loop`: :func:`cpsam.train.train.train` itself, called anew in every round for one epoch of `--steps` batches, with order,
   augmentation, schedule, checks and progress events; without the evaluation and the checkpoint after the epoch, which are given apart;
 - `our_loop_saving`: the same with a checkpoint after every step, so that its cost stands out of the noise; a real run makes one an epoch;
 - `plain_script`: `plain_script.py` as people write it, float32;
@@ -36,16 +36,16 @@ import torch
 import torch.nn.functional as F
 from timm_script import timm_script
 
+from cpsam.config.run_options import Upkeep
 from cpsam.data import Dataset, load_dataset
 from cpsam.data.batches import train_batches
 from cpsam.evaluate import autocast
 from cpsam.models import create_model
 from cpsam.train import Recipe
+from cpsam.train.compute import settle
 from cpsam.train.environment import environment
-from cpsam.train.hardware import settle
-from cpsam.train.loop import train
-from cpsam.train.update import make_optimizer
-from cpsam.train.upkeep import Upkeep
+from cpsam.train.step import make_optimizer
+from cpsam.train.train import train
 
 BATCH, THREADS, WARMUP = 128, 2, 3
 TARGETS = {

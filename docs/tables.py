@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cpsam.study.forms import written_forms
-from cpsam.study.table import answer, made_by, settings_of, table_rows
-from cpsam.study.words import control_words, data_notes, remarks
+from cpsam.report.formats import written_forms
+from cpsam.report.table import answer, made_by, settings_of, table_rows
+from cpsam.report.words import control_words, data_notes, remarks
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)

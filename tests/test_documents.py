@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cpsam.cli import VERBS
+from cpsam.config.plan_file import read_plan
 from cpsam.study.compare import conduct
-from cpsam.study.plan_file import read_plan
 
 ROOT = Path(__file__).parent.parent
 MY_NET = """

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpsam.errors import UserError
-from cpsam.meta import ONE_THREAD, call_on_meta
-from cpsam.randomness import generator
+from cpsam.seeds import generator
+from cpsam.torch_state import ONE_THREAD, call_on_meta
 
 FLOPS_PER_MAC = 2  # torch counts a multiplication and an addition; the only division by it is in `count_macs`
 

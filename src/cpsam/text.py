@@ -1,5 +1,7 @@
 """Text of others, such as a name, a path or a message, made safe to show."""
 
+import reprlib
+
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -18,3 +20,16 @@ def printable(text: str, keep: str = "") -> str:
         return text
     kept = {NO_BREAK_SPACE, *keep}
     return "".join(each if each.isprintable() or each in kept else each.encode("unicode_escape").decode() for each in text)
+
+
+def shorten(value: object) -> str:
+    """Returns a value as Python writes it, cut where it is long, wide or deep.
+
+    Example:
+        >>> shorten(10**99)
+        '1000000000000...0000000000000'
+    """
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write a number of more than 4,300 digits.
+        return "a number of more than 4,300 digits"

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from variants import CONFIGURATIONS, VARIANTS, label
+from support.variants import CONFIGURATIONS, VARIANTS, label
 
 from cpsam.attention import (
     ATTENTION,

@@ -1,8 +1,8 @@
-import closed_forms
 import pytest
 import torch
-from definitions import FORMULAS, define
-from variants import MORE, VARIANTS, label
+from support import closed_forms
+from support.definitions import FORMULAS, define
+from support.variants import MORE, VARIANTS, label
 
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START
 from cpsam.testing import LAWS, Case, check_attention

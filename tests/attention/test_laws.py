@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from variants import MODES, label
+from support.variants import MODES, label
 
 from cpsam.attention import (
     ATTENTION,

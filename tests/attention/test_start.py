@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
+from support.variants import CONFIGURATIONS, label
 from torch import nn
-from variants import CONFIGURATIONS, label
 
 from cpsam import insert_attention
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START

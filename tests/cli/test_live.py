@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from cpsam.cli.board import Board
 from cpsam.cli.live import Live
+from cpsam.cli.study_progress import Board
 from cpsam.cli.terminal import Terminal
 
 

@@ -28,8 +28,8 @@ def test_it_is_exit_75(
         pytest.fail("not stopped")
 
     (tmp_path / "plan.toml").write_text("")
-    monkeypatch.setattr("cpsam.study.run.load_dataset", struck)
-    monkeypatch.setattr("cpsam.study.plan_file.read_plan", struck)
+    monkeypatch.setattr("cpsam.run.run.load_dataset", struck)
+    monkeypatch.setattr("cpsam.config.plan_file.read_plan", struck)
     before = [signal.getsignal(each) for each in SIGNALS]
     words = {"train": ["--out", str(tmp_path / "run")], "compare": ["--out", str(tmp_path)], "study": [str(tmp_path / "plan.toml")]}
     with pytest.raises(SystemExit) as left:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import processes
-from imagenet_tree import write_folder
+from support import processes
+from support.imagenet_tree import write_folder
 
 CLASSES, BATCH, KEPT = 1000, 40, 3
 SECONDS = 1500

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import processes
 import pytest
+from support import processes
 
 Start = Callable[..., "subprocess.Popen[str]"]
 # Nine tenths are held out, so that an epoch takes a second.

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import finish
+from support.finished_runs import finish
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Setting, Study, Task
 from cpsam.errors import DataError, UserError
+from cpsam.run.run import OnEvent, RunSpec
 from cpsam.study.compare import conduct
-from cpsam.study.config import Setting, Study, Task
 from cpsam.study.executor import InProcess
-from cpsam.study.job import Job, outcome
 from cpsam.study.plan import make_plan
 from cpsam.study.ray_executor import RayExecutor, worker_environment
-from cpsam.study.run import OnEvent, RunSpec
-from cpsam.train.recipe import Recipe
+from cpsam.study.run_end import Job, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 

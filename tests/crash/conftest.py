@@ -1,1 +1,1 @@
-import processes  # noqa: F401, it makes the tiny networks of tests/train importable
+from support import processes  # noqa: F401, it makes the tiny networks of tests/train importable

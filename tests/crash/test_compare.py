@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Comparison
 from cpsam.study.compare import compare
-from cpsam.study.config import Comparison
-from cpsam.train.recipe import Recipe
 
 ARMS = ("none", "cpsam", "non_local")
 

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import doomed
-import processes
 import pytest
 import torch
+from support import killed_runs as doomed
+from support import processes
+from support.tiny import tiny_residual
 from test_killed import digest
-from tiny import tiny_residual
 
 from cpsam.checkpoint import load_checkpoint, save_checkpoint
 

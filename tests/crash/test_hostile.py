@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FULL, tiny_dataset, tiny_residual
+from support.tiny import FULL, tiny_dataset, tiny_residual
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, seal
 from cpsam.errors import StoppedError, UserError
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, load_pretrained
-from cpsam.study.run import evaluate_run
+from cpsam.run.run import evaluate_run
 from cpsam.train import Recipe
-from cpsam.train.loop import train
+from cpsam.train.train import train
 
 
 class Attack:

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import doomed
-import processes
 import pytest
+from support import killed_runs as doomed
+from support import processes
 
 AT_ONCE = 2
 OPTIMIZERS = ("sgd", "adamw")

@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
-from fake_runs import ENDED, VIOLATIONS, fake_study, master
+from support.fake_studies import ENDED, VIOLATIONS, fake_study, master
 
 SEQUENCES = int(os.environ.get("CPSAM_FUZZ", "200"))
 ARMS = ("none", "cpsam", "non_local", "eca", "bam", "cbam")

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from gpu import DEVICE, ON_GPU
+from support.gpu import DEVICE, ON_GPU
 
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START
 from cpsam.functional import position_squeeze

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from gpu import DEVICE, ON_GPU
+from support.gpu import DEVICE, ON_GPU
 from torch.nn.parallel import DistributedDataParallel
 
 from cpsam.data.dataset import Dataset
@@ -15,7 +15,7 @@ from cpsam.measure import forward_step, measure_latency, peak_memory_bytes
 from cpsam.models.cifar_resnet import ThinResNet
 from cpsam.testing import randomise
 from cpsam.train import Recipe
-from cpsam.train.loop import train
+from cpsam.train.train import train
 
 pytestmark = ON_GPU
 

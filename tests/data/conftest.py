@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_samples import noise, png
+from support.image_samples import noise, png
 
 from cpsam.data import Dataset, Split
 

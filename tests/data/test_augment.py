@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from image_samples import noise
+from support.image_samples import noise
 
 from cpsam.data.augment import Augmentation
 

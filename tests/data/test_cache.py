@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_samples import noise
 from safetensors import safe_open
+from support.image_samples import noise
 
-from cpsam.data.cache import Recipe, cache_folder, load, load_or_build
+from cpsam.data.storage.cache import Recipe, cache_folder, load, load_or_build
 from cpsam.errors import DataError
 
 LABELS = {"train": np.array([1, 0, 1, 1, 0]), "test": np.array([0, 1, 0])}
@@ -153,7 +153,7 @@ def test_no_room_anywhere_is_a_data_error(kitchen: Kitchen, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cpsam.data.cache.write_pixels", full)
+    monkeypatch.setattr("cpsam.data.storage.cache.write_pixels", full)
     with pytest.warns(UserWarning), pytest.raises(DataError, match=r"no room for the decoded images of set \(.*No space left"):
         load_or_build("set", KEY, kitchen.recipe)
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_samples import noise, png, png_header_of
+from support.image_samples import noise, png, png_header_of
 
 from cpsam.data import load_dataset
-from cpsam.data.cifar import find_files
-from cpsam.data.parquet import read_labels
+from cpsam.data.sets.cifar import find_files
+from cpsam.data.storage.parquet import read_labels
 from cpsam.errors import DataError
 
 Write = Callable[..., Path]
@@ -39,7 +39,7 @@ def test_a_second_load_reads_the_cache_and_changed_files_do_not(
     first = load_dataset("cifar100", str(small_cifar))
     monkeypatch.setenv("CPSAM_DATA", str(small_cifar))
     with monkeypatch.context() as patch:
-        patch.setattr("cpsam.data.cifar.recipe", None)
+        patch.setattr("cpsam.data.sets.cifar.recipe", None)
         assert load_dataset("cifar100").fingerprint == first.fingerprint
     write_parquet(small_cifar / TRAIN, [png(image) for image in noise(4, 32, 32, 3, seed=5)], [0, 1, 2, 3])
     again = load_dataset("cifar100", small_cifar)

@@ -5,15 +5,15 @@ import shlex
 from pathlib import Path
 
 import pytest
-from imagenet_tree import write_folder
+from support.imagenet_tree import write_folder
 
 from cpsam.cli.data import DataRequest
 from cpsam.cli.parse import parse
 from cpsam.cli.train import TrainRequest, preset
+from cpsam.config.transform import Transform
 from cpsam.data import load, parallel
-from cpsam.data.folder import STREAM_ABOVE_BYTES
-from cpsam.data.transform import Transform
-from cpsam.data.walk import SUFFIXES, UNREAD_SUFFIXES
+from cpsam.data.sets.folder import STREAM_ABOVE_BYTES
+from cpsam.data.sets.walk import SUFFIXES, UNREAD_SUFFIXES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from image_samples import noise
+from support.image_samples import noise
 
 from cpsam.data import DATASETS, Split, load_dataset
-from cpsam.data.digest import BLOCK_BYTES, fingerprint, hash_array
 from cpsam.data.moments import Moments
+from cpsam.data.storage.digest import BLOCK_BYTES, fingerprint, hash_array
 from cpsam.errors import DataError, UserError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_samples import noise, png, png_header_of
 from PIL import Image, ImageOps
+from support.image_samples import noise, png, png_header_of
 
 from cpsam.data import load_dataset
 from cpsam.errors import DataError, UserError
@@ -141,7 +141,7 @@ def test_transparent_palette_and_grey_images_become_rgb(tree: Path) -> None:
 def test_a_second_load_decodes_nothing_and_a_changed_file_is_noticed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_dataset("folder", tree, image_size=8)
     with monkeypatch.context() as patch:
-        patch.setattr("cpsam.data.folder.decode_square", None)
+        patch.setattr("cpsam.data.sets.folder.decode_square", None)
         assert load_dataset("folder", tree, image_size=8).fingerprint == first.fingerprint
     changed = tree / "train/dog/2.png"
     stamp = changed.stat()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from cpsam.data import hub, load_dataset
-from cpsam.data.cifar import SOURCES
+from cpsam.data import load_dataset
+from cpsam.data.sets.cifar import SOURCES
+from cpsam.data.storage import hub
 from cpsam.errors import DataError
 
 CONTENT = {"a/b.parquet": b"what the hub has"}

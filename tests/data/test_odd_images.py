@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_samples import noise, png
 from PIL import Image
+from support.image_samples import noise, png
 
 from cpsam.data import load_dataset
 from cpsam.data.decode import decode_square

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_samples import noise, png
+from support.image_samples import noise, png
 
 from cpsam.data import load_dataset
 from cpsam.data.verify import verify

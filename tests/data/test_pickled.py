@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_samples import noise
+from support.image_samples import noise
 
 from cpsam.data import load_dataset
 from cpsam.data.verify import verify

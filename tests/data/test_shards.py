@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_samples import noise, png
+from support.image_samples import noise, png
 
 from cpsam.data import Dataset, eval_batches, load_dataset
-from cpsam.data.source import open_table
+from cpsam.data.loader.source import open_table
 from cpsam.data.verify import verify
 from cpsam.errors import DataError, UserError
 

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_samples import noise, png
-from imagenet_tree import jpeg, size_of, synsets, write_folder, write_shards
 from PIL import Image
+from support.image_samples import noise, png
+from support.imagenet_tree import jpeg, size_of, synsets, write_folder, write_shards
 
-from cpsam.data import Dataset, StreamedSplit, Transform, eval_batches, hold_out, load_dataset, train_batches
-from cpsam.data.workers import IDLE
+from cpsam.config.transform import Transform
+from cpsam.data import Dataset, StreamedSplit, eval_batches, hold_out, load_dataset, train_batches
+from cpsam.data.loader.workers import IDLE
 from cpsam.errors import DataError, UserError
 
 STRONG = Transform(rand_augment="rand-m9-mstd0.5", random_erasing=0.5, interpolation="random")
@@ -176,7 +177,7 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
     batches = train_batches(dataset, batch_size=2, seed=0, epoch=0)
     next(batches)
     if busy:  # its pool is in use and so not among the idle ones
-        import cpsam.data.workers as module
+        import cpsam.data.loader.workers as module
 
         (pool,) = [pool for pool in module.EVERY if len(pool.workers) == 2 and pool not in IDLE[2]]
     else:
@@ -195,7 +196,7 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
 def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Path) -> None:
     batches = train_batches(load(folder, workers=1), batch_size=2, seed=0, epoch=0)
     next(batches)
-    import cpsam.data.workers as module
+    import cpsam.data.loader.workers as module
 
     for pool in module.EVERY:
         for worker in pool.workers:
@@ -312,8 +313,8 @@ def test_loading_reads_no_image_and_unpacks_each_shard_once(root: Path, monkeypa
     load(root, progress=lambda *event: told.append(event))
     assert told == ([("unpacking shards", done, 4) for done in (1, 2, 3, 4)] if root.joinpath("data").exists() else [])
     before = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")}
-    monkeypatch.setattr("cpsam.data.parquet.write_table", None)
-    monkeypatch.setattr("cpsam.data.stream.read", None)
+    monkeypatch.setattr("cpsam.data.storage.parquet.write_table", None)
+    monkeypatch.setattr("cpsam.data.loader.stream.read", None)
     load(root)
     assert {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")} == before
 
@@ -371,7 +372,7 @@ def test_a_folder_is_streamed_when_it_is_large_or_when_asked_to(folder: Path, mo
     held = load_dataset("folder", folder, image_size=SIZE)
     assert not isinstance(held.train, StreamedSplit)
     asked = load_dataset("folder", folder, image_size=SIZE, stream=True, workers=0)
-    monkeypatch.setattr("cpsam.data.folder.STREAM_ABOVE_BYTES", 52 * SIZE * SIZE * 3 - 1)
+    monkeypatch.setattr("cpsam.data.sets.folder.STREAM_ABOVE_BYTES", 52 * SIZE * SIZE * 3 - 1)
     large = load_dataset("folder", folder, image_size=SIZE, workers=0)
     assert isinstance(large.train, StreamedSplit) and large.fingerprint == asked.fingerprint
     assert by_sample(large) == by_sample(asked)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_samples import noise, png
 from PIL import Image
+from support.image_samples import noise, png
 
 from cpsam.data import Dataset, load_dataset
-from cpsam.data.tree import read_tree
+from cpsam.data.sets.tree import read_tree
 from cpsam.data.verify import verify
 from cpsam.errors import DataError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_samples import noise, png, png_header_of
-from imagenet_tree import drawn, jpeg, synsets, write_folder, write_shards
 from PIL import Image
+from support.image_samples import noise, png, png_header_of
+from support.imagenet_tree import drawn, jpeg, synsets, write_folder, write_shards
 
 from cpsam.data import load_dataset, train_batches
 from cpsam.data.verify import read_skip, verify

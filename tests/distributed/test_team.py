@@ -7,13 +7,13 @@ import threading
 import time
 from pathlib import Path
 
-import processes
 import pytest
-import teammate
+from support import processes
+from support import worker_process as teammate
 
 from cpsam.errors import UserError
 from cpsam.train.distributed import FIRST_PORT, PORTS, Team, find_team, first_host
-from cpsam.train.gather import gather
+from cpsam.train.rendezvous import gather
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
@@ -118,8 +118,8 @@ def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> No
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpsam.train.gather.FIRST_WORD_SECONDS", 0.1)
-    monkeypatch.setattr("cpsam.train.gather.GIVE_UP_SECONDS", 0.5)
+    monkeypatch.setattr("cpsam.train.rendezvous.FIRST_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("cpsam.train.rendezvous.GIVE_UP_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize(("rank", "what"), [(0, "waiting for 1 of 2 processes at"), (1, "waiting for process 0 at")])

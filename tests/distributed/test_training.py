@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
-import teammate
-from tiny import FULL
+from support import processes
+from support import worker_process as teammate
+from support.tiny import FULL
 
 from cpsam.checkpoint import load_weights
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from hosts import HOSTS, IDENTITY, make, snapshot
+from support.hosts import HOSTS, IDENTITY, make, snapshot
 
 from cpsam.attention import ATTENTION
 from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention

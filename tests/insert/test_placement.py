@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from hosts import HOSTS, snapshot
+from support.hosts import HOSTS, snapshot
 from torch import nn
 from torchvision.models import resnet18, resnet34, resnet50, squeezenet1_1, swin_t, vit_b_16
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hosts import SmallCNN, snapshot
+from support.hosts import SmallCNN, snapshot
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet18, swin_t

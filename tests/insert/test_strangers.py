@@ -5,7 +5,7 @@ import threading
 import pytest
 import timm
 import torch
-from hosts import snapshot
+from support.hosts import snapshot
 from torch import nn
 from torch.nn import utils
 from torch.nn.modules.module import register_module_forward_hook

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from hosts import snapshot
+from support.hosts import snapshot
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 

@@ -12,15 +12,15 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START, NonLocal
+from cpsam.config.study import Task
 from cpsam.errors import UserError
 from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention
 from cpsam.models import cifar_resnet, create_model, normalisation
 from cpsam.models.timm_cifar import TimmThinResNet
 from cpsam.models.timm_models import MODELS, AttentionResNet
-from cpsam.study.arm import parse_arm
-from cpsam.study.config import Task
-from cpsam.study.cost import insertion_cost
-from cpsam.study.run import build_arm
+from cpsam.run.arm import parse_arm
+from cpsam.run.cost import insertion_cost
+from cpsam.run.run import build_arm
 from cpsam.testing import randomise
 
 NETS = {"cpsam_resnet18": (2, 3, 37, 50), "cpsam_cifar_resnet20": (2, 3, 20, 13)}

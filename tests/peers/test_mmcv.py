@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 from mmcv.cnn import ContextBlock, NonLocal2d
-from twins import C, different, images, ours, same, with_weights_of
+from support.peer_layers import C, different, images, ours, same, with_weights_of
 
 from cpsam.attention import GlobalContext, NonLocal
 

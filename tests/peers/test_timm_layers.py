@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
+from support.peer_layers import C, different, images, ours, same, with_weights_of
 from timm.layers import EcaModule, GlobalContext, NonLocalAttn, SEModule, create_attn
 from timm.layers.cbam import CbamModule
-from twins import C, different, images, ours, same, with_weights_of
 
 import cpsam.attention as blocks
 from cpsam.insert import insert_attention

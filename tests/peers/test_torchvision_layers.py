@@ -1,7 +1,7 @@
 """Squeeze-and-excitation of torchvision."""
 
+from support.peer_layers import C, images, ours, same, with_weights_of
 from torchvision.ops import SqueezeExcitation
-from twins import C, images, ours, same, with_weights_of
 
 from cpsam.attention import SqueezeExcite
 

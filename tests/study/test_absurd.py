@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from cpsam.config.plan_file import read_plan
+from cpsam.config.study import Comparison, Setting, Study, Task, check_list
 from cpsam.errors import UserError
-from cpsam.study.arm import parse_arm
-from cpsam.study.config import Comparison, Setting, Study, Task, check_list
+from cpsam.report.words import history_words
+from cpsam.run.arm import parse_arm
 from cpsam.study.plan import make_plan
-from cpsam.study.plan_file import read_plan
-from cpsam.study.words import history_words
 
 DEEP = 100_000
 PLAN = 'name = "p"\nseeds = {seeds}\n[recipe]\n{recipe}\n[arm.a]\nattention = "cpsam"\narguments = {{ {arguments} }}\n'

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Comparison, Task
 from cpsam.errors import StoppedError, UserError
+from cpsam.run.run import evaluate_run
 from cpsam.study.compare import compare
-from cpsam.study.config import Comparison, Task
-from cpsam.study.run import evaluate_run
-from cpsam.train.recipe import Recipe
 
 ARMS = ("none", "conv_control", "non_local", "cpsam")
 
@@ -87,8 +87,8 @@ def test_hosts_of_all_arms_start_alike(done: tuple[Comparison, dict[str, Any]]) 
     import torch
 
     from cpsam.data import load_dataset
-    from cpsam.study.arm import parse_arm
-    from cpsam.study.run import build_arm
+    from cpsam.run.arm import parse_arm
+    from cpsam.run.run import build_arm
 
     dataset, x = load_dataset("digits"), torch.randn(3, 1, 13, 17)
     task = Task()
@@ -146,7 +146,7 @@ def test_evaluating_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_control_without_its_width_is_refused_where_nothing_gives_it() -> None:
-    from cpsam.study.run import train_one
+    from cpsam.run.run import train_one
 
     with pytest.raises(UserError, match="conv_control needs a value for hidden_channels"):
         train_one(Task(), "conv_control", Recipe(), 0, 0, Path("never"), lambda event: None)

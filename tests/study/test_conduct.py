@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import add_epoch, begin, finish
+from support.finished_runs import add_epoch, begin, finish
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.run.arm import Arm
+from cpsam.run.run import Event, OnEvent, RunSpec
 from cpsam.study import compare
-from cpsam.study.arm import Arm
 from cpsam.study.compare import conduct, known_epochs, known_plans, settle_plan
-from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.executor import InProcess
-from cpsam.study.job import Job, attempt, count_attempt, forget_failure, outcome
-from cpsam.study.run import Event, OnEvent, RunSpec
-from cpsam.train.recipe import Recipe
+from cpsam.study.run_end import Job, attempt, count_attempt, forget_failure, outcome
 
 STUDY = Study("kept", (Setting("last", Task(), ("none", "non_local", "cpsam")),), (0, 1), Recipe(epochs=1), control=False)
 QUIET: OnEvent = lambda event: None  # noqa: E731

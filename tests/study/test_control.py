@@ -5,7 +5,7 @@ import pytest
 from cpsam.attention import ATTENTION, block_arguments
 from cpsam.insert import attention_config, attention_parameters
 from cpsam.models import create_model
-from cpsam.study.arm import parse_arm
+from cpsam.run.arm import parse_arm
 from cpsam.study.control import arm_parameters, match_parameters
 
 

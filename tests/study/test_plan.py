@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from cpsam.attention import ATTENTION
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.data import Split
 from cpsam.errors import UserError
 from cpsam.measure import Latency
+from cpsam.run.arm import Arm
+from cpsam.run.run import RunSpec
 from cpsam.study import budget
-from cpsam.study.arm import Arm
 from cpsam.study.budget import shortened
-from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
+from cpsam.study.duplicate_arms import twins
 from cpsam.study.plan import ALONE, Plan, make_plan
-from cpsam.study.run import RunSpec
-from cpsam.study.twins import twins
-from cpsam.train.recipe import Recipe
 
 ARMS = ("none", "non_local", "cpsam")
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import add_epoch, begin, finish
+from support.finished_runs import add_epoch, begin, finish
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Task
 from cpsam.data import load_dataset
 from cpsam.errors import DataError, UserError
-from cpsam.study.arm import Arm
+from cpsam.run.arm import Arm
+from cpsam.run.run import RunSpec, evaluate_run
 from cpsam.study.budget import epochs_in_time
-from cpsam.study.config import Task
-from cpsam.study.job import claimed, outcome, record_end
-from cpsam.study.records import STUDY_BYTES, checked, read_record
 from cpsam.study.results import RunRecord, read_run
-from cpsam.study.run import RunSpec, evaluate_run
-from cpsam.train.recipe import Recipe
+from cpsam.study.run_end import claimed, outcome, record_end
+from cpsam.typed import STUDY_BYTES, checked, read_record
 
 SPEC = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
 OTHER = replace(SPEC, arm=Arm("cpsam", "cpsam"), seed=3)

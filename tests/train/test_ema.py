@@ -1,7 +1,7 @@
 """The average of the weights, against its definition written out."""
 
 import torch
-from tiny import tiny_dataset, tiny_model
+from support.tiny import tiny_dataset, tiny_model
 
 from cpsam.evaluate import evaluate
 from cpsam.train.ema import Ema

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny import RECIPE, tiny_model
 from test_loop import run
-from tiny import RECIPE, tiny_model
 
+from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.train import Recipe
-from cpsam.train.upkeep import Upkeep
 
 ONE_STEP: dict[str, Any] = {"epochs": 1, "batch_size": 29, "warmup_epochs": 0, "schedule": "cosine", "precision": "float32"}
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny import RECIPE, tiny_dataset, tiny_model
 from test_loop import run
 from test_resume import assert_same_run, interrupt
-from tiny import RECIPE, tiny_dataset, tiny_model
 
 from cpsam.checkpoint import load_weights, seal
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import open_lock, read_json
-from cpsam.train.loop import train
 from cpsam.train.run_folder import open_run, read_metrics, read_summary
+from cpsam.train.train import train
 
 FLIPS = 150
 

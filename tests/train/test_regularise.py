@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from tiny import tiny_model, tiny_residual
+from support.tiny import tiny_model, tiny_residual
 from torch import nn
 
 from cpsam.errors import UserError

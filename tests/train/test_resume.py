@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
 from test_loop import records, run
-from tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights
+from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.insert import insert_attention, insert_from_config
 from cpsam.train import Recipe
-from cpsam.train.loop import train
-from cpsam.train.upkeep import Upkeep
+from cpsam.train.train import train
 
 Event = dict[str, Any]
 
@@ -78,7 +78,7 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, recipe: Reci
 def test_stopped_at_every_step_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, precision: str
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("cpsam.train.progress.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     recipe = Recipe(**{**FULL, "optimizer": optimizer, "precision": precision})  # pyrefly: ignore
     reference, model = tiny_residual(), tiny_residual()
     run(tmp_path / "whole", reference, recipe)
@@ -164,7 +164,7 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, ke
 
 @pytest.mark.parametrize("kind", ["step", "evaluation"])
 def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("cpsam.train.progress.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     seen: list[str] = []
 
     def on_event(event: Event) -> None:

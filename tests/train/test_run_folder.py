@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny import RECIPE, tiny_dataset, tiny_model
 from test_loop import run
-from tiny import RECIPE, tiny_dataset, tiny_model
 
 from cpsam.errors import DataError, UserError
 from cpsam.train import Recipe
-from cpsam.train.loop import train
 from cpsam.train.run_folder import first_difference
+from cpsam.train.train import train
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny import RECIPE, TinyNet, tiny_model
 from test_loop import run
 from test_resume import interrupt
-from tiny import RECIPE, TinyNet, tiny_model
 
 from cpsam.checkpoint import seal
 from cpsam.cli import main
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.train import Recipe
 from cpsam.train.distributed import find_team
-from cpsam.train.gather import gather
+from cpsam.train.rendezvous import gather
 
 
 def test_a_run_says_what_it_does_before_its_first_step_and_again_when_it_continues(tmp_path: Path) -> None:

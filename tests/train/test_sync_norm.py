@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import tiny_residual
+from support.tiny import tiny_residual
 from torch import nn
 
 from cpsam.errors import UserError

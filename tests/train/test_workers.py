@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tiny import FULL, tiny_residual
 from test_resume import assert_same_run
-from tiny import FULL, tiny_residual
 from torch import nn
 
 from cpsam.data import load_dataset
 from cpsam.errors import StoppedError
 from cpsam.train import Recipe
-from cpsam.train.loop import train
+from cpsam.train.train import train
 
 WORKERS = (0, 1, 2, 4)
 
@@ -42,7 +42,7 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_bits_do_not_depend_on_who_loads(tmp_path: Path, pictures: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpsam.train.progress.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     recipe = Recipe(**{**FULL, "epochs": 2, "precision": precision})  # pyrefly: ignore
 
     def run(name: str, workers: int, stop_at: int | None = None) -> nn.Module:

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
 
-from cpsam import fused
+from cpsam.attention import _fast_operations as fused
 
 FREE = {"training", "eps", "momentum", "_is_full_backward_hook"}  # settings that the fast way respects, or that mean nothing to it
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -10,7 +10,7 @@ from cpsam.cli.live import Live
 from cpsam.cli.parse import command_line, parse
 from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
-from cpsam.study.config import Comparison
+from cpsam.config.study import Comparison
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cpsam.cli.parse import parse
+from cpsam.config.recipe import check_count
 from cpsam.errors import UserError
-from cpsam.train.recipe import check_count
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CostRequest:
 
 def run(words: list[str]) -> None:
     asked = parse(CostRequest, "cost", words, "What an insertion would cost in a network, place by place, before any training.")
-    from cpsam.study.cost import insertion_cost
+    from cpsam.run.cost import insertion_cost
 
     side = 224 if "/" in asked.model else 32
     height, width = (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
@@ -62,7 +62,7 @@ HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch",
 
 def print_cost(result: dict[str, Any]) -> None:
     from cpsam.cli.table import print_rows, wide_terminal
-    from cpsam.study.table import count
+    from cpsam.report.table import count
 
     def row(name: str, features: str, cost: dict[str, Any], milliseconds: float) -> list[str]:
         saved = f"{cost['saved_bytes'] / 2**20:,.1f}" if "saved_bytes" in cost else ""

@@ -9,8 +9,8 @@ from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
-from cpsam.cli.board import Board
 from cpsam.cli.progress import Progress, plan_lines
+from cpsam.cli.study_progress import Board
 from cpsam.cli.terminal import Terminal
 
 ENDS = ("finished", "diverged", "failed", "died")

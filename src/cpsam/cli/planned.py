@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 from cpsam.cli.progress import Progress, plan_lines
-from cpsam.study.config import Study
-from cpsam.study.words import duration
+from cpsam.config.study import Study
+from cpsam.report.words import duration
 
 
 def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     """Prints the runs of a study with their state, and an estimate of the time for those that are to do."""
     from cpsam.study.compare import known_epochs, opening, read_history
     from cpsam.study.estimate import estimate
-    from cpsam.study.job import outcome
     from cpsam.study.plan import make_plan
+    from cpsam.study.run_end import outcome
 
     before = known_epochs(folder)
     known = dict(before)

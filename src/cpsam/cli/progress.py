@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from cpsam.cli.terminal import Terminal
-from cpsam.study.words import place_words
+from cpsam.report.words import place_words
 from cpsam.text import printable
 
 SECONDS_BETWEEN_LINES = 60  # where there are no bars

@@ -62,8 +62,8 @@ def run(words: list[str]) -> None:
     asked = parse(StudyRequest, "study", words, "Carry out a plan; the same command continues it after an interruption.")
     # Before torch is loaded: of two studies on the same cores, threads that wait in a loop would slow both some twentyfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from cpsam.config.plan_file import read_plan
     from cpsam.study.compare import conduct
-    from cpsam.study.plan_file import read_plan
 
     study = read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers)
     folder = asked.out / study.name

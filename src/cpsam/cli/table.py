@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from cpsam.cli.terminal import Terminal
-from cpsam.study.table import answer, count_words, failed_runs, settings_of, table_rows
-from cpsam.study.words import control_words, data_notes, remarks
+from cpsam.report.table import answer, count_words, failed_runs, settings_of, table_rows
+from cpsam.report.words import control_words, data_notes, remarks
 
 
 def wide_table(header: list[str], rows: list[list[str]]) -> Table:

@@ -11,11 +11,11 @@ import tyro
 
 from cpsam.cli.parse import parse
 from cpsam.cli.progress import Progress
+from cpsam.config.presets import find_recipe
+from cpsam.config.recipe import MOST_SEED, Recipe, check_count
+from cpsam.config.run_options import Upkeep
+from cpsam.config.study import MOST_THREADS, Task
 from cpsam.errors import UserError
-from cpsam.study.config import MOST_THREADS, Task
-from cpsam.train.recipe import MOST_SEED, Recipe, check_count
-from cpsam.train.recipes import find_recipe
-from cpsam.train.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run(words: list[str]) -> None:
     if asked.dry_run:
         print_plan(asked)
         return
-    from cpsam.study.run import train_one
+    from cpsam.run.run import train_one
     from cpsam.train.distributed import ECHO, joined
 
     with joined(tell=tell) as team, Progress() if team.leads else nullcontext(silent) as progress:
@@ -94,8 +94,8 @@ def is_recipe(word: str) -> bool:
 
 
 def print_plan(asked: TrainRequest) -> None:
-    from cpsam.study.dry_run import dry_run
-    from cpsam.study.words import duration
+    from cpsam.report.words import duration
+    from cpsam.run.dry_run import dry_run
 
     with Progress() as progress:
         plan = dry_run(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress)

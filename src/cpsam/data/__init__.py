@@ -11,17 +11,15 @@ if TYPE_CHECKING:
     from cpsam.data.dataset import Dataset
     from cpsam.data.holdout import hold_out
     from cpsam.data.load import DATASETS, load_dataset
+    from cpsam.data.loader.stream import StreamedSplit
     from cpsam.data.split import Progress, Split
-    from cpsam.data.stream import StreamedSplit
-    from cpsam.data.transform import Transform
 
 PUBLIC = {
     "DATASETS": "load",
     "Dataset": "dataset",
     "Progress": "split",
     "Split": "split",
-    "StreamedSplit": "stream",
-    "Transform": "transform",
+    "StreamedSplit": "loader.stream",
     "eval_batches": "batches",
     "hold_out": "holdout",
     "load_dataset": "load",
@@ -37,7 +35,6 @@ __all__ = [
     "Progress",
     "Split",
     "StreamedSplit",
-    "Transform",
     "eval_batches",
     "hold_out",
     "load_dataset",

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from cpsam.data.split import Indices, Pixels
-from cpsam.randomness import generator
+from cpsam.seeds import generator
 
 
 @dataclass(frozen=True)

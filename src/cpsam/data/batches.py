@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cpsam.data.augment import Augmentation
 from cpsam.data.dataset import Dataset
+from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.split import Indices, Pixels, Split
-from cpsam.data.stream import StreamedSplit
 from cpsam.errors import UserError
-from cpsam.randomness import generator
+from cpsam.seeds import generator
 
 Batch = tuple[Tensor, Tensor]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.split import Split
-from cpsam.data.stream import StreamedSplit
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.digest import hash_plain
 from cpsam.data.split import Indices
+from cpsam.data.storage.digest import hash_plain
 from cpsam.errors import UserError
-from cpsam.randomness import generator
+from cpsam.seeds import generator
 
 
 def quotas(class_counts: Sequence[int], count: int) -> list[int]:

@@ -4,14 +4,14 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-from cpsam.data.cifar import SOURCES, load_cifar
+from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.digits import load_digits
-from cpsam.data.folder import load_folder
-from cpsam.data.imagenet import load_imagenet
 from cpsam.data.parallel import default_workers
+from cpsam.data.sets.cifar import SOURCES, load_cifar
+from cpsam.data.sets.digits import load_digits
+from cpsam.data.sets.folder import load_folder
+from cpsam.data.sets.imagenet import load_imagenet
 from cpsam.data.split import Progress
-from cpsam.data.transform import Transform
 from cpsam.errors import DataError, UserError, unknown
 
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "folder")

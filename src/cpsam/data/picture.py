@@ -15,11 +15,11 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Image
 
+from cpsam.config.transform import Transform
 from cpsam.data.decode import to_rgb
 from cpsam.data.split import Pixels
-from cpsam.data.transform import Transform
 from cpsam.errors import UserError
-from cpsam.randomness import derive_seed
+from cpsam.seeds import derive_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: to measure those of a streamed set would be to decode it all
 ERASED = np.array([round(255 * value) for value in MEAN], np.int16)  # zero to the network

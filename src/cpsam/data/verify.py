@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
-from cpsam.data.cifar import SOURCES
 from cpsam.data.decode import open_image, read_image, to_rgb
-from cpsam.data.labels import NONE, read_shards, row_name
 from cpsam.data.parallel import map_ordered
-from cpsam.data.pickled import LAYOUTS, find_pickled, pickled_paths, read_names, read_split
-from cpsam.data.shards import has_shards
+from cpsam.data.sets.cifar import SOURCES
+from cpsam.data.sets.streamed import Columns, check_columns
+from cpsam.data.sets.tree import read_tree
 from cpsam.data.split import Pixels, Progress
-from cpsam.data.streamed import Columns, check_columns
-from cpsam.data.tree import read_tree
+from cpsam.data.storage.labels import NONE, read_shards, row_name
+from cpsam.data.storage.pickles import LAYOUTS, find_pickled, pickled_paths, read_names, read_split
+from cpsam.data.storage.shards import has_shards
 from cpsam.errors import DataError
 from cpsam.files import RECORD_BYTES, parse_json, read_file
 
@@ -240,7 +240,7 @@ class Rows(Scan):
         self.faults.append(Fault(str(path), reason, row, None if row is None else row_name(path, row)))
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        from cpsam.data.parquet import read_bytes
+        from cpsam.data.storage.parquet import read_bytes
 
         for path in self.shards.files[split]:
             if path not in self.shards.labels:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cpsam.errors import UserError
 from cpsam.insert.dataflow import DataFlow, Node
-from cpsam.meta import call_on_meta, without_hooks
+from cpsam.torch_state import call_on_meta, without_hooks
 
 # H != W, and no axis of one size repeats in the other, down to a stride of 32.
 PROBE_SIZES = ((128, 160), (192, 96))

@@ -17,7 +17,7 @@ from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, host_modules, is
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe, refuse_collectors
 from cpsam.insert.slots import forget_slots, keep_in_slots
-from cpsam.meta import without_hooks
+from cpsam.torch_state import without_hooks
 
 Make = str | Callable[[int], nn.Module]
 Example = Tensor | Sequence[Any] | Mapping[str, Any]

@@ -17,7 +17,7 @@ from cpsam.models.lookalikes import lookalike
 from cpsam.models.run_weights import check_model
 from cpsam.models.timm_models import MODELS
 from cpsam.models.weights import MisfitError, load_pretrained
-from cpsam.randomness import derive_seed
+from cpsam.seeds import derive_seed
 
 INCEPTIONS = ("googlenet", "inception_v3")
 """Networks of torchvision whose published weights want their input rescaled. They are built so with and without weights.

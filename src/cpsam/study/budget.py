@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.measure import measure_latency
-from cpsam.study.arm import Arm
-from cpsam.study.config import Task
-from cpsam.study.run import build_arm
-from cpsam.train.hardware import find_device, settle
-from cpsam.train.recipe import Recipe
+from cpsam.run.arm import Arm
+from cpsam.run.run import build_arm
+from cpsam.train.compute import find_device, settle
 
 BARE = Arm("none", "none")
 

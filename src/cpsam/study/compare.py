@@ -11,22 +11,24 @@ from typing import Any
 
 import torch
 
+from cpsam.config.study import Comparison, Study, Task
 from cpsam.data import Dataset
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import read_json, remove_leftovers, write_atomically, write_json
-from cpsam.study.arm import Arm
-from cpsam.study.config import Comparison, Study, Task, shorten
-from cpsam.study.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
+from cpsam.report.formats import written_forms
+from cpsam.run.arm import Arm
+from cpsam.run.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
+from cpsam.run.run import OnEvent, RunSpec, build_arm
+from cpsam.run.run import execute as train_run
 from cpsam.study.executor import Executor, InProcess
-from cpsam.study.forms import written_forms
-from cpsam.study.job import Job, claimed, forget_failure, outcome
 from cpsam.study.plan import Plan, make_plan
-from cpsam.study.records import STUDY_BYTES, History, WrittenPlan, WrittenResults, checked, expect, read_record
+from cpsam.study.records import History, WrittenPlan, WrittenResults
 from cpsam.study.results import RunRecord, describe_setting, read_runs, study_results
-from cpsam.study.run import OnEvent, RunSpec, build_arm
-from cpsam.study.run import execute as train_run
+from cpsam.study.run_end import Job, claimed, forget_failure, outcome
+from cpsam.text import shorten
+from cpsam.train.compute import find_device, settle
 from cpsam.train.environment import environment
-from cpsam.train.hardware import find_device, settle
+from cpsam.typed import STUDY_BYTES, checked, expect, read_record
 
 PLAN, HISTORY, BUDGET, RESULTS, LOCK = "plan.json", "plans.json", "budget.json", "results.json", ".writing"
 
@@ -60,8 +62,8 @@ def conduct(
         folder: Of the study; each run has a folder of its own in it, named by its content.
         executor: Who trains; by default this process, one run after the other.
         command: The command line to print in the report.
-        on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those of :func:`cpsam.study.job.attempt` and of
-            :func:`cpsam.train.loop.train`.
+        on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those of :func:`cpsam.study.run_end.attempt` and of
+            :func:`cpsam.train.train.train`.
         retry_failed: Try failed runs once more. One that diverged would diverge again.
         train: False reports on what there is.
 

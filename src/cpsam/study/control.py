@@ -6,7 +6,7 @@ from itertools import product
 
 from cpsam.attention import ConvControl
 from cpsam.measure import count_parameters
-from cpsam.study.arm import Arm
+from cpsam.run.arm import Arm
 
 
 def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
@@ -24,7 +24,7 @@ def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
         The control with an inner width for each number of channels.
 
     Example:
-        >>> from cpsam.study.arm import parse_arm
+        >>> from cpsam.run.arm import parse_arm
         >>> match_parameters(parse_arm("conv_control"), parse_arm("cpsam"), [32, 64]).arguments
         {'hidden_channels': {'32': 23, '64': 23}}
     """

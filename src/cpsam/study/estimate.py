@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpsam.study.job import outcome
+from cpsam.run.run import build_arm
 from cpsam.study.plan import Plan
-from cpsam.study.run import build_arm
-from cpsam.train.hardware import settle
+from cpsam.study.run_end import outcome
+from cpsam.train.compute import settle
 from cpsam.train.pace import STEPS, run_seconds, seconds_per_image
 
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import torch
 
-from cpsam.study.job import Execute, Job, attempt
-from cpsam.study.run import OnEvent
+from cpsam.run.run import OnEvent
+from cpsam.study.run_end import Execute, Job, attempt
 
 POLL_SECONDS = 1.0
 

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError, unknown
-from cpsam.study.arm import Arm, checked_arm, missing_arguments, parse_arm
+from cpsam.run.arm import Arm, checked_arm, missing_arguments, parse_arm
+from cpsam.run.cost import Cost, cost_of
+from cpsam.run.run import OnEvent, RunSpec, build_arm, load_task
 from cpsam.study.budget import epochs_in_time
-from cpsam.study.config import Contrast, NamedArm, Setting, Study, Task
 from cpsam.study.control import arm_parameters, match_parameters
-from cpsam.study.cost import Cost, cost_of
-from cpsam.study.run import OnEvent, RunSpec, build_arm, load_task
-from cpsam.study.twins import twins
-from cpsam.train.recipe import Recipe
+from cpsam.study.duplicate_arms import twins
 
 # The primary contrast where none is named and both take part, by block; the first arm of each block stands for it.
 PRIMARY = ("cpsam", "non_local")

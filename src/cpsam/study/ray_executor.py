@@ -9,13 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cpsam.config.study import Task
 from cpsam.data import Dataset
 from cpsam.errors import DataError, StoppedError, UserError
-from cpsam.study.config import Task
+from cpsam.run.run import OnEvent, RunSpec, load_task
+from cpsam.run.run import execute as train_run
 from cpsam.study.executor import POLL_SECONDS
-from cpsam.study.job import Execute, Job, attempt, outcome, record_end
-from cpsam.study.run import OnEvent, RunSpec, load_task
-from cpsam.study.run import execute as train_run
+from cpsam.study.run_end import Execute, Job, attempt, outcome, record_end
 
 CONNECT_SECONDS = 10
 GRACE_SECONDS = 60  # for runs to write a checkpoint when they are told to stop

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.attention import CONTROLS
+from cpsam.config.study import Contrast, Setting
 from cpsam.data import Dataset
-from cpsam.study.config import Contrast, Setting
-from cpsam.study.job import Outcome, outcome, read_config
+from cpsam.run.run import RunSpec, measured_on
+from cpsam.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.plan import Plan, PlannedArm
-from cpsam.study.records import Environment, read_record
-from cpsam.study.run import RunSpec, measured_on
-from cpsam.study.statistics import evidence, holm, paired_difference, summarize
+from cpsam.study.records import Environment
+from cpsam.study.run_end import Outcome, outcome, read_config
 from cpsam.train.run_folder import ENVIRONMENT, read_metrics
+from cpsam.typed import read_record
 
 NO_MATTER = {"system", "cores", "resumed"}  # of an environment, what a result does not depend on
 

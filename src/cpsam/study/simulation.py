@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from cpsam.study.statistics import step_down, t_test
+from cpsam.statistics import step_down, t_test
 
 ALPHA = 0.05
 SEED_SD, NOISE_SD = 0.004, 0.003  # of top-1: what arms of a seed share, and what they do not

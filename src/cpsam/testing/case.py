@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpsam.randomness import derive_seed
+from cpsam.seeds import derive_seed
 
 # No two sizes of an image are equal, so that swapped axes show; 24 channels divide by most numbers of heads.
 CHANNELS = 24

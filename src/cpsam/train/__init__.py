@@ -4,6 +4,6 @@ one step (`update`), and the loop of them (`training`), which `loop.train` begin
 Only the recipe is imported here: it needs no torch, so that a command line can build its flags from it at once.
 """
 
-from cpsam.train.recipe import Recipe
+from cpsam.config.recipe import Recipe
 
 __all__ = ["Recipe"]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
-from cpsam.train.gather import Tell, gather
-from cpsam.train.hardware import find_device
+from cpsam.train.compute import find_device
+from cpsam.train.rendezvous import Tell, gather
 
 T = TypeVar("T")
 ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cpsam.train.hardware import Setting, processor
+from cpsam.train.compute import Setting, processor
 
 PACKAGES = ("cpsam", "torch", "torchvision", "timm", "numpy")
 

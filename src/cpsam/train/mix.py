@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpsam.randomness import generator
+from cpsam.seeds import generator
 
 CUTMIX_SHARE = 0.5  # of the steps, where both are wanted
 

@@ -6,12 +6,12 @@ import time
 import torch
 from torch import nn
 
+from cpsam.config.recipe import Recipe
 from cpsam.measure import synchronize
-from cpsam.randomness import generator
+from cpsam.seeds import generator
+from cpsam.train.compute import Setting, exact, find_device
 from cpsam.train.distributed import Team
-from cpsam.train.hardware import Setting, exact, find_device
-from cpsam.train.recipe import Recipe
-from cpsam.train.update import Update
+from cpsam.train.step import Update
 
 STEPS = 2
 STEP_SECONDS = 1.5  # A timed step has as many images as fit into this time.
@@ -35,7 +35,7 @@ def seconds_per_image(
         recipe: How it is trained.
         image_shape: (C, H, W) of its images.
         num_classes: Width of its logits.
-        setting: Precision, memory format and threads of the run, from :func:`cpsam.train.hardware.settle`.
+        setting: Precision, memory format and threads of the run, from :func:`cpsam.train.compute.settle`.
         device: Where it is trained; by default the GPU if there is one.
     """
     target = find_device(device)

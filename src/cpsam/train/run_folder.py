@@ -27,7 +27,7 @@ from cpsam.files import (
     write_json,
 )
 from cpsam.identity import check_identity, run_identity
-from cpsam.train.records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, sealed
+from cpsam.train.sealed_records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, sealed
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"

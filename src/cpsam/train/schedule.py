@@ -2,7 +2,7 @@
 
 import math
 
-from cpsam.train.recipe import Recipe
+from cpsam.config.recipe import Recipe
 
 RISE_SHARE = 0.3  # of a one-cycle run
 START_DIVISOR, END_DIVISOR = 25.0, 1e4  # one-cycle starts at lr / 25 and ends at a ten-thousandth of that

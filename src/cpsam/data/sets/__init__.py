@@ -1,0 +1,1 @@
+"""The data sets: digits, CIFAR, ImageNet, and folders of images."""

@@ -1,0 +1,145 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32x32, from the hub's parquet files or the original pickles."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cpsam.data.dataset import Dataset
+from cpsam.data.split import Pixels, Progress
+from cpsam.data.storage.cache import SPLITS, Decoded, Recipe, load_or_build
+from cpsam.data.storage.digest import hash_file, hash_plain
+from cpsam.data.storage.hub import HubFile, fetch
+from cpsam.data.storage.pickles import find_pickled, pickled_paths, read_names, read_split
+from cpsam.data.storage.shards import find_shards, parquet_files
+from cpsam.errors import DataError
+
+SIZE = (32, 32)
+IMAGE_COLUMN = "img"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a CIFAR lies: its repository on the hub, the folder of the files in it, its columns."""
+
+    repository: str
+    revision: str
+    folder: str
+    label_column: str
+    num_classes: int
+    sha256: dict[str, str]
+
+    def hub_file(self, split: str) -> HubFile:
+        return HubFile(self.repository, self.revision, f"{self.folder}/{split}-00000-of-00001.parquet", self.sha256[split])
+
+
+SOURCES = {
+    "cifar10": Source(
+        repository="uoft-cs/cifar10",
+        revision="0b2714987fa478483af9968de7c934580d0bb9a2",
+        folder="plain_text",
+        label_column="label",
+        num_classes=10,
+        sha256={
+            "train": "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
+            "test": "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
+        },
+    ),
+    "cifar100": Source(
+        repository="uoft-cs/cifar100",
+        revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
+        folder="cifar100",
+        label_column="fine_label",
+        num_classes=100,
+        sha256={
+            "train": "694865d6b990e234804f01268586c41e88bcbbb75e20858432c05ad4081aca23",
+            "test": "98776c529bb146a9c791229df74a5cf076be9b43d82dbbd334b6a7788d73dc68",
+        },
+    ),
+}
+
+
+def load_cifar(name: str, root: Path | None, progress: Progress | None = None) -> Dataset:
+    """Load a CIFAR.
+
+    Args:
+        name: ``"cifar10"`` or ``"cifar100"``.
+        root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in ``root/name``, or deeper in the folder
+            that the hub has them in, or the original pickles in ``root/cifar-100-python``. None fetches parquet files from the hub.
+        progress: Told how many images have been decoded.
+
+    Raises:
+        DataError: If files are missing or damaged, or the hub cannot be reached.
+    """
+    source = SOURCES[name]
+    pickled = None if root is None or has_parquet(root / name, source.folder) else find_pickled(name, root)
+    if pickled is not None:
+        return load_pickled(name, pickled, source.num_classes, progress)
+    files = fetch_files(name, source) if root is None else find_files(root / name, source.folder)
+    with ThreadPoolExecutor() as pool:
+        hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
+    # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
+    key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, source.label_column, source.num_classes, hashes])
+    found = load_or_build(name, key, lambda: recipe(files, source), progress)
+    return as_dataset(name, found)
+
+
+def as_dataset(name: str, found: Decoded) -> Dataset:
+    return Dataset(name, found.train, found.test, found.classes, found.mean, found.std, padding=4, flip=True, fingerprint=found.fingerprint)
+
+
+def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | None) -> Dataset:
+    """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those of the parquet files."""
+    paths = pickled_paths(name, place)
+    key = hash_plain(["cifar pickled 1", num_classes, {split: [hash_file(path) for path in files] for split, files in paths.items()}])
+
+    def recipe() -> Recipe:
+        parts = {split: read_split(name, paths[split], num_classes) for split in SPLITS}
+        labels = {split: labels for split, (_, labels) in parts.items()}
+        return Recipe(read_names(name, place, num_classes), (*SIZE, 3), labels, lambda split: iter([parts[split][0]]))
+
+    return as_dataset(name, load_or_build(name, key, recipe, progress))
+
+
+def has_parquet(folder: Path, inner: str) -> bool:
+    return any(parquet_files(place) for place in (folder, folder / inner))
+
+
+def fetch_files(name: str, source: Source) -> dict[str, list[Path]]:
+    advice = (
+        f"where there is no internet, copy {source.folder}/ of the hub's data set {source.repository} to FOLDER/{name} "
+        "and name FOLDER with --data-root or CPSAM_DATA"
+    )
+    return {split: [fetch(source.hub_file(split), advice)] for split in SPLITS}
+
+
+def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
+    advice = (
+        f"name the folder that holds {folder.name}/ with --data-root or CPSAM_DATA, "
+        "or neither, to fetch the files from the Hugging Face hub"
+    )
+    return {split: find_shards([folder, folder / inner], split, advice) for split in SPLITS}
+
+
+def recipe(files: dict[str, list[Path]], source: Source) -> Recipe:
+    # Here because pyarrow takes half a second to import, and a warm start does not need it.
+    from cpsam.data.storage.parquet import read_labels, read_pixels
+
+    labels, names = {}, set()
+    for split, paths in files.items():
+        tables = [read_labels(path, IMAGE_COLUMN, source.label_column, source.num_classes) for path in paths]
+        labels[split] = np.concatenate([values for values, _ in tables])
+        if not len(labels[split]):
+            raise DataError(f"{paths[0]}: no rows")
+        names |= {given for _, given in tables if given is not None}
+    if len(names) > 1:
+        raise DataError(f"{files['train'][0].parent}: the files name different classes")
+    classes = names.pop() if names else tuple(map(str, range(source.num_classes)))
+
+    def pixels(split: str) -> Iterator[Pixels]:
+        for path in files[split]:
+            yield from read_pixels(path, IMAGE_COLUMN, source.label_column, SIZE)
+
+    return Recipe(classes, (*SIZE, 3), labels, pixels)

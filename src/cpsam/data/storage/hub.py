@@ -1,0 +1,62 @@
+"""Files of the Hugging Face hub at a pinned revision, checked against a pinned hash."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.utils import get_session
+
+from cpsam.data.storage.digest import hash_file
+from cpsam.errors import DataError
+
+CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a data set repository.
+
+    Args:
+        repository: ``owner/name``.
+        revision: Commit.
+        path: Inside the repository.
+        sha256: Of its content.
+    """
+
+    repository: str
+    revision: str
+    path: str
+    sha256: str
+
+
+def fetch(file: HubFile, otherwise: str) -> Path:
+    """A file of the hub on this machine: from the hub's own cache, else downloaded into it.
+
+    Args:
+        file: What to fetch.
+        otherwise: What a person without a connection can do, the end of the error message.
+
+    Returns:
+        Its path; the content has the pinned hash.
+
+    Raises:
+        DataError: If the hub cannot be reached, or the file is not the one that was pinned.
+    """
+    where = f"{file.repository}/{file.path}"
+    cached = try_to_load_from_cache(file.repository, file.path, repo_type="dataset", revision=file.revision)
+    try:
+        path = Path(cached) if isinstance(cached, str) else download(file)
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{where}: cannot be fetched from the Hugging Face hub ({reason}); {otherwise}") from error
+    found = hash_file(path)
+    if found != file.sha256:
+        raise DataError(f"{where}: {path} has SHA-256 {found}, not the pinned {file.sha256}; delete it and try again")
+    return path
+
+
+def download(file: HubFile) -> Path:
+    # The client retries for half a minute where there is no network at all; one request without retries tells that at once.
+    get_session().head(ENDPOINT, timeout=CONNECT_SECONDS)
+    return Path(hf_hub_download(file.repository, file.path, repo_type="dataset", revision=file.revision))

@@ -1,0 +1,49 @@
+"""What keeps a run safe changes nothing of it, and refuses what cannot be meant."""
+
+from pathlib import Path
+
+import pytest
+from test_loop import records, run
+
+from cpsam.config.run_options import Upkeep
+from cpsam.errors import UserError
+from cpsam.train import Recipe
+from cpsam.train.writer import Writer
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("checkpoint_steps", -1), ("checkpoint_minutes", float("nan")), ("keep", 0), ("max_minutes", -0.5)]
+)
+def test_a_bad_value_is_refused(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"{field} must be at least [01]; got {value}"):
+        Upkeep(**{field: value})  # pyrefly: ignore
+
+
+def test_a_run_may_be_continued_with_other_upkeep(tmp_path: Path) -> None:
+    run(tmp_path / "a", upkeep=Upkeep(checkpoint_steps=1, keep=1))
+    run(tmp_path / "b", upkeep=Upkeep(checkpoint_minutes=0))
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    assert (tmp_path / "a" / "config.json").read_bytes() == (tmp_path / "b" / "config.json").read_bytes()
+
+
+def test_what_is_off_is_not_in_the_description_of_a_run() -> None:
+    names = set(Recipe().to_dict())
+    later = {"accumulate", "clip_norm", "ema_decay", "mixup", "cutmix", "drop_rate", "drop_path", "sync_bn"}
+    assert not names & later
+    assert set(Recipe(ema_decay=0.9, accumulate=2).to_dict()) - names == {"ema_decay", "accumulate"}
+
+
+def test_a_failed_write_is_told_once_and_before_the_next() -> None:
+    writer, done = Writer(), []
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    writer.start(lambda: done.append(1))
+    writer.join()
+    assert not writer.failed
+    writer.start(fail)
+    with pytest.raises(OSError, match="No space left"):
+        writer.start(lambda: done.append(2))
+    writer.join()
+    assert done == [1]

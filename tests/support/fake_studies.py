@@ -1,0 +1,82 @@
+"""Studies whose runs take milliseconds and watch over themselves: each notes every way in which it should not have been started."""
+
+import fcntl
+import json
+import os
+import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Contrast, Setting, Study, Task
+from cpsam.errors import DivergedError
+from cpsam.files import write_atomically
+from cpsam.run.cost import Cost
+from cpsam.run.run import OnEvent, RunSpec
+from cpsam.study import compare, plan
+from cpsam.study.executor import InProcess
+from cpsam.study.run_end import Job, outcome
+from support.finished_runs import finish
+
+VIOLATIONS, IDENTITY, ENDED = "violations.txt", ".identity", ".ended-"
+SECONDS = 0.004
+
+
+DATA = SimpleNamespace(fingerprint="f", mean=(0.5,), std=(0.5,), train=(), skipped=(), in_channels=1, image_size=(16, 16))
+
+
+def cheapen() -> None:
+    """Without what costs a planner its time and has no part in what these tests are about. For processes that do nothing else."""
+    plan.load_task = lambda task, on_event: (DATA, None)
+    plan.build_arm = lambda *arguments, **options: None
+    plan.cost_of = lambda model, shape: Cost((), (), 10, 10)
+
+
+def fake_study(arms: tuple[str, ...], seeds: tuple[int, ...], places: tuple[str, ...]) -> Study:
+    settings = tuple(Setting(place, Task(at=(place,)), arms) for place in places)
+    question = Contrast("cpsam", "none", places[0])  # the same, whatever arms are added
+    return Study("fuzz", settings, seeds, Recipe(epochs=1), primary=question, control=False)
+
+
+def accuse(folder: Path, what: str) -> None:
+    with (folder.parent / VIOLATIONS).open("a") as file:
+        file.write(f"{folder.name}: {what}\n")
+
+
+def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """A run of a few milliseconds that ends as its seed and arm say: done, diverged or failed."""
+    identity = json.dumps({**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}, sort_keys=True)
+    folder.mkdir(exist_ok=True)
+    if outcome(folder) is not None:
+        accuse(folder, "started though it had ended")
+    with (folder / ".overlap").open("a") as overlap:
+        try:
+            fcntl.flock(overlap, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            accuse(folder, "started while another process was at it")
+        there = (folder / IDENTITY).read_text() if (folder / IDENTITY).exists() else identity
+        if there != identity:
+            accuse(folder, "shared by two runs")
+        write_atomically(folder / IDENTITY, identity.encode())
+        time.sleep(random.random() * SECONDS)
+        kind = int(folder.name[-1], 16)
+        if kind == 0:
+            raise DivergedError("the loss is nan")
+        if kind == 1:
+            raise RuntimeError("no memory")
+        if outcome(folder) is not None:
+            accuse(folder, "ended twice")
+        return finish(spec, folder, top1=kind / 16, token=f"{os.getpid()}-{time.monotonic_ns()}")
+
+
+def master(study: Study, folder: Path) -> None:
+    """What ``cpsam study`` does up to the results."""
+    cheapen()
+    settled, _ = compare.settle_plan(study, folder, lambda event: None)
+    jobs = [Job(spec, folder / spec.folder_name, index, len(settled.runs)) for index, spec in enumerate(settled.runs)]
+    InProcess(execute, poll_seconds=0.002).run(jobs, lambda event: None)
+    names = [job.folder.name for job in jobs]
+    (folder / f"{ENDED}{os.getpid()}").write_text(json.dumps(names))
+    os._exit(0)  # not through the exit functions that the parent of this process registered

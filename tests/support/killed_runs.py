@@ -1,0 +1,153 @@
+"""What the processes of these tests do, and how they die: by SIGKILL, from within, at a place that is counted."""
+
+import io
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpsam.config.run_options import Upkeep
+from cpsam.errors import UserError
+from cpsam.train import Recipe
+from cpsam.train.train import train
+from support.processes import note
+from support.tiny import FULL, tiny_dataset, tiny_residual
+
+SAVES = {"checkpoint_steps": 3}  # of 8 steps
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()  # the signal may reach another thread first
+
+
+class Calls:
+    """Counts the calls that change files, and dies in front of the one that is named; of a write, in the middle."""
+
+    def __init__(self, fatal: int | None) -> None:
+        self.fatal, self.names, self.lock = fatal, [], threading.Lock()
+        for name in ("open", "fsync", "rename", "replace", "unlink", "mkdir", "rmdir"):
+            setattr(os, name, self.counted(name, getattr(os, name)))
+        self.open = io.open
+        io.open = self.open_file
+
+    def count(self, name: str) -> bool:
+        with self.lock:
+            self.names.append(name)
+            return len(self.names) == self.fatal
+
+    def counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **options: Any) -> Any:
+            if self.count(name):
+                kill()
+            return call(*arguments, **options)
+
+        return counting
+
+    def open_file(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if not set(mode) & set("wa"):
+            return self.open(path, mode, *arguments, **options)
+        if self.count("open to write"):
+            kill()
+        return Written(self.open(path, mode, *arguments, **options), self)
+
+
+class Written:
+    """A file whose writes are counted."""
+
+    def __init__(self, file: Any, calls: Calls) -> None:
+        self.file, self.calls = file, calls
+
+    def write(self, data: Any) -> int:
+        if self.calls.count("write"):
+            self.file.write(data[: len(data) // 2])
+            self.file.flush()
+            kill()
+        return self.file.write(data)
+
+    def __enter__(self) -> "Written":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def run(
+    folder: Path, optimizer: str, *, call: int | None = None, forward: int | None = None, log: Path | None = None, saves: Any = None
+) -> None:
+    """A run of two epochs that draws and remembers everything; dies at a call that changes files, or at a part of a step."""
+    model, forwards = tiny_residual(), []
+
+    def count(module: torch.nn.Module, inputs: object) -> None:
+        forwards.append(module.training)
+        if sum(forwards) == forward:
+            kill()
+
+    if forward is not None:
+        model.register_forward_pre_hook(count)
+    calls = Calls(call) if call is not None or log is not None else None
+    recipe = Recipe(**{**FULL, "epochs": 2, "optimizer": optimizer})
+    options: dict[str, Any] = {"seed": 4, "folder": folder, "config": {}, "device": "cpu", "upkeep": Upkeep(**(saves or SAVES))}
+    train(model, tiny_dataset(), recipe, **options)
+    if log is not None and calls is not None:
+        names = list(calls.names)
+        note(log.parent, log.name, names)
+
+
+def run_full(folder: Path, out: Path, limit: int) -> None:
+    """A run in which no file may become larger than `limit` bytes once the first epoch is kept."""
+    kept: list[int] = []
+    latest = folder / "checkpoints" / "LATEST"
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluation" and event["epoch"] == 2 and not kept:
+            kept.append(1)
+            while not latest.exists():  # the first epoch's is written beside the computation
+                time.sleep(0.001)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    options: dict[str, Any] = {"seed": 4, "folder": folder, "config": {}, "device": "cpu", "on_event": on_event}
+    try:
+        train(tiny_residual(), tiny_dataset(), Recipe(**{**FULL, "epochs": 2}), **options)
+    except UserError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        note(out, "error", str(error))
+        raise
+
+
+def run_and_wait(folder: Path, out: Path) -> None:
+    """A run that stands still in its first step until it is told to go on."""
+    model = tiny_residual()
+
+    def wait(module: torch.nn.Module, inputs: object) -> None:
+        note(out, "running", os.getpid())
+        while not (out / "go").exists():
+            threading.Event().wait(0.01)
+
+    model.register_forward_pre_hook(wait)
+    train(model, tiny_dataset(), Recipe(**{**FULL, "epochs": 2}), seed=4, folder=folder, config={}, device="cpu", upkeep=Upkeep(**SAVES))
+
+
+def run_noting(folder: Path, out: Path) -> None:
+    try:
+        run(folder, "sgd")
+    except UserError as error:
+        note(out, "error", str(error))
+        raise
+
+
+def save_twice(folder: Path) -> None:
+    """For a trace of its system calls."""
+    from cpsam.checkpoint import save_checkpoint
+
+    for step in (3, 7, 9):
+        save_checkpoint(folder, step, tiny_residual().state_dict(), {"step": step}, keep=2)

@@ -1,0 +1,94 @@
+"""Runs in processes of their own, for tests that kill them. A server that has imported everything forks them: that takes milliseconds."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "train"))
+
+context = multiprocessing.get_context("forkserver")
+
+
+def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a function in a process of its own, on one thread."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the server starts
+    context.set_forkserver_preload(["support.processes", "cpsam.train.train", "torchvision", "support.tiny"])
+    process = context.Process(target=guarded, args=(function, arguments, options), daemon=True)
+    process.start()
+    return process
+
+
+def guarded(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server, whose child this is, ignores it
+    torch.set_num_threads(1)
+    try:
+        function(*arguments, **options)
+    except BaseException as error:
+        if (code := getattr(error, "exit_code", None)) is None:
+            traceback.print_exc()
+        os._exit(code or 1)
+    os._exit(0)
+
+
+def end(process: Any, seconds: float = 60.0) -> int:
+    """The exit code; a process that hangs is killed, and that is an error."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError(f"process {process.pid} did not end in {seconds} s")
+    return process.exitcode
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def team(size: int, function: Callable[..., Any], *arguments: Any, **variables: str) -> list[Any]:
+    """Processes that know each other by the variables of torchrun."""
+    port = str(free_port())
+    return [start(member, rank, size, port, variables, function, *arguments) for rank in range(size)]
+
+
+def member(rank: int, size: int, port: str, variables: dict[str, str], function: Callable[..., Any], *arguments: Any) -> None:
+    if "SLURM_JOB_ID" in variables:
+        names = {"SLURM_PROCID": rank, "SLURM_NTASKS": size, "SLURM_LOCALID": rank}
+    else:
+        names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()} | variables)
+    from cpsam.train.distributed import joined
+
+    with joined() as found:
+        function(found, *arguments)
+
+
+def note(folder: Path, name: str, value: Any) -> None:
+    """Leave plain data for the test to read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it, children first of all gone: those that `torchrun` starts are in no group of its own."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+        children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found

@@ -1,0 +1,123 @@
+"""What the processes of these tests do."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpsam.config.run_options import Upkeep
+from cpsam.data.batches import train_batches
+from cpsam.errors import UserError
+from cpsam.evaluate import evaluate
+from cpsam.train import Recipe
+from cpsam.train.distributed import Team
+from cpsam.train.train import train
+from support.processes import note
+from support.tiny import tiny_dataset, tiny_residual
+
+
+class Smooth(nn.Module):
+    """Float64 and no BatchNorm: what two processes compute is what one does, but for the order of sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.conv = nn.Conv2d(2, 6, 3, padding=1, dtype=torch.float64)
+            self.fc = nn.Linear(6, 7, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x.double()).tanh().mean((2, 3)))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {"smooth": Smooth, "residual": tiny_residual}
+
+
+def run(
+    team: Team, folder: Path, out: Path, recipe: dict[str, Any], net: str = "residual", upkeep: dict[str, Any] | None = None, act: Any = ()
+) -> None:
+    """Train, and note what happened here: the order and content of the images, steps made, the error."""
+    model, seen, events = NETS[net](), [], []
+    act = dict(act)
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training:
+            seen.append([hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in inputs[0].contiguous()])
+        here = ("train" if module.training else "evaluation", len(seen))
+        if team.rank in act.get("ranks", ()) and list(here) == act["at"]:
+            for _ in range(act.get("times", 1)):
+                os.kill(os.getpid(), getattr(signal, act["signal"]))
+
+    model.register_forward_pre_hook(watch)
+    error = None
+    try:
+        train(
+            model,
+            tiny_dataset(train=31),
+            Recipe(**recipe),
+            seed=4,
+            folder=folder,
+            config={},
+            on_event=events.append,
+            device="cpu",
+            upkeep=Upkeep(**(upkeep or {})),
+            team=team,
+        )
+    except UserError as caught:
+        error = caught
+        raise
+    finally:
+        code = getattr(error, "exit_code", 0)
+        echo = bool(getattr(error, "__notes__", None))
+        note(out, str(team.rank), {"seen": seen, "events": len(events), "error": str(error or ""), "code": code, "echo": echo})
+
+
+def measure(team: Team, out: Path, count: int) -> None:
+    """Evaluate over all processes, and name the batches of each."""
+    data = tiny_dataset(train=31, test=count)
+    model, batches = Smooth(), []
+    model.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    calls: list[int] = []
+    result = evaluate(
+        model, data, batch_size=4, rank=team.rank, world_size=team.size, total=team.total, on_batch=lambda done, of: calls.append(done)
+    )
+    note(out, str(team.rank), {"result": result, "batches": batches, "calls": calls})
+
+
+def share_around(team: Team, out: Path) -> None:
+    """What the team's own messages give."""
+    found = {
+        "together": team.together(lambda: {"from": team.rank}),
+        "share": team.share(b"\x00bytes" if team.leads else None).hex(),
+        "total": team.total(torch.tensor([1.0, team.rank])).tolist(),
+    }
+    tensor = torch.full((2, 3), float(team.rank))
+    team.copy_from_leader([tensor])
+    found["copied"] = tensor.unique().tolist()
+    order = []
+    team.leader_first(lambda: order.append(len(list(out.iterdir())) if out.exists() else 0) or note(out, f"was-{team.rank}", 1))
+    found["before"] = order
+
+    def refuse() -> None:
+        raise UserError(f"no, says {team.rank}")
+
+    try:
+        team.together(refuse)
+    except UserError as error:
+        found["error"] = [str(error), bool(getattr(error, "__notes__", None))]
+    note(out, str(team.rank), found)
+
+
+def whole_order(recipe: dict[str, Any]) -> list[list[str]]:
+    """The images of every batch as one process gets them."""
+    fields = Recipe(**recipe)
+    return [
+        [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in x.contiguous()]
+        for epoch in range(fields.epochs)
+        for x, _ in train_batches(tiny_dataset(train=31), batch_size=fields.batch_size, seed=4, epoch=epoch)
+    ]

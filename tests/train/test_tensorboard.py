@@ -1,0 +1,58 @@
+"""TensorBoard is imported when asked for, and not before."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from test_loop import run
+from test_resume import interrupt
+
+from cpsam.config.run_options import Upkeep
+from cpsam.errors import StoppedError, UserError
+
+BOARD = Upkeep(tensorboard=True)
+
+
+def test_nothing_of_it_is_imported_by_the_loop() -> None:
+    code = "import sys, cpsam.train.train; sys.exit(any('tensorboard' in name for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_it_the_extra_is_named_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"TensorBoard is not installed: pip install 'cpsam\[tensorboard\]'"):
+        run(tmp_path / "run", upkeep=BOARD)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_reported_is_written_and_a_resumed_run_goes_on_behind_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            calls.append(("open", folder, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            calls.append((name, round(value, 6), step))
+
+        def close(self) -> None:
+            calls.append(("close",))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    with pytest.raises(StoppedError):
+        run(tmp_path, upkeep=BOARD, on_event=interrupt("epoch", 1))
+    run(tmp_path, upkeep=BOARD)
+    assert [call for call in calls if call[0] in ("open", "close")] == [
+        ("open", str(tmp_path / "tensorboard"), 1),
+        ("close",),
+        ("open", str(tmp_path / "tensorboard"), 5),
+        ("close",),
+    ]
+    assert [call[2] for call in calls if call[0] == "epoch/top1"] == [4, 8, 12]
+    assert {call[0] for call in calls if call[0].startswith("step/")} == {"step/loss", "step/lr", "step/images_per_s"}
