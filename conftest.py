@@ -5,9 +5,11 @@ import signal
 import pytest
 import torch
 
-collect_ignore_glob = ["*conftest.py"]  # else --doctest-modules imports each as a module of one and the same name
+# else --doctest-modules imports each as a module of one and the same name
+collect_ignore_glob = ["*conftest.py"]
 
-# A shell starts what it puts in the background with Ctrl-C ignored, which every process of a test would inherit.
+# A shell starts what it puts in the background with Ctrl-C ignored, which every process of a test
+# would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

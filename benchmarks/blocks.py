@@ -1,19 +1,24 @@
 """Time and memory of every block against its peers, its bare convolution and the memory itself.
 
-    python benchmarks/blocks.py > blocks.json          # all shapes, dtypes and memory formats: about half an hour on two cores
-    python benchmarks/blocks.py --shape 8x512x28x28 --dtype float32 --blocks non_local cpsam:sum bare:sum
+    python benchmarks/blocks.py > blocks.json          # all shapes, dtypes and memory formats:
+    about half an hour on two cores python benchmarks/blocks.py --shape 8x512x28x28 --dtype float32
+    --blocks non_local cpsam:sum bare:sum
 
-One process; for each shape, dtype, memory format and mode all blocks are timed interleaved, in rounds of a random order, so that whatever
-else the machine does hits all of them. Milliseconds are medians with quartiles; `memory` is the peak of a training step above what was
-there before, as a multiple of the input's bytes, and `saved` what autograd keeps between forward and backward.
+One process; for each shape, dtype, memory format and mode all blocks are timed interleaved, in
+rounds of a random order, so that whatever else the machine does hits all of them. Milliseconds are
+medians with quartiles; `memory` is the peak of a training step above what was there before, as a
+multiple of the input's bytes, and `saved` what autograd keeps between forward and backward.
 
-- `cpsam:FUSION` and the other blocks of ATTENTION, what starts at zero made small random numbers; `cpsam` is the default, `cpsam:grouped`;
-- `timm:NonLocalAttn` with our inner width C/2, `timm:GlobalContext`, and `mmcv:NonLocal2d` where mmcv is installed
-  (``pip install mmcv-lite``);
-- `bare:sum` and `bare:depthwise`: the fusing convolution (1x1 dense; 3x3 depthwise), BatchNorm and the addition, as three torch layers;
+- `cpsam:FUSION` and the other blocks of ATTENTION, what starts at zero made small random numbers;
+  `cpsam` is the default, `cpsam:grouped`;
+- `timm:NonLocalAttn` with our inner width C/2, `timm:GlobalContext`, and `mmcv:NonLocal2d` where
+  mmcv is installed (``pip install mmcv-lite``);
+- `bare:sum` and `bare:depthwise`: the fusing convolution (1x1 dense; 3x3 depthwise), BatchNorm and
+  the addition, as three torch layers;
 - `copy`: the tensor read and written once.
 
-The ratios under "targets" take the better memory format of each side, as somebody would who wants speed.
+The ratios under "targets" take the better memory format of each side, as somebody would who wants
+speed.
 """
 
 import argparse
@@ -42,7 +47,8 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 MODES = ("forward", "training")
 NON_LOCALS = ("non_local", "timm:NonLocalAttn", "mmcv:NonLocal2d")
 
-# (ours, against, shapes, most that ours may take of the other's time: forward in eval, forward and backward in training)
+# (ours, against, shapes, most that ours may take of the other's time: forward in eval, forward and
+# backward in training)
 LARGE, SMALL = ("8x512x28x28", "8x256x56x56"), ("16x1024x14x14", "16x256x14x14")
 TARGETS = (
     ("cpsam:sum", "the fastest Non-Local", ("8x512x28x28",), 1 / 3.5, 1 / 3),
@@ -61,14 +67,22 @@ TARGETS = (
             (block, "bare:depthwise", SMALL, 3.0, 2.5),
         )
     ),
-    ("non_local", "the fastest peer's Non-Local", tuple("x".join(map(str, shape)) for shape in SHAPES), 1.0, 1.0),
+    (
+        "non_local",
+        "the fastest peer's Non-Local",
+        tuple("x".join(map(str, shape)) for shape in SHAPES),
+        1.0,
+        1.0,
+    ),
 )
 
 
 @torch.no_grad()
 def awaken(block: nn.Module) -> nn.Module:
-    """Give what starts at zero small random values; the rest stays as trained networks start. Wilder numbers would make the softmax of some
-    blocks so sharp that denormal numbers, not the block, decided its time."""
+    """Give what starts at zero small random values; the rest stays as trained networks start.
+    Wilder numbers would make the softmax of some blocks so sharp that denormal numbers, not the
+    block, decided its time.
+    """
     for parameter in block.parameters():
         if not parameter.any():
             parameter.normal_(std=0.1)
@@ -81,7 +95,9 @@ class Bare(nn.Module):
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
         groups = 1 if kernel == 1 else channels
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(
+            channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False
+        )
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +108,10 @@ def blocks() -> dict[str, Callable[[int], nn.Module]]:
     made: dict[str, Callable[[int], nn.Module]] = {}
     for name, cls in ATTENTION.items():
         if name == "cpsam":
-            made |= {f"cpsam:{f}": lambda c, cls=cls, f=f: cls(c, fusion=f) for f in ("sum", "depthwise", "grouped")}
+            made |= {
+                f"cpsam:{f}": lambda c, cls=cls, f=f: cls(c, fusion=f)
+                for f in ("sum", "depthwise", "grouped")
+            }
         elif name == "conv_control":
             made[name] = lambda c, cls=cls: cls(c, hidden_channels=max(8, c // 16))
         else:
@@ -133,7 +152,9 @@ def training(block: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], None]:
 
 
 def saved_bytes(block: nn.Module, x: Tensor) -> int:
-    """What autograd keeps of a training forward, each storage once, parameters left out: they are there anyway."""
+    """What autograd keeps of a training forward, each storage once, parameters left out: they are
+    there anyway.
+    """
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -149,16 +170,31 @@ def saved_bytes(block: nn.Module, x: Tensor) -> int:
 
 
 def measure(
-    shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format, names: list[str], seconds: float, modes: list[str]
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    names: list[str],
+    seconds: float,
+    modes: list[str],
 ) -> dict[str, dict[str, Any]]:
     source = torch.Generator().manual_seed(0)
-    x, dy = (torch.randn(shape, generator=source).to(dtype).contiguous(memory_format=memory_format) for _ in range(2))
+    x, dy = (
+        torch.randn(shape, generator=source).to(dtype).contiguous(memory_format=memory_format)
+        for _ in range(2)
+    )
     leaf = x.clone(memory_format=torch.preserve_format).requires_grad_(True)
     makers = blocks()
-    made = {name: awaken(makers[name](shape[1])).to(dtype).to(memory_format=memory_format) for name in names if name in makers}
+    made = {
+        name: awaken(makers[name](shape[1])).to(dtype).to(memory_format=memory_format)
+        for name in names
+        if name in makers
+    }
     rows: dict[str, dict[str, Any]] = {name: {} for name in made}
     for mode in modes:
-        steps = {name: forward(block, x) if mode == "forward" else training(block, leaf, dy) for name, block in made.items()}
+        steps = {
+            name: forward(block, x) if mode == "forward" else training(block, leaf, dy)
+            for name, block in made.items()
+        }
         if mode == "forward" and "copy" in names:
             out, rows["copy"] = torch.empty_like(x), {}
             steps["copy"] = lambda out=out: out.copy_(x)
@@ -174,11 +210,15 @@ def measure(
 
 
 def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The targets, in float32: the median of ours over the other's, the better memory format for each."""
+    """The targets, in float32: the median of ours over the other's, the better memory format for
+    each.
+    """
 
     def best(shape: str, name: str, mode: str) -> float | None:
         found = [
-            r["blocks"][name][mode]["median"] for r in results if r["shape"] == shape and name in r["blocks"] and r["dtype"] == "float32"
+            r["blocks"][name][mode]["median"]
+            for r in results
+            if r["shape"] == shape and name in r["blocks"] and r["dtype"] == "float32"
         ]
         return min(found, default=None)
 
@@ -187,10 +227,19 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for ours, against, shapes, *limits in TARGETS:
         for shape in shapes:
             for mode, limit in zip(MODES, limits, strict=True):
-                if any(mode not in block for r in results for name, block in r["blocks"].items() if name != "copy"):
+                if any(
+                    mode not in block
+                    for r in results
+                    for name, block in r["blocks"].items()
+                    if name != "copy"
+                ):
                     continue
                 mine = best(shape, ours, mode)
-                others = [time for name in rivals.get(against, (against,)) if (time := best(shape, name, mode)) is not None]
+                others = [
+                    time
+                    for name in rivals.get(against, (against,))
+                    if (time := best(shape, name, mode)) is not None
+                ]
                 if mine is not None and others:
                     ratio = mine / min(others)
                     judged.append(
@@ -210,13 +259,25 @@ def judge(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     known = [*blocks(), "copy"]
-    parser = argparse.ArgumentParser(description="Time and memory of the blocks, as JSON on standard output.")
-    parser.add_argument("--shape", nargs="+", default=["x".join(map(str, shape)) for shape in SHAPES], help="NxCxHxW")
+    parser = argparse.ArgumentParser(
+        description="Time and memory of the blocks, as JSON on standard output."
+    )
+    parser.add_argument(
+        "--shape",
+        nargs="+",
+        default=["x".join(map(str, shape)) for shape in SHAPES],
+        help="NxCxHxW",
+    )
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS)
     parser.add_argument("--mode", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--blocks", nargs="+", default=known, choices=known)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that one setting lasts at least; never fewer than 7 rounds")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="that one setting lasts at least; never fewer than 7 rounds",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="the default, and the only form")
     asked = parser.parse_args()
@@ -228,12 +289,18 @@ def main() -> None:
             for layout in asked.format:
                 print(f"{shape} {dtype} {layout}", file=sys.stderr)
                 size = tuple(map(int, shape.split("x")))
-                rows = measure(size, DTYPES[dtype], FORMATS[layout], asked.blocks, asked.seconds, asked.mode)
+                rows = measure(
+                    size, DTYPES[dtype], FORMATS[layout], asked.blocks, asked.seconds, asked.mode
+                )
                 results.append({"shape": shape, "dtype": dtype, "format": layout, "blocks": rows})
     report = {
         "schema": 1,
         "environment": environment(settle(Recipe(), "cpu"), torch.device("cpu")),
-        "timing": {"load_average": os.getloadavg()[0], "targets": judge(results), "results": results},
+        "timing": {
+            "load_average": os.getloadavg()[0],
+            "targets": judge(results),
+            "results": results,
+        },
     }
     print(json.dumps(report, indent=1))
 

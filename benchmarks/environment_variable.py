@@ -1,10 +1,14 @@
-"""What an environment variable does to a training step: whole processes with and without it, in turn.
+"""What an environment variable does to a training step: whole processes with and without it, in
+turn.
 
-    python benchmarks/environment_variable.py THP_MEM_ALLOC_ENABLE=1 [--rounds 7] [--steps 20] [--threads 2] > huge_pages.json
+    python benchmarks/environment_variable.py THP_MEM_ALLOC_ENABLE=1 [--rounds 7] [--steps 20]
+    [--threads 2] > huge_pages.json
 
-Torch and libgomp read theirs once, when they are loaded, so each measurement is a process of its own: ResNet-20 with CPSAM before its last
-block, batches of 128 images of 32x32, float32, channels-last, forward and backward; its time is the median over the steps. In odd rounds
-the process with the variable comes first. The ratio is taken within a round: above 1 the variable helps. All must end with the same loss.
+Torch and libgomp read theirs once, when they are loaded, so each measurement is a process of its
+own: ResNet-20 with CPSAM before its last block, batches of 128 images of 32x32, float32,
+channels-last, forward and backward; its time is the median over the steps. In odd rounds the
+process with the variable comes first. The ratio is taken within a round: above 1 the variable
+helps. All must end with the same loss.
 """
 
 import argparse
@@ -27,7 +31,11 @@ def child(steps: int, threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = create_model("resnet20", 100, attention="cpsam", seed=0).to(memory_format=torch.channels_last).train()
+    model = (
+        create_model("resnet20", 100, attention="cpsam", seed=0)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels, times = torch.arange(BATCH) % 100, []
@@ -41,10 +49,24 @@ def child(steps: int, threads: int) -> None:
     print(json.dumps({"seconds": statistics.median(times[WARMUP:]), "loss": loss.item()}))
 
 
-def measured(variable: dict[str, str], without: set[str], asked: argparse.Namespace) -> dict[str, Any]:
+def measured(
+    variable: dict[str, str], without: set[str], asked: argparse.Namespace
+) -> dict[str, Any]:
     kept = {key: value for key, value in os.environ.items() if key not in without}
-    words = [sys.executable, __file__, "--child", "--steps", str(asked.steps), "--threads", str(asked.threads)]
-    return json.loads(subprocess.run(words, env={**kept, **variable}, check=True, capture_output=True, text=True).stdout)
+    words = [
+        sys.executable,
+        __file__,
+        "--child",
+        "--steps",
+        str(asked.steps),
+        "--threads",
+        str(asked.threads),
+    ]
+    return json.loads(
+        subprocess.run(
+            words, env={**kept, **variable}, check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -72,15 +94,32 @@ def main() -> None:
     for index in range(asked.rounds):
         for which in ("with", "without") if index % 2 else ("without", "with"):
             found[which].append(measured(variable if which == "with" else {}, set(variable), asked))
-            print(f"round {index + 1}/{asked.rounds}  {which}  {1000 * found[which][-1]['seconds']:.1f} ms", file=sys.stderr)
+            print(
+                f"round {index + 1}/{asked.rounds}  {which}  {1000 * found[which][-1]['seconds']:.1f} ms",
+                file=sys.stderr,
+            )
     losses = {each["loss"] for side in found.values() for each in side}
     if len(losses) != 1:
         sys.exit(f"the loss depends on it: {sorted(losses)}")
     pairs = zip(found["without"], found["with"], strict=True)
-    timing = {f"milliseconds_{which}": spread([1000 * each["seconds"] for each in side]) for which, side in found.items()}
-    timing["ratio"] = spread([without["seconds"] / with_it["seconds"] for without, with_it in pairs])
-    where = {**environment(settle(Recipe(precision="float32")), find_device()), "threads": asked.threads}
-    report = {"variable": variable, "rounds": asked.rounds, "steps": asked.steps, "environment": where, "timing": timing}
+    timing = {
+        f"milliseconds_{which}": spread([1000 * each["seconds"] for each in side])
+        for which, side in found.items()
+    }
+    timing["ratio"] = spread(
+        [without["seconds"] / with_it["seconds"] for without, with_it in pairs]
+    )
+    where = {
+        **environment(settle(Recipe(precision="float32")), find_device()),
+        "threads": asked.threads,
+    }
+    report = {
+        "variable": variable,
+        "rounds": asked.rounds,
+        "steps": asked.steps,
+        "environment": where,
+        "timing": timing,
+    }
     print(json.dumps(report, indent=1))
 
 

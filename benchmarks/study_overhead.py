@@ -1,8 +1,10 @@
-"""What an executor adds to the runs themselves: time from the first run's start to the last one's end, against the sum of the runs.
+"""What an executor adds to the runs themselves: time from the first run's start to the last one's
+end, against the sum of the runs.
 
     python benchmarks/study_overhead.py [--seconds 60] [--runs 4] [--ray]
 
-The runs sleep, so that nothing but the executor is measured, on a machine that does other things too.
+The runs sleep, so that nothing but the executor is measured, on a machine that does other things
+too.
 """
 
 import argparse
@@ -30,11 +32,26 @@ def sleeper(seconds: float) -> Execute:
             on_event({"event": "step", "step": step})
             time.sleep(0.5)
         ended = time.time()
-        config = plain({**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict(), SETTLED: {}})
+        config = plain(
+            {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict(), SETTLED: {}}
+        )
         write_json(folder / CONFIG, config)
-        summary = {"epochs": 1, "steps": 1, "train_loss": 1.0, "top1": 0.5, "top5": 1.0, "loss": 1.0, "n": 1}
+        summary = {
+            "epochs": 1,
+            "steps": 1,
+            "train_loss": 1.0,
+            "top1": 0.5,
+            "top5": 1.0,
+            "loss": 1.0,
+            "n": 1,
+        }
         timing = {"train_seconds": ended - began, "evaluation_seconds": 0.0, "images_per_s": 1.0}
-        times = {"best": {"epoch": 1, "top1": 0.5}, "timing": timing, "began": began, "ended": ended}
+        times = {
+            "best": {"epoch": 1, "top1": 0.5},
+            "timing": timing,
+            "began": began,
+            "ended": ended,
+        }
         return RunFolder(folder, config).finish({**summary, **times})
 
     return execute
@@ -48,8 +65,14 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        specs = [RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), seed, Recipe(), 1) for seed in range(asked.runs)]
-        jobs = [Job(spec, folder / spec.folder_name, index, len(specs)) for index, spec in enumerate(specs)]
+        specs = [
+            RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), seed, Recipe(), 1)
+            for seed in range(asked.runs)
+        ]
+        jobs = [
+            Job(spec, folder / spec.folder_name, index, len(specs))
+            for index, spec in enumerate(specs)
+        ]
         execute, lanes = sleeper(asked.seconds), 1
         if asked.ray:
             from cpsam.study.ray_executor import RayExecutor
@@ -62,9 +85,14 @@ def main() -> None:
             InProcess(execute).run(jobs, lambda event: None)
             returned = time.time()
         times = [json.loads((job.folder / "summary.json").read_text()) for job in jobs]
-    wall, spent = returned - min(each["began"] for each in times), sum(each["timing"]["train_seconds"] for each in times)
+    wall, spent = (
+        returned - min(each["began"] for each in times),
+        sum(each["timing"]["train_seconds"] for each in times),
+    )
     overhead = wall * min(lanes, asked.runs) / spent - 1
-    print(f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead {overhead:.2%}")
+    print(
+        f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead {overhead:.2%}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""timm's own training script, timed step by step, to measure ours against. It is in timm's repository, not in its package: `train.py`.
+"""timm's own training script, timed step by step, to measure ours against. It is in timm's
+repository, not in its package: `train.py`.
 
-It is run as its users run it, as a program, on PNG files in a folder a class, with what it has for speed: bfloat16 autocast, channels_last,
-its prefetcher, two loader workers. Its log gives the time of every step, the wait for the loader included; the first ones, in which the
-workers start, are left out.
+It is run as its users run it, as a program, on PNG files in a folder a class, with what it has for
+speed: bfloat16 autocast, channels_last, its prefetcher, two loader workers. Its log gives the time
+of every step, the wait for the loader included; the first ones, in which the workers start, are
+left out.
 """
 
 import os
@@ -30,7 +32,9 @@ TIME = re.compile(r"Train: 0 \[.*?Time: ([0-9.]+)s")
 
 
 @contextmanager
-def timm_script(script: Path, dataset: Dataset, *, steps: int, warmup: int, batch: int, threads: int) -> Iterator[Callable[[], float]]:
+def timm_script(
+    script: Path, dataset: Dataset, *, steps: int, warmup: int, batch: int, threads: int
+) -> Iterator[Callable[[], float]]:
     """A function that runs the script for one epoch and returns images per second."""
     with tempfile.TemporaryDirectory() as folder:
         data, count = Path(folder) / "data", (warmup + steps) * batch
@@ -41,12 +45,27 @@ def timm_script(script: Path, dataset: Dataset, *, steps: int, warmup: int, batc
                 Image.fromarray(split.images[index].permute(1, 2, 0).numpy()).save(path)
 
         def measure() -> float:
-            command = [sys.executable, "-c", RUN, str(script), str(data), *FLAGS.split(), "--batch-size", str(batch), "--output", folder]
+            command = [
+                sys.executable,
+                "-c",
+                RUN,
+                str(script),
+                str(data),
+                *FLAGS.split(),
+                "--batch-size",
+                str(batch),
+                "--output",
+                folder,
+            ]
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            ended = subprocess.run(
+                command, capture_output=True, text=True, env=environment, check=False
+            )
             times = [float(seconds) for seconds in TIME.findall(ended.stdout + ended.stderr)]
             if len(times) != warmup + steps:
-                raise SystemExit(f"{script} made {len(times)} of {warmup + steps} steps:\n{ended.stdout[-2000:]}\n{ended.stderr[-3000:]}")
+                raise SystemExit(
+                    f"{script} made {len(times)} of {warmup + steps} steps:\n{ended.stdout[-2000:]}\n{ended.stderr[-3000:]}"
+                )
             return batch * steps / sum(times[warmup:])
 
         yield measure

@@ -1,19 +1,25 @@
-"""Images per second of training ResNet-20 on CIFAR-100: our loop against the bare step under it and against the usual script.
+"""Images per second of training ResNet-20 on CIFAR-100: our loop against the bare step under it and
+against the usual script.
 
     python benchmarks/training.py --data-root DATA [--timm TRAIN.py] > training.json
 
-Five ways, or six, one after the other in every round of one run, so that whatever else the machine does hits all of them; a ratio is
-taken within a round, then the median over the rounds. In images per second:
+Five ways, or six, one after the other in every round of one run, so that whatever else the machine
+does hits all of them; a ratio is taken within a round, then the median over the rounds. In images
+per second:
 
-- `bare_step`: forward, backward, optimizer on one constant batch, in the precision and memory format that our recipe settles on;
-- `our_loop`: :func:`cpsam.train.train.train` itself, called anew in every round for one epoch of `--steps` batches, with order,
-  augmentation, schedule, checks and progress events; without the evaluation and the checkpoint after the epoch, which are given apart;
-- `our_loop_saving`: the same with a checkpoint after every step, so that its cost stands out of the noise; a real run makes one an epoch;
+- `bare_step`: forward, backward, optimizer on one constant batch, in the precision and memory
+  format that our recipe settles on;
+- `our_loop`: :func:`cpsam.train.train.train` itself, called anew in every round for one epoch of
+  `--steps` batches, with order, augmentation, schedule, checks and progress events; without the
+  evaluation and the checkpoint after the epoch, which are given apart;
+- `our_loop_saving`: the same with a checkpoint after every step, so that its cost stands out of the
+  noise; a real run makes one an epoch;
 - `plain_script`: `plain_script.py` as people write it, float32;
 - `plain_script_fast`: the same with bfloat16 autocast and channels_last;
 - `timm_script`: timm's `train.py`, if its file is named, with its own bfloat16 and channels_last.
 
-Two threads each. The scripts' two loader workers run beside their two threads, as they do for their users.
+Two threads each. The scripts' two loader workers run beside their two threads, as they do for their
+users.
 """
 
 import argparse
@@ -61,7 +67,11 @@ def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], floa
     setting = settle(recipe, "cpu")
     model = create_model("resnet20", 100).to(memory_format=setting.memory_format).train()
     optimizer = make_optimizer(model, replace(recipe, lr=1e-3))
-    x, y = next(train_batches(dataset, batch_size=BATCH, seed=0, epoch=0, channels_last=setting.channels_last))
+    x, y = next(
+        train_batches(
+            dataset, batch_size=BATCH, seed=0, epoch=0, channels_last=setting.channels_last
+        )
+    )
 
     def step() -> None:
         with autocast(setting.precision, x.device):
@@ -81,13 +91,25 @@ def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], floa
     return measure
 
 
-def our_loop(dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], upkeep: Upkeep) -> Callable[[], float]:
-    part = replace(dataset, train=dataset.train.subset(np.arange(BATCH * steps)), test=dataset.test.subset(np.arange(BATCH)))
+def our_loop(
+    dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], upkeep: Upkeep
+) -> Callable[[], float]:
+    part = replace(
+        dataset,
+        train=dataset.train.subset(np.arange(BATCH * steps)),
+        test=dataset.test.subset(np.arange(BATCH)),
+    )
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            options = {"folder": folder, "config": {}, "on_event": json.dumps, "device": "cpu", "upkeep": upkeep}
+            options = {
+                "folder": folder,
+                "config": {},
+                "on_event": json.dumps,
+                "device": "cpu",
+                "upkeep": upkeep,
+            }
             summary = train(create_model("resnet20", 100), part, recipe, seed=0, **options)
             spent = time.perf_counter() - started
         timing = summary["timing"]
@@ -98,11 +120,14 @@ def our_loop(dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], 
 
 
 def script(dataset: plain_script.Arrays, steps: int, fast: bool) -> Callable[[], float]:
-    progress: Iterator[int] = plain_script.train(create_model("resnet20", 100), dataset, epochs=10**6, fast=fast)
+    progress: Iterator[int] = plain_script.train(
+        create_model("resnet20", 100), dataset, epochs=10**6, fast=fast
+    )
 
     def measure() -> float:
         with redirect_stdout(sys.stderr):  # the script prints its loss
-            # Its workers went on while others were measured, so the batches that lie ready are used up first.
+            # Its workers went on while others were measured, so the batches that lie ready are used
+            # up first.
             for _ in islice(progress, 2 * WARMUP):
                 pass
             started = time.perf_counter()
@@ -114,7 +139,9 @@ def script(dataset: plain_script.Arrays, steps: int, fast: bool) -> Callable[[],
 
 def spread(values: list[float], digits: int) -> dict[str, Any]:
     """Median, quartiles and extremes."""
-    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    quartiles = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    )
     names = ("lower_quartile", "median", "upper_quartile")
     return {name: round(q, digits) for name, q in zip(names, quartiles, strict=True)} | {
         "lowest": round(min(values), digits),
@@ -143,7 +170,12 @@ def run(rounds: int, steps: int, root: Path | None, timm: Path | None) -> dict[s
 
 
 def compare(
-    ways: dict[str, Callable[[], float]], rounds: int, steps: int, images: int, recipe: Recipe, outside: list[float]
+    ways: dict[str, Callable[[], float]],
+    rounds: int,
+    steps: int,
+    images: int,
+    recipe: Recipe,
+    outside: list[float],
 ) -> dict[str, Any]:
     """Measure all ways in turn; `images` are in an epoch."""
     seen: dict[str, list[float]] = {name: [] for name in ways}
@@ -158,8 +190,13 @@ def compare(
             continue
         values = [a / b for a, b in zip(seen[ours], seen[other], strict=True)]
         ratios[f"{ours} / {other}"] = {"target": target, **spread(values, 3)}
-    saved = [BATCH * (1 / slow - 1 / fast) for slow, fast in zip(seen["our_loop_saving"], seen["our_loop"], strict=True)]
-    shares = [seconds / (images / fast) for seconds, fast in zip(saved, seen["our_loop"], strict=True)]
+    saved = [
+        BATCH * (1 / slow - 1 / fast)
+        for slow, fast in zip(seen["our_loop_saving"], seen["our_loop"], strict=True)
+    ]
+    shares = [
+        seconds / (images / fast) for seconds, fast in zip(saved, seen["our_loop"], strict=True)
+    ]
     return {
         "schema": 1,
         "model": "resnet20",
@@ -183,7 +220,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
     parser.add_argument("--data-root", type=Path, help="folder of data sets; default: CPSAM_DATA")
-    parser.add_argument("--timm", type=Path, metavar="FILE", help="train.py of timm's repository, to be measured too")
+    parser.add_argument(
+        "--timm",
+        type=Path,
+        metavar="FILE",
+        help="train.py of timm's repository, to be measured too",
+    )
     asked = parser.parse_args()
     print(json.dumps(run(asked.rounds, asked.steps, asked.data_root, asked.timm), indent=1))
 

@@ -1,8 +1,9 @@
-"""Writes the tables and reports of the documents from the results files that the program wrote: ``make tables``. A test fails when one is
-stale.
+"""Writes the tables and reports of the documents from the results files that the program wrote:
+``make tables``. A test fails when one is stale.
 
-In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from ``FOLDER/results.json``, FOLDER from the root;
-``<!-- training: FILE -->`` what is written from the JSON of `benchmarks/training.py`.
+In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from
+``FOLDER/results.json``, FOLDER from the root; ``<!-- training: FILE -->`` what is written from the
+JSON of `benchmarks/training.py`.
 """
 
 import json
@@ -19,12 +20,24 @@ BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", r
 
 
 def results_table(folder: str) -> str:
-    """The table of a comparison in Markdown, one a setting of a study, the sentence that answers it, and where it was measured."""
+    """The table of a comparison in Markdown, one a setting of a study, the sentence that answers
+    it, and where it was measured.
+    """
     results = json.loads((ROOT / folder / "results.json").read_text())
     names = [setting["name"] for setting in settings_of(results)]
     tables = [markdown(*table_rows(results, name if len(names) > 1 else None)) for name in names]
-    titled = "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True)) if len(names) > 1 else tables[0]
-    said = [answer(results), *control_words(results), *data_notes(results), *results["notes"], *remarks(results)]
+    titled = (
+        "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True))
+        if len(names) > 1
+        else tables[0]
+    )
+    said = [
+        answer(results),
+        *control_words(results),
+        *data_notes(results),
+        *results["notes"],
+        *remarks(results),
+    ]
     notes = " ".join(f"{note.rstrip('.')}." for note in said if note)
     here = results["environment"]["commit"]
     elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
@@ -39,12 +52,21 @@ def training_table(file: str) -> str:
     rows = []
     for name, speed in timing["images_per_s"].items():
         ratio = timing["ratios"].get(f"our_loop / {name}")
-        rows.append([f"`{name}`", spread(speed, 0), *([spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""])])
-    table = markdown(["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"], rows)
-    milliseconds, share = timing["milliseconds_of_a_checkpoint"], timing["share_of_a_checkpoint_in_an_epoch"]
-    kept = (
-        f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an epoch (target {100 * share['target']:.0f})."
+        rows.append(
+            [
+                f"`{name}`",
+                spread(speed, 0),
+                *([spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""]),
+            ]
+        )
+    table = markdown(
+        ["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"], rows
     )
+    milliseconds, share = (
+        timing["milliseconds_of_a_checkpoint"],
+        timing["share_of_a_checkpoint_in_an_epoch"],
+    )
+    kept = f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an epoch (target {100 * share['target']:.0f})."
     how = f"{report['model']}, batches of {report['batch_size']}, {report['rounds']} rounds of {report['steps']} steps"
     return f"{table}\n{kept}\nMeasured by `benchmarks/training.py`, {how}: {where(report['environment'])}.\n"
 
@@ -68,7 +90,9 @@ TABLES = {"results": results_table, "training": training_table}
 
 
 def updated(document: Path) -> str:
-    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](block[3])}{block[4]}", document.read_text())
+    return BLOCK.sub(
+        lambda block: f"{block[1]}{TABLES[block[2]](block[3])}{block[4]}", document.read_text()
+    )
 
 
 def documents() -> list[Path]:
@@ -76,9 +100,19 @@ def documents() -> list[Path]:
 
 
 def reports() -> dict[Path, str]:
-    """Every form of each report that is kept here, as it is written today from what was measured then."""
-    kept = [path for path in (ROOT / "docs" / "results").glob("*/results.json") if path.with_name("report.md").exists()]
-    return {path.with_name(name): text for path in kept for name, text in written_forms(json.loads(path.read_text())).items()}
+    """Every form of each report that is kept here, as it is written today from what was measured
+    then.
+    """
+    kept = [
+        path
+        for path in (ROOT / "docs" / "results").glob("*/results.json")
+        if path.with_name("report.md").exists()
+    ]
+    return {
+        path.with_name(name): text
+        for path in kept
+        for name, text in written_forms(json.loads(path.read_text())).items()
+    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from cpsam import checkpoint
 from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from cpsam.errors import DataError, UserError
 
-META = {"optimizer": {"0/step": 3.5}, "attention": [{"at": "layer3.1", "attention": "cpsam", "arguments": {"reduction": 4}}]}
+META = {
+    "optimizer": {"0/step": 3.5},
+    "attention": [{"at": "layer3.1", "attention": "cpsam", "arguments": {"reduction": 4}}],
+}
 
 
 def tensors(step: int = 0) -> dict[str, Tensor]:
@@ -51,7 +54,10 @@ def steps(folder: Path) -> list[str]:
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    assert save_checkpoint(tmp_path / "new" / "folder", 391, tensors(), META) == tmp_path / "new" / "folder" / "step-00000391"
+    assert (
+        save_checkpoint(tmp_path / "new" / "folder", 391, tensors(), META)
+        == tmp_path / "new" / "folder" / "step-00000391"
+    )
     loaded = load_checkpoint(tmp_path / "new" / "folder")
     assert loaded is not None
     assert_equal(loaded.tensors, tensors())
@@ -99,7 +105,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spoil(saved: Path, folder: Path, name: str, data: bytes) -> list[str]:
-    """A copy with one file changed; it must load as step 4, or as step 8 where only LATEST was hit. Returns the warnings."""
+    """A copy with one file changed; it must load as step 4, or as step 8 where only LATEST was hit.
+    Returns the warnings.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(saved, folder)
     (folder / name).write_bytes(data)
@@ -115,9 +123,18 @@ def spoil(saved: Path, folder: Path, name: str, data: bytes) -> list[str]:
 FILES = ["LATEST", "step-00000008/manifest.json", "step-00000008/tensors.safetensors"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-def test_every_truncation_and_every_flipped_bit_is_found(saved: Path, tmp_path: Path, name: str, where: float, bit: int, cut: bool) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(FILES),
+    where=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    cut=st.booleans(),
+)
+def test_every_truncation_and_every_flipped_bit_is_found(
+    saved: Path, tmp_path: Path, name: str, where: float, bit: int, cut: bool
+) -> None:
     data = bytearray((saved / name).read_bytes())
     place = int(where * len(data))
     if cut:
@@ -132,18 +149,36 @@ def test_every_truncation_and_every_flipped_bit_is_found(saved: Path, tmp_path: 
     ("name", "data", "says"),
     [
         ("LATEST", b"", "LATEST is damaged: its hash does not fit"),
-        ("step-00000008/manifest.json", b"", r"checkpoint .*step-00000008 is damaged: manifest.json: its hash does not fit"),
-        ("step-00000008/tensors.safetensors", b"abc", r"step-00000008 is damaged: tensors.safetensors has 3 bytes, not \d+"),
-        ("step-00000008/manifest.json", checkpoint.seal({"format": 2}), "manifest.json has format 2, and this version reads 1"),
+        (
+            "step-00000008/manifest.json",
+            b"",
+            r"checkpoint .*step-00000008 is damaged: manifest.json: its hash does not fit",
+        ),
+        (
+            "step-00000008/tensors.safetensors",
+            b"abc",
+            r"step-00000008 is damaged: tensors.safetensors has 3 bytes, not \d+",
+        ),
+        (
+            "step-00000008/manifest.json",
+            checkpoint.seal({"format": 2}),
+            "manifest.json has format 2, and this version reads 1",
+        ),
         ("LATEST", checkpoint.seal({"step": 9}), "LATEST names step 9, which is not there"),
     ],
 )
-def test_the_warning_says_what_was_wrong(saved: Path, tmp_path: Path, name: str, data: bytes, says: str) -> None:
+def test_the_warning_says_what_was_wrong(
+    saved: Path, tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
     assert re.search(says, spoil(saved, tmp_path / "spoiled", name, data)[0])
 
 
 def test_missing_files_are_found(saved: Path, tmp_path: Path) -> None:
-    for name, says in zip(FILES, ("LATEST is missing", "manifest.json is missing", "tensors.safetensors is missing"), strict=True):
+    for name, says in zip(
+        FILES,
+        ("LATEST is missing", "manifest.json is missing", "tensors.safetensors is missing"),
+        strict=True,
+    ):
         shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
         (tmp_path / name).unlink()
         loaded = load_checkpoint(tmp_path)
@@ -155,13 +190,18 @@ def test_if_none_is_whole_that_is_an_error_and_no_fresh_start(saved: Path, tmp_p
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("step-*/manifest.json"):
         path.write_bytes(b"{}")
-    with pytest.raises(DataError, match=rf"no checkpoint is whole \(.*step-00000008.*step-00000004.*\); remove {tmp_path}") as caught:
+    with pytest.raises(
+        DataError,
+        match=rf"no checkpoint is whole \(.*step-00000008.*step-00000004.*\); remove {tmp_path}",
+    ) as caught:
         load_checkpoint(tmp_path)
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("failing", ["fsync", "rename", "replace"])
-def test_a_save_that_fails_leaves_the_old_one(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_a_save_that_fails_leaves_the_old_one(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
 
     def fail(*arguments: object) -> None:
@@ -178,18 +218,28 @@ def test_a_save_that_fails_leaves_the_old_one(saved: Path, tmp_path: Path, monke
     assert steps(tmp_path) == ["LATEST", "step-00000008", "step-00000012"]
 
 
-def test_files_reach_the_disk_before_their_names_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_reach_the_disk_before_their_names_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     real_fsync, real_rename, real_replace = os.fsync, Path.rename, Path.replace
 
     def fsync(descriptor: int) -> None:
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        done.append("fsync " + re.sub(r"-[0-9a-f]{8}$", "", name) if name.startswith(".writing-") else f"fsync {name}")
+        done.append(
+            "fsync " + re.sub(r"-[0-9a-f]{8}$", "", name)
+            if name.startswith(".writing-")
+            else f"fsync {name}"
+        )
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "rename", lambda path, to: done.append(f"rename {to.name}") or real_rename(path, to))
-    monkeypatch.setattr(Path, "replace", lambda path, to: done.append(f"rename {to.name}") or real_replace(path, to))
+    monkeypatch.setattr(
+        Path, "rename", lambda path, to: done.append(f"rename {to.name}") or real_rename(path, to)
+    )
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: done.append(f"rename {to.name}") or real_replace(path, to)
+    )
     save_checkpoint(tmp_path / "all", 7, tensors(), {})
     assert done == [
         f"fsync {tmp_path.name}",  # in which the folder of all checkpoints is new
@@ -233,7 +283,10 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, spoiled: str) -> 
     if spoiled != "missing":
         save_weights(path, tensors(), META)
         path.write_bytes(path.read_bytes()[:-9] if spoiled == "cut" else b"a text, and not short")
-    with pytest.raises(DataError, match=r"weights .*w\.safetensors: (cannot be read|not a whole \.safetensors file)"):
+    with pytest.raises(
+        DataError,
+        match=r"weights .*w\.safetensors: (cannot be read|not a whole \.safetensors file)",
+    ):
         load_weights(path)
 
 
@@ -288,7 +341,9 @@ def test_an_unreadable_checkpoint_falls_back_like_a_damaged_one(
     assert loaded.warnings[0].endswith(f"cannot be read ({os.strerror(number)})")
 
 
-def test_a_folder_that_cannot_be_listed_is_no_fresh_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_no_fresh_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 

@@ -52,34 +52,54 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
     assert tree is not None
     named = {line.split()[0].rstrip("/") for line in tree[1].splitlines() if line.startswith("  ")}
     package = ROOT / "src" / "cpsam"
-    there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__.py"}
+    there = {
+        path.name
+        for path in package.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"__init__.py"}
     assert named == there
 
 
-def test_the_script_on_the_page_on_studies_compares_a_network_and_a_block_of_ones_own(tmp_path: Path) -> None:
-    checking, studies = ((ROOT / "docs" / name).read_text() for name in ("check_attention.md", "study.md"))
+def test_the_script_on_the_page_on_studies_compares_a_network_and_a_block_of_ones_own(
+    tmp_path: Path,
+) -> None:
+    checking, studies = (
+        (ROOT / "docs" / name).read_text() for name in ("check_attention.md", "study.md")
+    )
     (script,) = re.findall(r"^```python\n(.*?)^```$", studies, re.S | re.M)
     (command,) = re.findall(r"^python (my_study.py compare .*)$", studies, re.M)
-    (tmp_path / "my_block.py").write_text("\n\n".join(re.findall(r"^```python\n(.*?)^```$", checking, re.S | re.M)[:3:2]))
+    (tmp_path / "my_block.py").write_text(
+        "\n\n".join(re.findall(r"^```python\n(.*?)^```$", checking, re.S | re.M)[:3:2])
+    )
     (tmp_path / "my_net.py").write_text(MY_NET)
     (tmp_path / "my_study.py").write_text(script)
     words = [sys.executable, *shlex.split(command), "--epochs", "1", "--seeds", "0", "--json"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     results = json.loads(done.stdout)
     assert results["model"] == "timm/my_net"
-    assert {arm["name"]: (arm["places"], arm["parameters_added"]) for arm in results["arms"]}["mean_context"] == (
+    assert {arm["name"]: (arm["places"], arm["parameters_added"]) for arm in results["arms"]}[
+        "mean_context"
+    ] == (
         ["body.0"],
         8 * 16 * 2 + 8 + 16,
     )
     assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
 
 
-def test_the_page_on_checking_a_block_shows_what_its_code_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "check_attention.md").read_text(), re.S | re.M)
-    (tmp_path / "my_block.py").write_text("\n\n".join(text for language, text in blocks if language == "python"))
+def test_the_page_on_checking_a_block_shows_what_its_code_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    blocks = re.findall(
+        r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "check_attention.md").read_text(), re.S | re.M
+    )
+    (tmp_path / "my_block.py").write_text(
+        "\n\n".join(text for language, text in blocks if language == "python")
+    )
     monkeypatch.syspath_prepend(tmp_path)
     my_block = importlib.import_module("my_block")
-    assert capsys.readouterr().out == "".join(text for language, text in blocks if language == "text")
+    assert capsys.readouterr().out == "".join(
+        text for language, text in blocks if language == "text"
+    )
     my_block.test_mean_context()
 
 
@@ -91,15 +111,22 @@ def test_every_command_of_the_readme_parses() -> None:
     assert commands
     for verb, rest in commands:
         assert verb in VERBS
-        source = "".join((ROOT / "src/cpsam" / name).read_text() for name in (f"cli/{verb}.py", "study/config.py", "train/recipe.py"))
+        source = "".join(
+            (ROOT / "src/cpsam" / name).read_text()
+            for name in (f"cli/{verb}.py", "study/config.py", "train/recipe.py")
+        )
         for flag in re.findall(r"--([a-z-]+)", rest):
             assert flag.replace("-", "_") in source, f"cpsam {verb} --{flag}"
 
 
-def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_that_it_names(tmp_path: Path) -> None:
+def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_that_it_names(
+    tmp_path: Path,
+) -> None:
     text = (ROOT / "docs" / "study.md").read_text()
     (shown,) = re.findall(r"^```toml\n(.*?)^```$", text, re.S | re.M)
-    (tmp_path / "plan.toml").write_text(shown.replace("epochs = 8", "epochs = 1").replace("[0, 1, 2, 3, 4, 5]", "[0]"))
+    (tmp_path / "plan.toml").write_text(
+        shown.replace("epochs = 8", "epochs = 1").replace("[0, 1, 2, 3, 4, 5]", "[0]")
+    )
     folder = tmp_path / "RUNS" / "blocks"
     results = conduct(read_plan(tmp_path / "plan.toml"), folder)
     assert [arm["arm"] for arm in results["arms"]] == [
@@ -116,6 +143,14 @@ def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_tha
     assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
     table = text[text.index("| file in") :]
     named = set(re.findall(r"`([\w]+\.(?:html|md|csv|jsonl?))`", table))
-    files = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-    in_runs = {path.name for run in folder.iterdir() if run.is_dir() for path in run.glob("*.json*") if not path.name.startswith(".")}
+    files = {
+        path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    }
+    in_runs = {
+        path.name
+        for run in folder.iterdir()
+        if run.is_dir()
+        for path in run.glob("*.json*")
+        if not path.name.startswith(".")
+    }
     assert named == files | in_runs

@@ -7,7 +7,12 @@ from cpsam.errors import DataError, DivergedError, StoppedError, UserError, unkn
 
 
 def test_exit_codes_tell_mistakes_apart():
-    assert [error.exit_code for error in (UserError, DataError, DivergedError, StoppedError)] == [2, 3, 4, 75]
+    assert [error.exit_code for error in (UserError, DataError, DivergedError, StoppedError)] == [
+        2,
+        3,
+        4,
+        75,
+    ]
 
 
 def test_every_error_is_a_user_error_and_a_value_error():

@@ -21,12 +21,24 @@ def dataset(classes: int, train: int = 11, test: int = 23) -> Dataset:
         images = draw.integers(0, 256, (count, 3, 4, 7), dtype=np.uint8)
         return Split(torch.from_numpy(images), torch.from_numpy(draw.integers(0, classes, count)))
 
-    return Dataset("made", split(train), split(test), tuple(map(str, range(classes))), (0.5, 0.4, 0.6), (0.3, 0.2, 0.1), 1, True, "")
+    return Dataset(
+        "made",
+        split(train),
+        split(test),
+        tuple(map(str, range(classes))),
+        (0.5, 0.4, 0.6),
+        (0.3, 0.2, 0.1),
+        1,
+        True,
+        "",
+    )
 
 
 def network(classes: int) -> nn.Module:
     torch.manual_seed(classes)
-    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5), nn.Flatten(), nn.Linear(50, classes))
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5), nn.Flatten(), nn.Linear(50, classes)
+    )
 
 
 def by_definition(model: nn.Module, data: Dataset, split: str) -> dict[str, float | int]:
@@ -42,13 +54,22 @@ def by_definition(model: nn.Module, data: Dataset, split: str) -> dict[str, floa
         better = sum(value > logits[label] for value in logits)
         top1, top5 = top1 + (better < 1), top5 + (better < 5)
         loss -= logits[label] - math.log(sum(math.exp(value) for value in logits))
-    return {"top1": top1 / len(part), "top5": top5 / len(part), "loss": loss / len(part), "n": len(part)}
+    return {
+        "top1": top1 / len(part),
+        "top5": top5 / len(part),
+        "loss": loss / len(part),
+        "n": len(part),
+    }
 
 
 @pytest.mark.parametrize("classes", [3, 5, 6, 17])
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize(("batch_size", "channels_last"), [(1, True), (4, False), (23, True), (1000, False)])
-def test_it_equals_the_definition(classes: int, split: str, batch_size: int, channels_last: bool) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "channels_last"), [(1, True), (4, False), (23, True), (1000, False)]
+)
+def test_it_equals_the_definition(
+    classes: int, split: str, batch_size: int, channels_last: bool
+) -> None:
     data, model = dataset(classes), network(classes)
     got = evaluate(model, data, split, batch_size=batch_size, channels_last=channels_last)
     assert got == pytest.approx(by_definition(model, data, split), rel=1e-5)
@@ -96,7 +117,9 @@ def test_nothing_of_the_model_changes() -> None:
 def test_the_memory_format_and_the_precision_are_those_asked_for() -> None:
     model, seen = network(6), []
     model[0].register_forward_hook(
-        lambda module, inputs, output: seen.append((inputs[0].is_contiguous(memory_format=torch.channels_last), output.dtype))
+        lambda module, inputs, output: seen.append(
+            (inputs[0].is_contiguous(memory_format=torch.channels_last), output.dtype)
+        )
     )
     exact = evaluate(model, dataset(6), channels_last=False)
     close = evaluate(model, dataset(6), precision="bfloat16")
@@ -106,7 +129,9 @@ def test_the_memory_format_and_the_precision_are_those_asked_for() -> None:
 
 def test_it_tells_where_it_is() -> None:
     seen: list[tuple[int, int]] = []
-    evaluate(network(6), dataset(6), batch_size=10, on_batch=lambda done, of: seen.append((done, of)))
+    evaluate(
+        network(6), dataset(6), batch_size=10, on_batch=lambda done, of: seen.append((done, of))
+    )
     assert seen == [(0, 23), (10, 23), (20, 23)]
     assert len(list(eval_batches(dataset(6).test, dataset(6), batch_size=10))) == 3
 

@@ -1,4 +1,6 @@
-"""What reading and writing promise: regular files only, a limit, whole or old content, and never through a link."""
+"""What reading and writing promise: regular files only, a limit, whole or old content, and never
+through a link.
+"""
 
 import errno
 import fcntl
@@ -9,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from cpsam.errors import DataError, UserError
-from cpsam.files import is_locked_file, open_lock, parse_json, read_file, read_json, try_lock, write_atomically, write_durably, write_json
+from cpsam.files import (
+    is_locked_file,
+    open_lock,
+    parse_json,
+    read_file,
+    read_json,
+    try_lock,
+    write_atomically,
+    write_durably,
+    write_json,
+)
 
 
 def test_a_fifo_is_refused_and_does_not_hang(tmp_path: Path) -> None:
@@ -36,7 +48,9 @@ def test_the_limit_is_the_largest_size_that_is_read(tmp_path: Path) -> None:
         read_file(tmp_path / "a", 4)
 
 
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 100_000, "", "{", b"\xff"])
+@pytest.mark.parametrize(
+    "text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 100_000, "", "{", b"\xff"]
+)
 def test_what_is_not_strict_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):
         parse_json(text)
@@ -75,7 +89,9 @@ def test_writing_follows_no_link(tmp_path: Path) -> None:
     assert outside.read_bytes() == b"kept"
 
 
-def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_atomically(tmp_path / "a", b"old")
 
     def full(_: int) -> None:
@@ -84,7 +100,9 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path, 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(tmp_path / "a", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (
+        tmp_path / "a"
+    ).read_bytes() == b"old"
 
 
 def test_a_lock_is_exclusive_and_a_link_is_no_lock(tmp_path: Path) -> None:
@@ -96,12 +114,17 @@ def test_a_lock_is_exclusive_and_a_link_is_no_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with open_lock(tmp_path / "lock") as file, pytest.raises(UserError, match="does not support locks"):
+    with (
+        open_lock(tmp_path / "lock") as file,
+        pytest.raises(UserError, match="does not support locks"),
+    ):
         try_lock(file)
 
 

@@ -5,7 +5,13 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from cpsam.errors import UserError
-from cpsam.measure import count_macs, count_parameters, forward_step, measure_latency, peak_memory_bytes
+from cpsam.measure import (
+    count_macs,
+    count_parameters,
+    forward_step,
+    measure_latency,
+    peak_memory_bytes,
+)
 
 
 class Function(nn.Module):
@@ -29,7 +35,10 @@ class NonLocal(nn.Module):
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (conv(x).flatten(2).transpose(1, 2) for conv in (self.query, self.key, self.value))  # (N, L, C')
+        # (N, L, C')
+        query, key, value = (
+            conv(x).flatten(2).transpose(1, 2) for conv in (self.query, self.key, self.value)
+        )
         if self.fused:
             y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         else:
@@ -44,17 +53,27 @@ def test_shared_parameters_count_once():
     assert count_parameters(nn.Sequential(first, second, first)) == 9 + 3 + 3
 
 
-@pytest.mark.parametrize("stride, padding, groups", [(1, 0, 1), (2, 1, 1), (3, 2, 2), (2, 2, 6)], ids=str)
+@pytest.mark.parametrize(
+    "stride, padding, groups", [(1, 0, 1), (2, 1, 1), (3, 2, 2), (2, 2, 6)], ids=str
+)
 def test_macs_of_a_convolution(stride, padding, groups):
     batch, in_channels, out_channels, height, width = 3, 6, 12, 11, 17
-    conv = nn.Conv2d(in_channels, out_channels, (3, 5), stride=stride, padding=padding, groups=groups)
-    out_height, out_width = (height + 2 * padding - 3) // stride + 1, (width + 2 * padding - 5) // stride + 1
+    conv = nn.Conv2d(
+        in_channels, out_channels, (3, 5), stride=stride, padding=padding, groups=groups
+    )
+    out_height, out_width = (
+        (height + 2 * padding - 3) // stride + 1,
+        (width + 2 * padding - 5) // stride + 1,
+    )
     expected = batch * out_height * out_width * out_channels * (in_channels // groups) * 3 * 5
     assert count_macs(conv, (batch, in_channels, height, width)) == expected
 
 
 def test_macs_of_a_transposed_convolution():
-    assert count_macs(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (2, 4, 5, 7)) == 2 * (5 * 7) * 4 * (6 // 2) * 9
+    assert (
+        count_macs(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (2, 4, 5, 7))
+        == 2 * (5 * 7) * 4 * (6 // 2) * 9
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +103,13 @@ def test_macs_of_linear_with_and_without_bias_on_any_number_of_axes():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"is_causal": True}, {"attn_mask": torch.ones(7, 5, dtype=torch.bool, device="meta")}, {"dropout_p": 0.5}, {"scale": 3.0}],
+    [
+        {},
+        {"is_causal": True},
+        {"attn_mask": torch.ones(7, 5, dtype=torch.bool, device="meta")},
+        {"dropout_p": 0.5},
+        {"scale": 3.0},
+    ],
     ids=lambda arguments: "".join(arguments) or "plain",
 )
 def test_macs_of_fused_attention_are_two_products_and_a_softmax(arguments):
@@ -97,7 +122,9 @@ def test_macs_of_fused_attention_are_two_products_and_a_softmax(arguments):
 
 def test_macs_of_grouped_queries_and_of_attention_without_heads():
     key = torch.empty(2, 3, 5, 4, device="meta")
-    grouped = Function(lambda query: F.scaled_dot_product_attention(query, key, key, enable_gqa=True))
+    grouped = Function(
+        lambda query: F.scaled_dot_product_attention(query, key, key, enable_gqa=True)
+    )
     assert count_macs(grouped, (2, 6, 7, 4)) == 2 * 6 * 7 * 5 * (4 + 4 + 1)
     plain = Function(lambda query: F.scaled_dot_product_attention(query, key[0], key[0]))
     assert count_macs(plain, (3, 7, 4)) == 3 * 7 * 5 * (4 + 4 + 1)
@@ -126,7 +153,9 @@ def test_multihead_attention_is_counted_though_its_fused_path_hides_it():
             return self.attention(x, x, x, need_weights=False)[0]
 
     products = 4 * length * width**2 + 2 * length**2 * width
-    assert count_macs(SelfAttention(), (batch, length, width)) == batch * (products + heads * length**2)
+    assert count_macs(SelfAttention(), (batch, length, width)) == batch * (
+        products + heads * length**2
+    )
 
 
 def test_totals_of_torchvision_networks():
@@ -136,15 +165,34 @@ def test_totals_of_torchvision_networks():
 
 
 def test_counting_leaves_the_module_as_it_was():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 3 * 5, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(4 * 3 * 5, 2),
+    )
     model[1].eval()
     model[4].weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     example = torch.randn(2, 3, 5, 7)
-    assert count_macs(model, example) == count_macs(model, example.shape) == 2 * (3 * 5 * 4 * 27 + 60 * 2)
-    assert [module.training for module in model] == [True, False, True, True, True] and model.training
+    assert (
+        count_macs(model, example)
+        == count_macs(model, example.shape)
+        == 2 * (3 * 5 * 4 * 27 + 60 * 2)
+    )
+    assert [module.training for module in model] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ] and model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(parameter.device.type == "cpu" and parameter.grad is None for parameter in model.parameters())
+    assert all(
+        parameter.device.type == "cpu" and parameter.grad is None
+        for parameter in model.parameters()
+    )
 
 
 def test_what_only_training_does_is_not_counted():
@@ -190,10 +238,15 @@ def test_latency_is_in_milliseconds_and_min_time_adds_rounds(monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr("cpsam.measure.time.perf_counter", lambda: next(clock) * 0.001)
     assert measure_latency({"a": lambda: None}, repeats=4)["a"].median == pytest.approx(1.0)
-    assert measure_latency({"a": lambda: None}, repeats=4, min_time=0.3)["a"].n == pytest.approx(100, abs=1)  # three readings a round
+    # three readings a round
+    assert measure_latency({"a": lambda: None}, repeats=4, min_time=0.3)["a"].n == pytest.approx(
+        100, abs=1
+    )
 
 
-@pytest.mark.parametrize("steps, arguments", [({}, {}), ({"a": int}, {"repeats": 0}), ({"a": int}, {"warmup": -1})])
+@pytest.mark.parametrize(
+    "steps, arguments", [({}, {}), ({"a": int}, {"repeats": 0}), ({"a": int}, {"warmup": -1})]
+)
 def test_latency_of_nothing_is_refused(steps, arguments):
     with pytest.raises(UserError, match="repeats="):
         measure_latency(steps, **arguments)
@@ -204,8 +257,16 @@ def test_forward_step_times_eval_mode_and_leaves_the_model_alone():
     batch = torch.randn(2, 3, 5, 7)
     step = forward_step(model, batch, autocast=torch.bfloat16, channels_last=True)
     y = step()
-    assert torch.equal(y, step()) and y.is_inference() and y.is_contiguous(memory_format=torch.channels_last)
-    assert model.training and model[0].weight.is_contiguous() and torch.equal(model[1].running_mean, torch.zeros(4))
+    assert (
+        torch.equal(y, step())
+        and y.is_inference()
+        and y.is_contiguous(memory_format=torch.channels_last)
+    )
+    assert (
+        model.training
+        and model[0].weight.is_contiguous()
+        and torch.equal(model[1].running_mean, torch.zeros(4))
+    )
     torch.testing.assert_close(y.float(), model.eval()(batch), rtol=0.02, atol=0.02)
     assert not torch.equal(y.float(), model(batch))  # autocast was on
     assert torch.equal(forward_step(model, batch)(), model(batch))

@@ -51,7 +51,9 @@ def test_sums_do_not_collide():
 
 
 def test_neighbouring_seeds_share_no_bits():
-    bits = np.array([[derive_seed(seed, "order") >> bit & 1 for bit in range(63)] for seed in range(400)])
+    bits = np.array(
+        [[derive_seed(seed, "order") >> bit & 1 for bit in range(63)] for seed in range(400)]
+    )
     assert np.abs(bits.mean(0) - 0.5).max() < 0.15  # six standard deviations
     flips = (bits[1:] != bits[:-1]).mean()
     assert abs(flips - 0.5) < 0.02
@@ -74,7 +76,11 @@ PINNED = {"seed": 5064105442291832971, "order": 6729967001812344053, "draw": [69
 
 
 def test_generators_of_one_purpose_draw_the_same_and_of_two_purposes_do_not():
-    first, again, other = generator(3, "augment", 5), generator(3, "augment", 5), generator(3, "augment", 6)
+    first, again, other = (
+        generator(3, "augment", 5),
+        generator(3, "augment", 5),
+        generator(3, "augment", 6),
+    )
     draw = first.standard_normal(100)
     assert np.array_equal(draw, again.standard_normal(100))
     assert abs(np.corrcoef(draw, other.standard_normal(100))[0, 1]) < 0.5

@@ -9,7 +9,9 @@ from cpsam.torch_state import call_on_meta, evaluating
 
 
 class Shared(nn.Module):
-    """One module under two names, two modules with one weight, and one tensor under two names of one module."""
+    """One module under two names, two modules with one weight, and one tensor under two names of
+    one module.
+    """
 
     def __init__(self):
         super().__init__()
@@ -33,11 +35,18 @@ def state(module):
     ]
 
 
-@pytest.mark.parametrize("run", [lambda m: call_on_meta(m, torch.zeros(2, 3, 5, 7)), lambda m: count_macs(m, (2, 3, 5, 7))])
+@pytest.mark.parametrize(
+    "run",
+    [lambda m: call_on_meta(m, torch.zeros(2, 3, 5, 7)), lambda m: count_macs(m, (2, 3, 5, 7))],
+)
 def test_modules_and_tensors_with_several_names_get_their_own_back(run):
     module, x = Shared(), torch.randn(2, 3, 5, 7)
     module.again[1].eval()
-    before, modes, expected = state(module), [child.training for child in module.modules()], module(x)
+    before, modes, expected = (
+        state(module),
+        [child.training for child in module.modules()],
+        module(x),
+    )
     run(module)
     assert state(module) == before and [child.training for child in module.modules()] == modes
     assert torch.equal(module(x), expected)

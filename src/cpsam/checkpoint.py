@@ -1,7 +1,9 @@
-"""Checkpoints: safetensors and a manifest with hashes, without pickle, whole after a crash at any moment.
+"""Checkpoints: safetensors and a manifest with hashes, without pickle, whole after a crash at any
+moment.
 
-A checkpoint is a folder ``step-00000391`` of `tensors.safetensors` and `manifest.json`. It is written under another name, flushed to the
-disk, renamed, and only then named by `LATEST`. Every file is checked when it is read; where one is damaged the checkpoint before is used.
+A checkpoint is a folder ``step-00000391`` of `tensors.safetensors` and `manifest.json`. It is
+written under another name, flushed to the disk, renamed, and only then named by `LATEST`. Every
+file is checked when it is read; where one is damaged the checkpoint before is used.
 """
 
 import hashlib
@@ -38,7 +40,8 @@ LATEST, MANIFEST, TENSORS = "LATEST", "manifest.json", "tensors.safetensors"
 META_KEY = "cpsam"
 FORMAT = 1
 WEIGHTS_FORMAT = 2  # Weights of the first version had no number of their format, and no hash.
-NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, SafetensorError)  # what reading a forged file can raise
+# what reading a forged file can raise
+NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,17 @@ class Damaged(Exception):
     """A file is not what was written."""
 
 
-def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int = 2
+) -> Path:
     """Write a checkpoint; when this returns, it survives a power cut.
 
     Args:
         folder: Folder of all checkpoints of a run; made if missing.
-        step: Optimizer steps made. Checkpoints of later steps, which a resumed run has left behind, are removed.
-        tensors: Anything, in any memory format, on any device. A tensor under two names is stored once.
+        step: Optimizer steps made. Checkpoints of later steps, which a resumed run has left behind,
+            are removed.
+        tensors: Anything, in any memory format, on any device. A tensor under two names is stored
+            once.
         meta: Plain data (JSON types), such as optimizer scalars and what is inserted in the model.
         keep: Checkpoints to keep, at least 1.
 
@@ -76,15 +83,22 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
         The folder of this checkpoint.
 
     Raises:
-        OSError: If it cannot be written, the disk being full for instance; earlier checkpoints are as they were.
+        OSError: If it cannot be written, the disk being full for instance; earlier checkpoints are
+            as they were.
     """
     return write_checkpoint(folder, step, storable(tensors), meta, keep)
 
 
-def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int) -> Path:
-    """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in another thread."""
+def write_checkpoint(
+    folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int
+) -> Path:
+    """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in
+    another thread.
+    """
     if folder.is_symlink():
-        raise UserError(f"{folder} is a link, and checkpoints are written to a folder of the run itself; remove the link")
+        raise UserError(
+            f"{folder} is a link, and checkpoints are written to a folder of the run itself; remove the link"
+        )
     if not folder.exists():
         folder.mkdir(parents=True)
         sync_folder(folder.parent)
@@ -92,7 +106,11 @@ def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping
     manifest = {
         "format": FORMAT,
         "step": step,
-        "tensors": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "shared": tensors.shared},
+        "tensors": {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+            "shared": tensors.shared,
+        },
         "meta": dict(meta),
     }
     path = folder / checkpoint_name(step)
@@ -106,7 +124,9 @@ def write_checkpoint(folder: Path, step: int, tensors: "Storable", meta: Mapping
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    remove(path)  # It is there if it was damaged, if a resumed run repeats the step, or if somebody else took its name.
+    # It is there if it was damaged, if a resumed run repeats the step, or if somebody else took its
+    # name.
+    remove(path)
     temporary.rename(path)
     sync_folder(folder)
     if (folder / LATEST).is_dir():
@@ -124,8 +144,8 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
 
     Args:
         folder: Folder of all checkpoints of a run.
-        identity: The run that they must be of: what `meta` has under "identity". One without it, which an older version wrote, is taken
-            with a warning. None takes any.
+        identity: The run that they must be of: what `meta` has under "identity". One without it,
+            which an older version wrote, is taken with a warning. None takes any.
 
     Raises:
         DataError: If there are checkpoints and none is whole, or the folder cannot be read.
@@ -155,7 +175,9 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
         except DataError as error:
             warnings.append(f"checkpoint {path} is damaged: {error}")
         except FileNotFoundError as missing:
-            warnings.append(f"checkpoint {path} is damaged: {Path(missing.filename).name} is missing")
+            warnings.append(
+                f"checkpoint {path} is damaged: {Path(missing.filename).name} is missing"
+            )
         except OSError as error:
             warnings.append(f"checkpoint {path} cannot be read ({error.strerror})")
         except NOT_OURS as error:
@@ -165,10 +187,14 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
                 warnings.append(f"checkpoint {path} is of another run")
                 continue
             if identity is not None and theirs is None:
-                warnings.append(f"checkpoint {path} does not say of which run it is: an older version wrote it")
+                warnings.append(
+                    f"checkpoint {path} does not say of which run it is: an older version wrote it"
+                )
             return Checkpoint(step, tensors, meta, warnings)
     if warnings:
-        raise DataError(f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the start")
+        raise DataError(
+            f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the start"
+        )
     return None
 
 
@@ -178,7 +204,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Damaged as damage:
         raise Damaged(f"{MANIFEST}: {damage}") from damage
     if manifest["format"] != FORMAT:
-        raise Damaged(f"{MANIFEST} has format {manifest['format']}, and this version reads {FORMAT}")
+        raise Damaged(
+            f"{MANIFEST} has format {manifest['format']}, and this version reads {FORMAT}"
+        )
     entry = manifest["tensors"]
     with open_regular(path / TENSORS) as file:
         if (size := os.fstat(file.fileno()).st_size) != entry["bytes"]:
@@ -187,7 +215,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise Damaged(f"{TENSORS}: its SHA-256 is not the one in {MANIFEST}")
     tensors = safetensors.torch.load(data)
-    return tensors | {name: tensors[original] for name, original in entry["shared"].items()}, manifest["meta"]
+    return tensors | {
+        name: tensors[original] for name, original in entry["shared"].items()
+    }, manifest["meta"]
 
 
 def checkpoint_name(step: int) -> str:
@@ -195,7 +225,8 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of all checkpoints, whole or not, oldest first. Files, links and folders of other names are none.
+    """Returns the steps of all checkpoints, whole or not, oldest first. Files, links and folders of
+    other names are none.
 
     Raises:
         DataError: If the folder cannot be read: it may hold checkpoints.
@@ -224,8 +255,14 @@ class Storable:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with a prefix, without it."""
-        everything = self.stored | {name: self.stored[original] for name, original in self.shared.items()}
-        return {name.removeprefix(prefix): tensor for name, tensor in everything.items() if name.startswith(prefix)}
+        everything = self.stored | {
+            name: self.stored[original] for name, original in self.shared.items()
+        }
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in everything.items()
+            if name.startswith(prefix)
+        }
 
 
 def storable(tensors: Mapping[str, Tensor]) -> Storable:
@@ -244,7 +281,8 @@ def storable(tensors: Mapping[str, Tensor]) -> Storable:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Writes weights as one .safetensors file that any tool can read, with `meta` and the hash of the file in its header.
+    """Writes weights as one .safetensors file that any tool can read, with `meta` and the hash of
+    the file in its header.
 
     Args:
         path: File to write; replaced in one go if it is there.
@@ -252,7 +290,11 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
         meta: Plain data (JSON types), such as what is inserted in the model.
     """
     copies = storable(tensors)
-    header = {META_KEY: json.dumps({"format": WEIGHTS_FORMAT, "meta": dict(meta), "shared": copies.shared}, sort_keys=True)}
+    header = {
+        META_KEY: json.dumps(
+            {"format": WEIGHTS_FORMAT, "meta": dict(meta), "shared": copies.shared}, sort_keys=True
+        )
+    }
     write_atomically(path, seal_tensors(safetensors.torch.save(copies.stored), header))
 
 
@@ -260,7 +302,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a .safetensors file of ours or of anyone.
 
     Returns:
-        Tensors by name, and the plain data that :func:`save_weights` was given; empty for a file that it did not write.
+        Tensors by name, and the plain data that :func:`save_weights` was given; empty for a file
+        that it did not write.
 
     Raises:
         DataError: If the file is missing or is not a whole safetensors file.
@@ -269,7 +312,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with open_regular(path) as file:
             data = file.read()
         sealed, tensors = is_sealed(data), safetensors.torch.load(data)
-        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get(
+            "__metadata__", {}
+        )
         if META_KEY not in metadata:
             return tensors, {}
         content = parse_json(metadata[META_KEY])
@@ -288,7 +333,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def seal(data: Mapping[str, Any]) -> bytes:
-    """Returns JSON with its own hash. The form is the only one that :func:`unseal` takes, so that no changed bit passes."""
+    """Returns JSON with its own hash. The form is the only one that :func:`unseal` takes, so that
+    no changed bit passes.
+    """
     body = json.dumps(data, sort_keys=True)
     return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 

@@ -29,27 +29,32 @@ def evaluate(
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
-    """Measure a model on a split, without augmentation. The mode of each of its modules is as before afterwards.
+    """Measure a model on a split, without augmentation. The mode of each of its modules is as
+    before afterwards.
 
     Args:
         model: From images (N, C, H, W) to logits (N, num_classes).
         dataset: Its `num_classes` must be the model's.
         split: "train" or "test".
-        batch_size: Images a forward. It changes the result by no more than the rounding of the model's own sums.
-        precision: "float32", or "bfloat16" or "float16" for a forward under autocast. Sums are taken in float64 in any case.
+        batch_size: Images a forward. It changes the result by no more than the rounding of the
+            model's own sums.
+        precision: "float32", or "bfloat16" or "float16" for a forward under autocast. Sums are
+            taken in float64 in any case.
         device: Where the batches go; by default where the model's parameters are.
         channels_last: Memory format of the images.
         rank: Which of several processes this is; each takes its part of the images.
         world_size: How many there are.
         total: The sum of a tensor over the processes.
-        on_batch: Called before every batch with the images done and the images in all, equally often in every process.
+        on_batch: Called before every batch with the images done and the images in all, equally
+            often in every process.
 
     Returns:
-        ``top1`` and ``top5`` in [0, 1], the mean cross-entropy ``loss`` in nats, and ``n``, the number of images. With five classes or
-        fewer, ``top5`` is 1.
+        ``top1`` and ``top5`` in [0, 1], the mean cross-entropy ``loss`` in nats, and ``n``, the
+        number of images. With five classes or fewer, ``top5`` is 1.
 
     Raises:
-        UserError: If the split or the precision is unknown, the split is empty, or the model has another number of classes.
+        UserError: If the split or the precision is unknown, the split is empty, or the model has
+            another number of classes.
 
     Example:
         >>> from cpsam.data import load_dataset
@@ -69,8 +74,14 @@ def evaluate(
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
     # Sums stay on the device, so that a GPU is not waited for at every batch.
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, top-1 hits, top-5 hits, images
-    options = {"rank": rank, "world_size": world_size, "device": device, "channels_last": channels_last}
+    # loss, top-1 hits, top-5 hits, images
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    options = {
+        "rank": rank,
+        "world_size": world_size,
+        "device": device,
+        "channels_last": channels_last,
+    }
     batches = eval_batches(images, dataset, batch_size=batch_size, **options)
     with closing(batches), evaluating(model), torch.no_grad(), autocast(precision, device):  # pyrefly: ignore
         for done in range(0, len(images), world_size * batch_size):
@@ -80,9 +91,17 @@ def evaluate(
                 continue
             x, y = batch
             logits = checked_logits(model(x), len(x), dataset.num_classes)
-            hits = logits.topk(min(5, dataset.num_classes)).indices == y[:, None]  # (N, 5), best first
+            # (N, 5), best first
+            hits = logits.topk(min(5, dataset.num_classes)).indices == y[:, None]
             loss = F.cross_entropy(logits.double(), y, reduction="sum")
-            sums += torch.stack((loss, hits[:, 0].sum().double(), hits.sum().double(), torch.ones_like(loss) * len(x)))
+            sums += torch.stack(
+                (
+                    loss,
+                    hits[:, 0].sum().double(),
+                    hits.sum().double(),
+                    torch.ones_like(loss) * len(x),
+                )
+            )
     loss, top1, top5, count = total(sums).tolist()
     return {"top1": top1 / count, "top5": top5 / count, "loss": loss / count, "n": int(count)}
 
@@ -99,7 +118,9 @@ def checked_logits(output: object, images: int, classes: int) -> Tensor:
             "build it without auxiliary outputs"
         )
     if output.shape != (images, classes):
-        raise UserError(f"the model answers {tuple(output.shape)} for {images} images of {classes} classes")
+        raise UserError(
+            f"the model answers {tuple(output.shape)} for {images} images of {classes} classes"
+        )
     return output
 
 

@@ -1,4 +1,6 @@
-"""Reads and writes files so that nothing hangs, nothing is half written, and nothing outside the folder asked for is touched."""
+"""Reads and writes files so that nothing hangs, nothing is half written, and nothing outside the
+folder asked for is touched.
+"""
 
 import fcntl
 import json
@@ -12,16 +14,24 @@ from typing import IO, Any
 
 from cpsam.errors import DataError, UserError
 
-RECORD_BYTES = 64 * 2**20  # Our largest record, the results of a study of 100,000 runs, has about 50 MB.
+# Our largest record, the results of a study of 100,000 runs, has about 50 MB.
+RECORD_BYTES = 64 * 2**20
 TEMPORARY = ".writing-"
 
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def open_regular(path: Path) -> IO[bytes]:
     """Opens a regular file for reading.
 
-    Links are followed. A FIFO, a device or a socket is refused before it is read: it could hang or never end.
+    Links are followed. A FIFO, a device or a socket is refused before it is read: it could hang or
+    never end.
 
     Raises:
         DataError: If `path` is not a regular file.
@@ -31,7 +41,9 @@ def open_regular(path: Path) -> IO[bytes]:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise DataError(f"{path}: must be a regular file; it is {KINDS.get(stat.S_IFMT(mode), 'something else')}")
+        raise DataError(
+            f"{path}: must be a regular file; it is {KINDS.get(stat.S_IFMT(mode), 'something else')}"
+        )
     return os.fdopen(descriptor, "rb")
 
 
@@ -105,8 +117,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Writes a new file and flushes it to the disk. An existing file or link at `path` is refused, never followed."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    """Writes a new file and flushes it to the disk. An existing file or link at `path` is refused,
+    never followed.
+    """
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+    )
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
@@ -129,13 +145,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def append_durably(path: Path, data: bytes) -> None:
-    """Appends to a regular file, which is created if it is missing, and flushes it to the disk. A link is refused, never followed.
+    """Appends to a regular file, which is created if it is missing, and flushes it to the disk. A
+    link is refused, never followed.
 
     Raises:
         OSError: If it cannot be written.
         DataError: If it is not a regular file.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(
+        path,
+        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+        0o666,
+    )
     with os.fdopen(descriptor, "ab") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DataError(f"{path}: must be a regular file")
@@ -145,7 +166,9 @@ def append_durably(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link (never what it points to) or a folder with all that is in it; a missing one is no error."""
+    """Removes a file, a link (never what it points to) or a folder with all that is in it; a
+    missing one is no error.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -153,7 +176,9 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that were killed left in a folder. Call it while no other process writes there."""
+    """Removes what writers that were killed left in a folder. Call it while no other process writes
+    there.
+    """
     for leftover in folder.glob(f"{TEMPORARY}*"):
         remove(leftover)
 
@@ -174,7 +199,9 @@ def open_lock(path: Path) -> IO[str]:
         OSError: If it cannot be opened.
         DataError: If it is not a regular file.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+    )
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DataError(f"{path}: must be a regular file, because it is a lock")

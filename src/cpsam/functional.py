@@ -16,8 +16,12 @@ from torch.autograd import forward_ad
 
 @torch.fx.wrap  # a leaf of traces, which cannot ask for a dtype
 def softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis in float32, because autocast on a CPU would leave it in bfloat16; float64 stays float64."""
-    return logits.softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    """Softmax over the last axis in float32, because autocast on a CPU would leave it in bfloat16;
+    float64 stays float64.
+    """
+    return logits.softmax(
+        -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
+    )
 
 
 def context_pool(x: Tensor, logits: Tensor) -> Tensor:
@@ -45,8 +49,8 @@ def position_squeeze(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
-    """Relate all channels to all: ``A a`` with ``A = softmax_j(tau * a_i * b_j)``, a and b being `mean` and `maximum` normalised over the
-    channels.
+    """Relate all channels to all: ``A a`` with ``A = softmax_j(tau * a_i * b_j)``, a and b being
+    `mean` and `maximum` normalised over the channels.
 
     Args:
         mean: (N, C, 1, 1).
@@ -62,7 +66,9 @@ def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Returns ``F.layer_norm`` over the last axis, at least in float32. The older ONNX exporter cannot give that function its size."""
+    """Returns ``F.layer_norm`` over the last axis, at least in float32. The older ONNX exporter
+    cannot give that function its size.
+    """
     centred = at_least_float32(x)
     centred = centred - centred.mean(-1, keepdim=True)
     return centred * ((centred * centred).mean(-1, keepdim=True) + 1e-5).rsqrt()
@@ -77,7 +83,9 @@ def channel_attention(x: Tensor) -> Tensor:
 
 @torch.fx.wrap
 def squared(rows: Tensor) -> Tensor:
-    """Returns ``X X^T`` in float32 or float64, also under autocast: sums of squares over a map leave the range of float16."""
+    """Returns ``X X^T`` in float32 or float64, also under autocast: sums of squares over a map
+    leave the range of float16.
+    """
     rows = at_least_float32(rows)
     if torch.jit.is_scripting() or rows.is_meta:  # where there is no autocast to leave
         return rows @ rows.transpose(1, 2)
@@ -97,12 +105,14 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -
         query: (N, D, H, W).
         key: (N, D, H', W').
         value: (N, V, H', W').
-        scale: Factor on the logits. No default: this family of code has shipped wrong ones more than once.
+        scale: Factor on the logits. No default: this family of code has shipped wrong ones more
+            than once.
 
     Returns:
         (N, V, H, W).
     """
-    rows = [t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (query, key, value)]  # (N, 1, L, D), one head
+    # (N, 1, L, D), one head
+    rows = [t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (query, key, value)]
     out = attend_rows(rows[0], rows[1], rows[2], scale)  # (N, 1, L, V)
     return out.squeeze(1).transpose(1, 2).unflatten(2, query.shape[2:])
 
@@ -120,7 +130,9 @@ def attend_rows_definition(query: Tensor, key: Tensor, value: Tensor, scale: flo
 
 
 def attend_rows_eagerly(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attends with torch's fused kernels, which want rows of one width, next to each other; otherwise torch writes the map out."""
+    """Attends with torch's fused kernels, which want rows of one width, next to each other;
+    otherwise torch writes the map out.
+    """
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return attend_rows_definition(query, key, value, scale)
     width = value.shape[3]
@@ -136,14 +148,25 @@ def same_width(*rows: Tensor) -> list[Tensor]:
     width = max(t.shape[3] for t in rows)
     if rows[0].is_cuda:
         width += -width % 8
-    return [F.pad(t, (0, width - t.shape[3])) if t.shape[3] < width else t if t.stride(3) == 1 else t.contiguous() for t in rows]
+    return [
+        F.pad(t, (0, width - t.shape[3]))
+        if t.shape[3] < width
+        else t
+        if t.stride(3) == 1
+        else t.contiguous()
+        for t in rows
+    ]
 
 
 class TwiceDifferentiable(torch.autograd.Function):
-    """Gives fused attention, `out`, second derivatives: those of the definition, on the tensors that the kernel keeps anyway."""
+    """Gives fused attention, `out`, second derivatives: those of the definition, on the tensors
+    that the kernel keeps anyway.
+    """
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.scale = scale
         return out.view_as(out)
@@ -157,23 +180,40 @@ class TwiceDifferentiable(torch.autograd.Function):
 
 
 def wants_definition(grad: Tensor) -> bool:
-    """Whether this backward pass is to be differentiated, or has many gradients at once: only torch's own operations can do that."""
+    """Whether this backward pass is to be differentiated, or has many gradients at once: only
+    torch's own operations can do that.
+    """
     functorch = torch._C._functorch  # there is no public way to ask
-    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or functorch.is_legacy_batchedtensor(grad)
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or functorch.is_legacy_batchedtensor(grad)
+    )
 
 
-def derivatives(definition: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of ``definition(*inputs)`` by torch's own operations; None for inputs that need none."""
+def derivatives(
+    definition: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Returns the gradients of ``definition(*inputs)`` by torch's own operations; None for inputs
+    that need none.
+    """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        views = [t.view_as(t) for t in inputs]  # where an input depends on another, the search for gradients ends here
+        # where an input depends on another, the search for gradients ends here
+        views = [t.view_as(t) for t in inputs]
         outputs = definition(*views)
-    found = iter(torch.autograd.grad(outputs, [t for t in views if t.requires_grad], grads, create_graph=again))
+    found = iter(
+        torch.autograd.grad(
+            outputs, [t for t in views if t.requires_grad], grads, create_graph=again
+        )
+    )
     return tuple(next(found) if t.requires_grad else None for t in views)
 
 
 def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``(query^T key) / L'`` applied to `value`, without a softmax; shapes as in :func:`softmax_attention`."""
+    """``(query^T key) / L'`` applied to `value`, without a softmax; shapes as in
+    :func:`softmax_attention`.
+    """
     keys = key.flatten(2)  # (N, D, L')
     attn = query.flatten(2).transpose(1, 2) @ (keys / keys.shape[2])  # (N, L, L')
     return (value.flatten(2) @ attn.transpose(1, 2)).unflatten(2, query.shape[2:])
@@ -182,8 +222,9 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def concatenation_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """``relu(query_i + key_j) / L'`` applied to `value`.
 
-    `query` and `key` are the two halves of the projected concatenation, (N, 1, H, W) and (N, 1, H', W'): ``w [q_i, k_j] = w_q q_i + w_k
-    k_j``, so the (N, 2D, L, L') tensor of all pairs is never built. `value` and the result as in :func:`softmax_attention`.
+    `query` and `key` are the two halves of the projected concatenation, (N, 1, H, W) and (N, 1, H',
+    W'): ``w [q_i, k_j] = w_q q_i + w_k k_j``, so the (N, 2D, L, L') tensor of all pairs is never
+    built. `value` and the result as in :func:`softmax_attention`.
     """
     logits = query.flatten(2).transpose(1, 2) + key.flatten(2)  # (N, L, L')
     attn = logits.relu() / logits.shape[2]

@@ -23,7 +23,8 @@ def digest(data: object, salt: str = "") -> str:
 
 
 def check_identity(about: Mapping[str, Any], config: Mapping[str, Any], where: str) -> bool:
-    """Checks that a file is of the run of this configuration; returns False if it does not say so, as files of older versions.
+    """Checks that a file is of the run of this configuration; returns False if it does not say so,
+    as files of older versions.
 
     Raises:
         DataError: If it is of another run.

@@ -1,4 +1,6 @@
-"""What a network costs: parameters, multiply-adds, latency, peak memory. Knows nothing of attention."""
+"""What a network costs: parameters, multiply-adds, latency, peak memory. Knows nothing of
+attention.
+"""
 
 import copy
 import os
@@ -17,27 +19,39 @@ from cpsam.errors import UserError
 from cpsam.seeds import generator
 from cpsam.torch_state import ONE_THREAD, call_on_meta
 
-FLOPS_PER_MAC = 2  # torch counts a multiplication and an addition; the only division by it is in `count_macs`
+# torch counts a multiplication and an addition; the only division by it is in `count_macs`
+FLOPS_PER_MAC = 2
 
 
 def softmax_flop(logits_shape: Sequence[int], *args: object, **kwargs: object) -> int:
     return FLOPS_PER_MAC * prod(logits_shape)  # each element is added once to its denominator
 
 
-def vector_flop(matrix_shape: Sequence[int], vector_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+def vector_flop(
+    matrix_shape: Sequence[int], vector_shape: Sequence[int], *args: object, **kwargs: object
+) -> int:
     return FLOPS_PER_MAC * prod(matrix_shape)
 
 
-def addmv_flop(input_shape: Sequence[int], matrix_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+def addmv_flop(
+    input_shape: Sequence[int], matrix_shape: Sequence[int], *args: object, **kwargs: object
+) -> int:
     return FLOPS_PER_MAC * prod(matrix_shape)
 
 
-def addbmm_flop(input_shape: Sequence[int], left_shape: Sequence[int], right_shape: Sequence[int], *args: object, **kwargs: object) -> int:
+def addbmm_flop(
+    input_shape: Sequence[int],
+    left_shape: Sequence[int],
+    right_shape: Sequence[int],
+    *args: object,
+    **kwargs: object,
+) -> int:
     return FLOPS_PER_MAC * prod(left_shape) * right_shape[-1]
 
 
-# What torch's own table leaves out. On the meta device `scaled_dot_product_attention` falls apart into two bmm and a
-# `_safe_softmax` in every form (masked, causal, grouped queries, three axes), so that its fused kernels need no line here.
+# What torch's own table leaves out. On the meta device `scaled_dot_product_attention` falls apart
+# into two bmm and a `_safe_softmax` in every form (masked, causal, grouped queries, three axes), so
+# that its fused kernels need no line here.
 MISSING_FORMULAS = {
     torch.ops.aten._softmax: softmax_flop,
     torch.ops.aten._safe_softmax: softmax_flop,
@@ -61,18 +75,22 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
     """Multiply-accumulate operations of one forward in eval mode.
 
-    Counted are convolutions and matrix products (biases are not), and one MAC for each element of a softmax, the accumulation of its
-    denominator. Not counted, as usual: norms, activations, pooling, products written element by element. Masked attention counts as dense.
+    Counted are convolutions and matrix products (biases are not), and one MAC for each element of a
+    softmax, the accumulation of its denominator. Not counted, as usual: norms, activations,
+    pooling, products written element by element. Masked attention counts as dense.
 
-    Nothing is computed: parameters, buffers and input are replaced by meta tensors, and `module` is left as it was.
+    Nothing is computed: parameters, buffers and input are replaced by meta tensors, and `module` is
+    left as it was.
 
     Args:
         module: A module whose forward takes one tensor.
-        example: The shape of its input, batch included, such as ``(1, 3, 224, 224)``, or a tensor of that shape, whose values are not read.
-            A shape alone gets the dtype of the module's first floating-point parameter.
+        example: The shape of its input, batch included, such as ``(1, 3, 224, 224)``, or a tensor
+            of that shape, whose values are not read. A shape alone gets the dtype of the module's
+            first floating-point parameter.
 
     Raises:
-        UserError: If the forward fails without values: the shape does not fit, or the module reads a value.
+        UserError: If the forward fails without values: the shape does not fit, or the module reads
+            a value.
 
     Example:
         >>> count_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), (1, 4, 5, 7))
@@ -82,14 +100,19 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
         shape, dtype = tuple(example.shape), example.dtype
     else:
         tensors = [*module.parameters(), *module.buffers()]
-        shape, dtype = tuple(example), next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+        shape, dtype = (
+            tuple(example),
+            next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None),
+        )
     counter = FlopCounterMode(display=False, custom_mapping=MISSING_FORMULAS)
     try:
         with ONE_THREAD, counter:
             call_on_meta(module, torch.empty(shape, dtype=dtype, device="meta"))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}: {reason}") from error
+        raise UserError(
+            f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}: {reason}"
+        ) from error
     return counter.get_total_flops() // FLOPS_PER_MAC
 
 
@@ -109,12 +132,17 @@ def synchronize() -> None:
 
 
 def measure_latency(
-    steps: Mapping[str, Callable[[], object]], *, repeats: int = 30, warmup: int = 3, min_time: float = 0.0
+    steps: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 30,
+    warmup: int = 3,
+    min_time: float = 0.0,
 ) -> dict[str, Latency]:
-    """Time several things against each other, interleaved, so that a machine that slows down slows all of them.
+    """Time several things against each other, interleaved, so that a machine that slows down slows
+    all of them.
 
-    A round calls each step once, in an order of its own: no step shall always follow the same neighbour, and find the caches as that one
-    leaves them.
+    A round calls each step once, in an order of its own: no step shall always follow the same
+    neighbour, and find the caches as that one leaves them.
 
     Args:
         steps: Name -> what to time.
@@ -129,7 +157,9 @@ def measure_latency(
         UserError: If there is nothing to time, or not one round to time it in.
     """
     if not steps or repeats < 1 or warmup < 0:
-        raise UserError(f"latency needs a step, repeats >= 1 and warmup >= 0; got {len(steps)} steps, repeats={repeats}, warmup={warmup}")
+        raise UserError(
+            f"latency needs a step, repeats >= 1 and warmup >= 0; got {len(steps)} steps, repeats={repeats}, warmup={warmup}"
+        )
     order = generator(0, "latency")
     names = list(steps)
     for name in names * warmup:
@@ -144,14 +174,21 @@ def measure_latency(
             synchronize()
             milliseconds[names[index]].append(1e3 * (time.perf_counter() - begin))
         rounds += 1
-    quartiles = {name: np.percentile(values, (50, 25, 75)).tolist() for name, values in milliseconds.items()}
+    quartiles = {
+        name: np.percentile(values, (50, 25, 75)).tolist() for name, values in milliseconds.items()
+    }
     return {name: Latency(*quartiles[name], n=rounds) for name in names}
 
 
 def forward_step(
-    model: nn.Module, batch: Tensor, *, autocast: torch.dtype | None = None, channels_last: bool = False
+    model: nn.Module,
+    batch: Tensor,
+    *,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
 ) -> Callable[[], Tensor]:
-    """What :func:`measure_latency` times for a model: one forward in eval mode, without gradients, of a copy that leaves `model` as it is.
+    """What :func:`measure_latency` times for a model: one forward in eval mode, without gradients,
+    of a copy that leaves `model` as it is.
 
     Args:
         model: The network; the copy stays on its device.
@@ -165,7 +202,10 @@ def forward_step(
         batch = batch.contiguous(memory_format=torch.channels_last)
 
     def step() -> Tensor:
-        with torch.inference_mode(), torch.autocast(batch.device.type, autocast, enabled=autocast is not None):
+        with (
+            torch.inference_mode(),
+            torch.autocast(batch.device.type, autocast, enabled=autocast is not None),
+        ):
             return model(batch)
 
     return step
@@ -174,8 +214,9 @@ def forward_step(
 def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str = "cpu") -> int:
     """The most bytes that were allocated at once during `step`, above what was there before.
 
-    On the CPU these are the allocations of torch's allocator, temporary buffers of kernels included; what oneDNN takes for itself it does
-    not see, nor that `step` frees something older. On CUDA they are those of the caching allocator.
+    On the CPU these are the allocations of torch's allocator, temporary buffers of kernels
+    included; what oneDNN takes for itself it does not see, nor that `step` frees something older.
+    On CUDA they are those of the caching allocator.
 
     Args:
         step: What to run, once. Whatever it allocates for good on a first call, run it once before.
@@ -198,7 +239,8 @@ def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str 
         return torch.cuda.max_memory_allocated(where) - before
     if where.type != "cpu":
         raise UserError(f"peak memory is measured on cpu and cuda; got {where.type!r}")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports a missing GPU as an error
+    # else the profiler reports a missing GPU as an error
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     profiler = torch.autograd.profiler.profile(use_kineto=False, profile_memory=True)
     with profiler:
         step()

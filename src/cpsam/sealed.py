@@ -1,6 +1,8 @@
-"""Writes ``.safetensors`` files that carry their own SHA-256, and checks it. Any tool reads such a file.
+"""Writes ``.safetensors`` files that carry their own SHA-256, and checks it. Any tool reads such a
+file.
 
-The hash is the first entry of the header's metadata. It covers the whole file, with zeros in its own place.
+The hash is the first entry of the header's metadata. It covers the whole file, with zeros in its
+own place.
 """
 
 import hashlib

@@ -4,13 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import nctdtr, stdtr, stdtrit  # the t distribution, its inverse and its shifted form; scipy.stats is slow to import
+
+# the t distribution, its inverse and its shifted form; scipy.stats is slow to import
+from scipy.special import nctdtr, stdtr, stdtrit
 
 from cpsam.errors import UserError
 
 CONFIDENCE = 0.95
 POWER = 0.8
-ENOUGH_PAIRS = 6  # with five, no sign-flip p is below 2 / 2^5 = 0.0625: the check of the t-test could never agree with it
+# with five, no sign-flip p is below 2 / 2^5 = 0.0625: the check of the t-test could never agree
+# with it
+ENOUGH_PAIRS = 6
 NO_SPREAD = "the same difference on every seed: no interval, no p"
 MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
 
@@ -32,7 +36,8 @@ class PairedDifference:
         n: Pairs.
         mean: Mean of a - b.
         sd: Sample standard deviation of a - b; None for one pair.
-        low: Lower end of the interval; None for one pair, and where all differences are equal, of which no width can be told.
+        low: Lower end of the interval; None for one pair, and where all differences are equal, of
+            which no width can be told.
         high: Upper end.
         p: Two-sided p of the paired t-test; None for one pair, and where all differences are equal.
         note: What a reader has to know beside the numbers; "" if nothing.
@@ -52,9 +57,11 @@ class Evidence:
     """What a contrast's differences say against "there is none".
 
     Attributes:
-        p: Two-sided p of the paired t-test; None where none was made, and where all differences are equal.
+        p: Two-sided p of the paired t-test; None where none was made, and where all differences are
+            equal.
         p_sign_flip: Exact two-sided p of the sign-flip test, which assumes less: the check.
-        detectable: The true difference that a study of this size and spread finds four times in five; None without a spread.
+        detectable: The true difference that a study of this size and spread finds four times in
+            five; None without a spread.
         note: Why there is no test; "" if there is one.
     """
 
@@ -67,7 +74,9 @@ class Evidence:
 def finite(values: Iterable[float], what: str) -> np.ndarray:
     array = np.asarray(list(values), dtype=np.float64)
     if not np.isfinite(array).all():
-        raise UserError(f"{what} must be finite; got {[float(value) for value in array if not np.isfinite(value)]}")
+        raise UserError(
+            f"{what} must be finite; got {[float(value) for value in array if not np.isfinite(value)]}"
+        )
     return array
 
 
@@ -94,8 +103,8 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
         b: Seed -> value of the other.
 
     Returns:
-        The mean of a - b with its 95 % t-interval. With one pair there is no interval, and `note` says so; it also says
-        which seeds were left out because only one arm has them.
+        The mean of a - b with its 95 % t-interval. With one pair there is no interval, and `note`
+        says so; it also says which seeds were left out because only one arm has them.
 
     Raises:
         UserError: If a value is not finite, or no seed is in both.
@@ -107,21 +116,35 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
     seeds, lone = sorted(a.keys() & b.keys()), sorted(a.keys() ^ b.keys())
     if not seeds:
         raise UserError(f"paired values need a seed in common; got {sorted(a)} and {sorted(b)}")
-    first, second = finite((a[seed] for seed in seeds), "values"), finite((b[seed] for seed in seeds), "values")
+    first, second = (
+        finite((a[seed] for seed in seeds), "values"),
+        finite((b[seed] for seed in seeds), "values"),
+    )
     differences = first - second
     n, mean = len(seeds), float(differences.mean())
-    notes = [f"only in one arm, left out: seed{'s' * (len(lone) > 1)} {', '.join(map(str, lone))}"] if lone else []
+    notes = (
+        [f"only in one arm, left out: seed{'s' * (len(lone) > 1)} {', '.join(map(str, lone))}"]
+        if lone
+        else []
+    )
     if n == 1:
-        return PairedDifference(n, mean, None, None, None, None, "; ".join(["one seed: no interval", *notes]))
-    # Each difference of two values is off by an ulp of the larger at most: what stays within that is one constant, not a tiny spread.
-    if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(np.abs(first).max(), np.abs(second).max()):
+        return PairedDifference(
+            n, mean, None, None, None, None, "; ".join(["one seed: no interval", *notes])
+        )
+    # Each difference of two values is off by an ulp of the larger at most: what stays within that
+    # is one constant, not a tiny spread.
+    if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(
+        np.abs(first).max(), np.abs(second).max()
+    ):
         return PairedDifference(n, mean, 0.0, None, None, None, "; ".join([NO_SPREAD, *notes]))
     sd, half_width, p = (float(value) for value in t_test(differences))
     return PairedDifference(n, mean, sd, mean - half_width, mean + half_width, p, "; ".join(notes))
 
 
 def t_test(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row of n >= 2 differences, (..., n): sd, half the width of the 95 % interval, and two-sided p, (...), NaN where sd is 0."""
+    """Of each row of n >= 2 differences, (..., n): sd, half the width of the 95 % interval, and
+    two-sided p, (...), NaN where sd is 0.
+    """
     n = differences.shape[-1]
     sd = differences.std(axis=-1, ddof=1)
     error = sd / n**0.5
@@ -149,12 +172,17 @@ def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
         pairs = f"{difference.n} pair{'s' * (difference.n > 1)}"
         why = f"not enough seeds for a test: {pairs}, and with fewer than {ENOUGH_PAIRS} the sign-flip test cannot reach 5 %"
         return Evidence(None, None, detectable, why)
-    check = sign_flip_p(a[seed] - b[seed] for seed in a.keys() & b.keys()) if difference.n <= MOST_SIGN_FLIPS else None
+    check = (
+        sign_flip_p(a[seed] - b[seed] for seed in a.keys() & b.keys())
+        if difference.n <= MOST_SIGN_FLIPS
+        else None
+    )
     return Evidence(difference.p, check, detectable, "" if difference.p is not None else NO_SPREAD)
 
 
 def detectable_difference(sd: float, n: int) -> float:
-    """The smallest true mean difference that a two-sided 5 % t-test of n pairs finds with a power of 80 %.
+    """The smallest true mean difference that a two-sided 5 % t-test of n pairs finds with a power
+    of 80 %.
 
     Args:
         sd: Standard deviation of the differences.
@@ -169,7 +197,9 @@ def detectable_difference(sd: float, n: int) -> float:
     """
     (sd,) = finite([sd], "sd").tolist()
     if n < 2 or sd < 0:
-        raise UserError(f"a detectable difference needs at least 2 pairs and an sd of at least 0; got {n} and {sd}")
+        raise UserError(
+            f"a detectable difference needs at least 2 pairs and an sd of at least 0; got {n} and {sd}"
+        )
     critical = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     low, high = 0.0, 1.0
     while power_at(high, n, critical) < POWER:
@@ -181,7 +211,9 @@ def detectable_difference(sd: float, n: int) -> float:
 
 
 def power_at(effect: float, n: int, critical: float) -> float:
-    """How often a t-test of n pairs rejects where the true mean is `effect` standard deviations; the far tail is left out."""
+    """How often a t-test of n pairs rejects where the true mean is `effect` standard deviations;
+    the far tail is left out.
+    """
     return 1 - float(nctdtr(n - 1, effect * n**0.5, critical))
 
 
@@ -194,9 +226,11 @@ def signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 def sign_flip_p(differences: Iterable[float]) -> float:
-    """Exact two-sided p of the sign-flip test: the share of the 2^n choices of signs whose mean is at least as far from zero.
+    """Exact two-sided p of the sign-flip test: the share of the 2^n choices of signs whose mean is
+    at least as far from zero.
 
-    It assumes only that a difference is as likely as its negative, so it checks the t-test; with n pairs it cannot fall below 2 / 2^n.
+    It assumes only that a difference is as likely as its negative, so it checks the t-test; with n
+    pairs it cannot fall below 2 / 2^n.
 
     Raises:
         UserError: If a difference is not finite, or there are none, or more than 40.
@@ -207,12 +241,16 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     """
     array = finite(differences, "differences")
     if not 1 <= array.size <= MOST_SIGN_FLIPS:
-        raise UserError(f"the sign-flip test takes 1 to {MOST_SIGN_FLIPS} differences; got {array.size}")
-    # Sums that are equal on paper come out in other orders here: they must not fall to the other side of the threshold.
+        raise UserError(
+            f"the sign-flip test takes 1 to {MOST_SIGN_FLIPS} differences; got {array.size}"
+        )
+    # Sums that are equal on paper come out in other orders here: they must not fall to the other
+    # side of the threshold.
     threshold = abs(array.sum()) - 1e-9 * np.abs(array).sum()
     if threshold <= 0:
         return 1.0
-    left, right = signed_sums(array[::2]), np.sort(signed_sums(array[1::2]))  # two halves: 2^(n/2) sums each, not 2^n
+    # two halves: 2^(n/2) sums each, not 2^n
+    left, right = signed_sums(array[::2]), np.sort(signed_sums(array[1::2]))
     above = right.size - np.searchsorted(right, threshold - left, side="left")
     return float(2 * above.sum() / 2**array.size)  # with every sum its negative is there too
 
@@ -240,5 +278,7 @@ def step_down(p: np.ndarray) -> np.ndarray:
     order = np.argsort(p, axis=-1, kind="stable")
     steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
     adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), axis=-1)
+    np.put_along_axis(
+        adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), axis=-1
+    )
     return adjusted

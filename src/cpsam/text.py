@@ -6,7 +6,8 @@ NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Returns the text with each character that does not print, or turns the direction of others, in the form of an escape.
+    r"""Returns the text with each character that does not print, or turns the direction of others,
+    in the form of an escape.
 
     Args:
         text: Any text.
@@ -19,7 +20,10 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     kept = {NO_BREAK_SPACE, *keep}
-    return "".join(each if each.isprintable() or each in kept else each.encode("unicode_escape").decode() for each in text)
+    return "".join(
+        each if each.isprintable() or each in kept else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def shorten(value: object) -> str:

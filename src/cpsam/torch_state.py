@@ -14,7 +14,8 @@ from torch.nn.modules import module as torch_modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-# Hooks from here are part of what a module computes (weight_norm, spectral_norm, pruning, inserted blocks) or of how it is measured.
+# Hooks from here are part of what a module computes (weight_norm, spectral_norm, pruning, inserted
+# blocks) or of how it is measured.
 PARTS_OF_MODULES = ("torch.nn.utils.", "torch.utils.", "cpsam.")
 
 ONE_THREAD = threading.RLock()  # Global hooks are those of all threads.
@@ -34,7 +35,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def remembering(module: nn.Module) -> Iterator[None]:
-    """Takes back what a forward stores in attributes, lists and dicts of its modules: a cache of meta tensors would spoil the next call."""
+    """Takes back what a forward stores in attributes, lists and dicts of its modules: a cache of
+    meta tensors would spoil the next call.
+    """
     kept = []
     for child in module.modules():
         own = vars(child)
@@ -56,7 +59,11 @@ def without_hooks(module: nn.Module, keep: tuple[str, ...] = PARTS_OF_MODULES) -
     """
     with ONE_THREAD:
         live = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
-        live += [hooks for child in module.modules() for hooks in (child._forward_hooks, child._forward_pre_hooks)]
+        live += [
+            hooks
+            for child in module.modules()
+            for hooks in (child._forward_hooks, child._forward_pre_hooks)
+        ]
         suspended = [(hooks, dict(hooks)) for hooks in live if hooks]
         for hooks, before in suspended:
             hooks.clear()
@@ -76,14 +83,20 @@ def is_defined_in(hook: Any, packages: tuple[str, ...]) -> bool:
 
 
 class MixedDevices(TorchDispatchMode):
-    """Lets an operation read tensors with values beside meta tensors, as a host does that keeps its mean as a plain attribute."""
+    """Lets an operation read tensors with values beside meta tensors, as a host does that keeps its
+    mean as a plain attribute.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
             return func(*args, **(kwargs or {}))
         except RuntimeError:
             tensors: list[Tensor] = []
-            args, kwargs = tree_map_only(Tensor, lambda tensor: tensors.append(tensor) or to_meta(tensor), (args, kwargs or {}))
+            args, kwargs = tree_map_only(
+                Tensor,
+                lambda tensor: tensors.append(tensor) or to_meta(tensor),
+                (args, kwargs or {}),
+            )
             devices = {tensor.is_meta for tensor in tensors}
             # A tensor with values cannot take what a meta tensor does not have.
             if devices != {True, False} or (func._schema.is_mutable and not tensors[0].is_meta):
@@ -96,7 +109,8 @@ def to_meta(tensor: Tensor) -> Tensor:
 
 
 def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Runs one forward in eval mode with meta tensors in place of all tensors, and leaves `module` as it was.
+    """Runs one forward in eval mode with meta tensors in place of all tensors, and leaves `module`
+    as it was.
 
     Args:
         module: The module to run.
@@ -110,11 +124,15 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         >>> call_on_meta(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 5, 7)).shape
         torch.Size([2, 8, 3, 5])
     """
-    # Each tensor once per module, and tied ones together: left to itself, `functional_call` does not restore a module that has two names.
+    # Each tensor once per module, and tied ones together: left to itself, `functional_call` does
+    # not restore a module that has two names.
     twins: dict[Tensor, Tensor] = {}
     state: dict[str, Tensor] = {}
     for path, child in module.named_modules():
-        own = [*child.named_parameters(recurse=False, remove_duplicate=False), *child.named_buffers(recurse=False, remove_duplicate=False)]
+        own = [
+            *child.named_parameters(recurse=False, remove_duplicate=False),
+            *child.named_buffers(recurse=False, remove_duplicate=False),
+        ]
         for name, tensor in own:
             if tensor not in twins:
                 twins[tensor] = torch.empty_like(tensor, device="meta")
@@ -122,6 +140,17 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     args, kwargs = tree_map_only(Tensor, to_meta, (args, kwargs))
     with ONE_THREAD:
         # Parts that are compiled run as they are written; what is not loaded has compiled nothing.
-        eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-        with evaluating(module), remembering(module), without_hooks(module), torch.no_grad(), eager, MixedDevices():
+        eager = (
+            torch.compiler.set_stance("force_eager")
+            if "torch._dynamo" in sys.modules
+            else nullcontext()
+        )
+        with (
+            evaluating(module),
+            remembering(module),
+            without_hooks(module),
+            torch.no_grad(),
+            eager,
+            MixedDevices(),
+        ):
             return functional_call(module, state, args, kwargs, tie_weights=False)

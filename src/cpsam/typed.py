@@ -17,10 +17,18 @@ from cpsam.text import shorten
 T = TypeVar("T")
 
 STUDY_BYTES = 2**30  # A plan of 100,000 runs has about 200 MB.
-WORDS = {float: "a finite number", int: "a whole number of at most 64 bits", str: "text", bool: "true or false", list: "a list"}
+WORDS = {
+    float: "a finite number",
+    int: "a whole number of at most 64 bits",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+}
 
 
-def read_record(kind: type[T], path: Path, max_bytes: int = STUDY_BYTES) -> tuple[T, dict[str, Any]] | None:
+def read_record(
+    kind: type[T], path: Path, max_bytes: int = STUDY_BYTES
+) -> tuple[T, dict[str, Any]] | None:
     """Reads a file of ours.
 
     Args:
@@ -43,8 +51,8 @@ def checked(kind: Any, value: Any, where: str) -> Any:
     """Returns a value of JSON as one of this type.
 
     Args:
-        kind: A dataclass, ``float``, ``int``, ``str``, ``bool``, ``list[...]``, ``tuple[...]``, ``dict[str, ...]``, a union of one of these
-            with None, or ``Any``.
+        kind: A dataclass, ``float``, ``int``, ``str``, ``bool``, ``list[...]``, ``tuple[...]``,
+            ``dict[str, ...]``, a union of one of these with None, or ``Any``.
         value: What JSON gave.
         where: Names the value in an error.
 
@@ -64,16 +72,25 @@ def checked(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return checked_fields(kind, value, where)
     if origin is UnionType:
-        return None if value is None else checked(next(each for each in arguments if each is not NoneType), value, where)
+        return (
+            None
+            if value is None
+            else checked(next(each for each in arguments if each is not NoneType), value, where)
+        )
     if origin is dict:
         expect(isinstance(value, Mapping), "an object", value, where)
-        return {key: checked(arguments[1], inner, f"{where}: {shorten(key)}") for key, inner in value.items()}
+        return {
+            key: checked(arguments[1], inner, f"{where}: {shorten(key)}")
+            for key, inner in value.items()
+        }
     if origin in (list, tuple):
         expect(isinstance(value, list), "a list", value, where)
         if origin is list:
             return [checked(arguments[0], inner, where) for inner in value]
         expect(len(value) == len(arguments), f"a list of {len(arguments)}", value, where)
-        return tuple(checked(each, inner, where) for each, inner in zip(arguments, value, strict=True))
+        return tuple(
+            checked(each, inner, where) for each, inner in zip(arguments, value, strict=True)
+        )
     expect(is_one(kind, value), WORDS[kind], value, where)
     return float(value) if kind is float else value
 
@@ -89,10 +106,17 @@ def checked_fields(kind: Any, value: Any, where: str) -> Any:
 
 
 def is_one(kind: type, value: object) -> bool:
-    """Whether a value is of a plain type; true is no number, and a number is finite and not absurdly long."""
+    """Whether a value is of a plain type; true is no number, and a number is finite and not
+    absurdly long.
+    """
     if kind is float or kind is int:
         fits = isinstance(value, int | float) if kind is float else isinstance(value, int)
-        return fits and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**63) and math.isfinite(value)  # pyrefly: ignore
+        return (
+            fits
+            and not isinstance(value, bool)
+            and (isinstance(value, float) or abs(value) < 2**63)
+            and math.isfinite(value)
+        )  # pyrefly: ignore
     return isinstance(value, kind)
 
 

@@ -21,27 +21,39 @@ from cpsam.testing import randomise
 
 REQUIRED = {"conv_control": {"hidden_channels": 5}}
 REDUCTION = [name for name, cls in ATTENTION.items() if "reduction" in argument_names(cls)]
-WORDS = [(name, key) for name, cls in ATTENTION.items() for key in ("mode", "norm", "interaction", "fusion") if key in argument_names(cls)]
+WORDS = [
+    (name, key)
+    for name, cls in ATTENTION.items()
+    for key in ("mode", "norm", "interaction", "fusion")
+    if key in argument_names(cls)
+]
 
 
 @pytest.mark.parametrize("value", [0, -4, 2.0, "64", True, None], ids=repr)
 @pytest.mark.parametrize("name", ATTENTION)
 def test_channels_that_are_no_positive_whole_number_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"in_channels must be a whole number, at least 1; got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"in_channels must be a whole number, at least 1; got {value!r}"
+    ):
         ATTENTION[name](value, **REQUIRED.get(name, {}))
 
 
 @pytest.mark.parametrize("value", [0, 1.5], ids=repr)
 @pytest.mark.parametrize("name", REDUCTION)
 def test_a_reduction_below_one_or_broken_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"reduction must be a whole number, at least 1; got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"reduction must be a whole number, at least 1; got {value!r}"
+    ):
         ATTENTION[name](24, reduction=value)
 
 
 @pytest.mark.parametrize("name, key", WORDS)
 def test_an_unknown_word_is_refused_with_the_choices_and_the_nearest(name, key):
     default = inspect.signature(ATTENTION[name]).parameters[key].default
-    with pytest.raises(ValueError, match=f"{key} must be one of .*{default}.*got '{default}s', did you mean '{default}'?"):
+    with pytest.raises(
+        ValueError,
+        match=f"{key} must be one of .*{default}.*got '{default}s', did you mean '{default}'?",
+    ):
         ATTENTION[name](24, **{key: f"{default}s"})
 
 
@@ -53,9 +65,21 @@ def test_an_unknown_word_is_refused_with_the_choices_and_the_nearest(name, key):
         ("eca", {"kernel_size": 2}, "kernel_size must be odd.*got 2"),
         ("eca", {"kernel_size": -3}, "kernel_size must be a whole number, at least 1; got -3"),
         ("bam", {"dilation": 0}, "dilation must be a whole number, at least 1; got 0"),
-        ("conv_control", {"hidden_channels": 0}, "hidden_channels must be a whole number, at least 1; got 0"),
-        ("non_local", {"mode": "dot_product", "scaled": True}, "scaled applies to the softmax.*got mode='dot_product'"),
-        ("non_local", {"mode": "concatenation", "scaled": True}, "scaled applies to the softmax.*got mode='concatenation'"),
+        (
+            "conv_control",
+            {"hidden_channels": 0},
+            "hidden_channels must be a whole number, at least 1; got 0",
+        ),
+        (
+            "non_local",
+            {"mode": "dot_product", "scaled": True},
+            "scaled applies to the softmax.*got mode='dot_product'",
+        ),
+        (
+            "non_local",
+            {"mode": "concatenation", "scaled": True},
+            "scaled applies to the softmax.*got mode='concatenation'",
+        ),
     ],
     ids=label,
 )
@@ -86,7 +110,9 @@ def test_an_unknown_or_positional_argument_is_a_type_error(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_repr_tells_configurations_apart(name):
-    reprs = [repr(ATTENTION[name](24, **arguments)) for kind, arguments in CONFIGURATIONS if kind == name]
+    reprs = [
+        repr(ATTENTION[name](24, **arguments)) for kind, arguments in CONFIGURATIONS if kind == name
+    ]
     default = [arguments for kind, arguments in CONFIGURATIONS if kind == name]
     defaults = {key: p.default for key, p in inspect.signature(ATTENTION[name]).parameters.items()}
     for (one, first), (other, second) in combinations(zip(default, reprs, strict=True), 2):
@@ -97,7 +123,9 @@ def test_the_repr_tells_configurations_apart(name):
 def test_the_arguments_read_back_build_the_same_block(name, arguments):
     block = ATTENTION[name](40, **arguments)
     stored = json.loads(json.dumps(block_arguments(block)))
-    assert stored.items() >= {"in_channels": 40, **arguments}.items() and set(stored) == set(argument_names(ATTENTION[name]))
+    assert stored.items() >= {"in_channels": 40, **arguments}.items() and set(stored) == set(
+        argument_names(ATTENTION[name])
+    )
     again = ATTENTION[name](**stored)
     assert repr(again) == repr(block)
     x = torch.randn(2, 40, 5, 3)
@@ -106,11 +134,22 @@ def test_the_arguments_read_back_build_the_same_block(name, arguments):
 
 
 def test_a_bottleneck_is_never_narrower_than_eight():
-    assert [hidden_channels(*pair) for pair in ((32, 16), (128, 16), (144, 16), (256, 16), (7, 1), (24, 2))] == [8, 8, 9, 16, 8, 12]
+    assert [
+        hidden_channels(*pair)
+        for pair in ((32, 16), (128, 16), (144, 16), (256, 16), (7, 1), (24, 2))
+    ] == [8, 8, 9, 16, 8, 12]
     block = CPSAM(32)
-    assert block.channel_squeeze.squeeze.out_features == block.position_squeeze.relate.squeeze.out_features == 8
+    assert (
+        block.channel_squeeze.squeeze.out_features
+        == block.position_squeeze.relate.squeeze.out_features
+        == 8
+    )
 
 
 def test_tables_name_blocks_that_there_are():
-    assert set(ATTENTION) > CONTROLS and set(ATTENTION) > NOT_IDENTITY_AT_START and not CONTROLS & NOT_IDENTITY_AT_START
+    assert (
+        set(ATTENTION) > CONTROLS
+        and set(ATTENTION) > NOT_IDENTITY_AT_START
+        and not CONTROLS & NOT_IDENTITY_AT_START
+    )
     assert set(VARIANTS) == set(ATTENTION)

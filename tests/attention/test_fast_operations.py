@@ -1,4 +1,6 @@
-"""The fused ways compute what the definitions compute, values and gradients, and step aside where they cannot serve."""
+"""The fused ways compute what the definitions compute, values and gradients, and step aside where
+they cannot serve.
+"""
 
 import copy
 
@@ -13,13 +15,17 @@ C = 24
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 BLOCKS = {
     **{
-        f"cpsam, {fusion}, {interaction}, {norm}": lambda f=fusion, i=interaction, n=norm: CPSAM(C, fusion=f, interaction=i, norm=n)
+        f"cpsam, {fusion}, {interaction}, {norm}": lambda f=fusion, i=interaction, n=norm: CPSAM(
+            C, fusion=f, interaction=i, norm=n
+        )
         for fusion in ("sum", "concat", "depthwise", "grouped")
         for interaction in ("mlp", "affinity")
         for norm in ("batch", "none")
     },
     **{
-        f"non_local, subsample={subsample}, {norm}": lambda s=subsample, n=norm: NonLocal(C, subsample=s, norm=n)
+        f"non_local, subsample={subsample}, {norm}": lambda s=subsample, n=norm: NonLocal(
+            C, subsample=s, norm=n
+        )
         for subsample in (False, True)
         for norm in ("batch", "none")
     },
@@ -29,7 +35,8 @@ BLOCKS = {
 def images(memory_format=torch.contiguous_format, size=(3, C, 5, 7), dtype=torch.float64):
     x = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     x[:, 3] = 0  # a dead channel has its maximum everywhere
-    x[1, 5, 2, 1] = x[1, 5, 2, 4] = x[1, 5, 4, 0] = 9  # twice in a row of the map, and once in another
+    # twice in a row of the map, and once in another
+    x[1, 5, 2, 1] = x[1, 5, 2, 4] = x[1, 5, 4, 0] = 9
     return x.contiguous(memory_format=memory_format)
 
 
@@ -57,7 +64,9 @@ def test_values_gradients_and_statistics_are_those_of_the_plain_way(make, traini
     for each in (block, plain(block)):
         y = each(x)
         assert y.stride() == x.stride()
-        results.append([y, *torch.autograd.grad(y, [x, *each.parameters()], direction), *each.buffers()])
+        results.append(
+            [y, *torch.autograd.grad(y, [x, *each.parameters()], direction), *each.buffers()]
+        )
     for actual, expected in zip(*results, strict=True):
         close(actual, expected)
     with torch.no_grad():
@@ -101,7 +110,9 @@ def test_transforms_of_functions_get_the_plain_way():
     block = randomise(CPSAM(C)).double().eval()
     x = images()
     parameters = dict(block.named_parameters()) | dict(block.named_buffers())
-    each = torch.func.vmap(lambda image: torch.func.functional_call(block, parameters, image.unsqueeze(0)).squeeze(0))(x)
+    each = torch.func.vmap(
+        lambda image: torch.func.functional_call(block, parameters, image.unsqueeze(0)).squeeze(0)
+    )(x)
     close(each, block(x))
     value, tangent = torch.func.jvp(block, (x,), (torch.ones_like(x),))
     step = 1e-6
@@ -115,7 +126,12 @@ class Subclass(torch.Tensor):
 
 @pytest.mark.parametrize(
     "x",
-    [images(dtype=torch.bfloat16), images(dtype=torch.float16), images().to("meta"), images().as_subclass(Subclass)],
+    [
+        images(dtype=torch.bfloat16),
+        images(dtype=torch.float16),
+        images().to("meta"),
+        images().as_subclass(Subclass),
+    ],
     ids=["bfloat16", "float16", "meta", "a subclass of tensor"],
 )
 def test_other_inputs_are_not_taken(x):
@@ -127,13 +143,18 @@ def test_autocast_is_not_taken():
         assert not _fast_path.is_ordinary(images(dtype=torch.float32))
 
 
-# What these copy is a bias into a result, or, in place, a tensor onto itself, which torch then leaves.
+# What these copy is a bias into a result, or, in place, a tensor onto itself, which torch then
+# leaves.
 NO_COPY_OF_AN_IMAGE = {"aten::_slow_conv2d_forward", "aten::addmm", "aten::baddbmm_"}
 
 
 def large_copies(step, x):
-    """The copies of a tensor as large as x that torch makes during `step`, each with what asked for it."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+    """The copies of a tensor as large as x that torch makes during `step`, each with what asked for
+    it.
+    """
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True
+    ) as profile:
         step()
     copies = [
         (event.name, event.cpu_parent.name if event.cpu_parent else "")
@@ -148,7 +169,9 @@ def large_copies(step, x):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 def test_channels_last_images_go_through_without_a_copy(fusion, training):
     block = randomise(CPSAM(C, fusion=fusion)).to(memory_format=torch.channels_last).train(training)
-    x = images(torch.channels_last, size=(3, C, 9, 11), dtype=torch.float32).requires_grad_(training)
+    x = images(torch.channels_last, size=(3, C, 9, 11), dtype=torch.float32).requires_grad_(
+        training
+    )
     upstream = torch.ones_like(x)
 
     def step():
@@ -159,7 +182,8 @@ def test_channels_last_images_go_through_without_a_copy(fusion, training):
     step()
     x.grad = None
     assert large_copies(step, x) == []
-    assert large_copies(lambda: x.detach().contiguous(), x) != []  # the profile sees a copy where there is one
+    # the profile sees a copy where there is one
+    assert large_copies(lambda: x.detach().contiguous(), x) != []
 
 
 @pytest.mark.parametrize("name", ATTENTION)

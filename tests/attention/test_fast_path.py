@@ -1,4 +1,6 @@
-"""The fast way is taken only while every inner layer is what the block built; in each other case the definition runs."""
+"""The fast way is taken only while every inner layer is what the block built; in each other case
+the definition runs.
+"""
 
 import functools
 
@@ -21,7 +23,9 @@ BLOCKS = {
     "non_local": functools.partial(NonLocal, C),
     "non_local, subsample, none": functools.partial(NonLocal, C, subsample=True, norm="none"),
 }
-LAYERS = [(name, path) for name, make in BLOCKS.items() for path, _ in make().named_modules() if path]
+LAYERS = [
+    (name, path) for name, make in BLOCKS.items() for path, _ in make().named_modules() if path
+]
 
 
 def images():
@@ -59,18 +63,36 @@ def own_weight_class(block, path):
 
 # Each way in which a layer may be more than its weights, whatever its class.
 CHANGES = {
-    "forward hook": lambda block, path: block.get_submodule(path).register_forward_hook(lambda *_: None),
-    "always called": lambda block, path: block.get_submodule(path).register_forward_hook(lambda *_: None, always_call=True),
-    "forward pre-hook": lambda block, path: block.get_submodule(path).register_forward_pre_hook(lambda *_: None),
-    "backward hook": lambda block, path: block.get_submodule(path).register_full_backward_hook(lambda *_: None),
-    "backward pre-hook": lambda block, path: block.get_submodule(path).register_full_backward_pre_hook(lambda *_: None),
+    "forward hook": lambda block, path: block.get_submodule(path).register_forward_hook(
+        lambda *_: None
+    ),
+    "always called": lambda block, path: block.get_submodule(path).register_forward_hook(
+        lambda *_: None, always_call=True
+    ),
+    "forward pre-hook": lambda block, path: block.get_submodule(path).register_forward_pre_hook(
+        lambda *_: None
+    ),
+    "backward hook": lambda block, path: block.get_submodule(path).register_full_backward_hook(
+        lambda *_: None
+    ),
+    "backward pre-hook": lambda block, path: block.get_submodule(
+        path
+    ).register_full_backward_pre_hook(lambda *_: None),
     "subclass": subclass,
     "own forward": own_forward,
     "wrapper": wrapped,
-    "compiled call": lambda block, path: setattr(block.get_submodule(path), "_compiled_call_impl", lambda *args: None),
-    "another child": lambda block, path: block.get_submodule(path).add_module("extra", nn.Identity()),
-    "another parameter": lambda block, path: block.get_submodule(path).register_parameter("extra", nn.Parameter(torch.ones(1))),
-    "a mark of a library": lambda block, path: setattr(block.get_submodule(path), "_hf_hook", object()),
+    "compiled call": lambda block, path: setattr(
+        block.get_submodule(path), "_compiled_call_impl", lambda *args: None
+    ),
+    "another child": lambda block, path: block.get_submodule(path).add_module(
+        "extra", nn.Identity()
+    ),
+    "another parameter": lambda block, path: block.get_submodule(path).register_parameter(
+        "extra", nn.Parameter(torch.ones(1))
+    ),
+    "a mark of a library": lambda block, path: setattr(
+        block.get_submodule(path), "_hf_hook", object()
+    ),
 }
 
 
@@ -83,7 +105,9 @@ def test_a_layer_that_is_more_than_its_weights_ends_the_fast_way(change):
         assert not _fast_path.applies(block, x), (name, path)
 
 
-WITH_WEIGHTS = [(name, path) for name, path in LAYERS if [*BLOCKS[name]().get_submodule(path).parameters()]]
+WITH_WEIGHTS = [
+    (name, path) for name, path in LAYERS if [*BLOCKS[name]().get_submodule(path).parameters()]
+]
 OTHER_WEIGHTS = {
     "class": own_weight_class,
     "dtype": lambda block, path: block.get_submodule(path).double(),
@@ -116,7 +140,9 @@ def test_global_hooks_see_every_layer(register, name):
         block(x).sum().backward()
     finally:
         handle.remove()
-    assert seen >= {module for module in block.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)}
+    assert seen >= {
+        module for module in block.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+    }
     assert _fast_path.applies(block, x.detach())
 
 
@@ -131,7 +157,14 @@ def test_a_hook_on_the_norm_holds_what_the_norm_gives(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
-@pytest.mark.parametrize("name, path", [(name, path) for name, path in LAYERS if path.split(".")[-1] in ("key", "query", "proj", "conv")])
+@pytest.mark.parametrize(
+    "name, path",
+    [
+        (name, path)
+        for name, path in LAYERS
+        if path.split(".")[-1] in ("key", "query", "proj", "conv")
+    ],
+)
 def test_reparametrised_layers_compute_what_their_weights_are_now(name, path):
     class Doubled(nn.Module):
         def forward(self, weight):
@@ -194,10 +227,22 @@ def test_a_default_device_does_not_end_the_fast_way():
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("owner, patched", [(nn.Module, "__call__"), (nn.Conv2d, "_conv_forward"), (nn.functional, "conv2d")])
-def test_a_function_that_is_patched_is_called_for_every_convolution(owner, patched, name, monkeypatch):
-    block, x, seen, original = randomise(BLOCKS[name]()).eval(), images(), [], getattr(owner, patched)
-    monkeypatch.setattr(owner, patched, lambda *args, **kwargs: (seen.append(args), original(*args, **kwargs))[1])
+@pytest.mark.parametrize(
+    "owner, patched",
+    [(nn.Module, "__call__"), (nn.Conv2d, "_conv_forward"), (nn.functional, "conv2d")],
+)
+def test_a_function_that_is_patched_is_called_for_every_convolution(
+    owner, patched, name, monkeypatch
+):
+    block, x, seen, original = (
+        randomise(BLOCKS[name]()).eval(),
+        images(),
+        [],
+        getattr(owner, patched),
+    )
+    monkeypatch.setattr(
+        owner, patched, lambda *args, **kwargs: (seen.append(args), original(*args, **kwargs))[1]
+    )
     block(x)
     assert _fast_path.is_watched()
     assert len(seen) >= len([layer for layer in block.modules() if isinstance(layer, nn.Conv2d)])
@@ -212,7 +257,9 @@ def test_weights_that_are_expanded_have_gradients(name):
         if isinstance(layer, nn.Conv2d):
             layer.weight = nn.Parameter(layer.weight.detach()[:1].expand_as(layer.weight))
     block(images()).sum().backward()
-    assert all(layer.weight.grad is not None for layer in block.modules() if isinstance(layer, nn.Conv2d))
+    assert all(
+        layer.weight.grad is not None for layer in block.modules() if isinstance(layer, nn.Conv2d)
+    )
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -254,14 +301,23 @@ def test_hooks_on_the_block_change_nothing_and_hooks_that_are_gone_are_forgotten
     assert _fast_path.applies(block, x)
 
 
-SECOND = {**BLOCKS, **{f"non_local, {mode}": functools.partial(NonLocal, C, mode=mode) for mode in ("gaussian", "dot_product")}}
+SECOND = {
+    **BLOCKS,
+    **{
+        f"non_local, {mode}": functools.partial(NonLocal, C, mode=mode)
+        for mode in ("gaussian", "dot_product")
+    },
+}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("name", SECOND)
 def test_second_derivatives(name, training):
     block = randomise(SECOND[name]()).double().train(training)
-    x, direction = torch.randn(2, C, 3, 4, dtype=torch.float64), torch.randn(2, C, 3, 4, dtype=torch.float64)
+    x, direction = (
+        torch.randn(2, C, 3, 4, dtype=torch.float64),
+        torch.randn(2, C, 3, 4, dtype=torch.float64),
+    )
     step = 1e-6
 
     def slope(x):
@@ -272,7 +328,11 @@ def test_second_derivatives(name, training):
     expected = (slope(x + step * direction) - slope(x - step * direction)).detach() / (2 * step)
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
     slope(x).square().sum().backward()  # the penalty on a gradient
-    assert all(p.grad is not None for n, p in block.named_parameters() if n.endswith("conv.weight") or n == "proj.weight")
+    assert all(
+        p.grad is not None
+        for n, p in block.named_parameters()
+        if n.endswith("conv.weight") or n == "proj.weight"
+    )
 
 
 @pytest.mark.parametrize("name", SECOND)
@@ -286,7 +346,9 @@ def test_hessians_and_batches_of_gradients(name):
     hessian = torch.func.hessian(loss)(x)
     torch.testing.assert_close(torch.autograd.functional.hessian(loss, x), hessian)
     jacobian = torch.func.jacrev(block)(x)
-    torch.testing.assert_close(torch.autograd.functional.jacobian(block, x, vectorize=True), jacobian)
+    torch.testing.assert_close(
+        torch.autograd.functional.jacobian(block, x, vectorize=True), jacobian
+    )
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
@@ -295,7 +357,10 @@ def test_hessians_and_batches_of_gradients(name):
 @pytest.mark.parametrize("plain", [True, False], ids=["definition", "fast"])
 def test_softmax_modes_never_hold_the_map_of_all_pairs(plain, mode, subsample, training):
     def peak(side):
-        block, x = NonLocal(16, mode=mode, subsample=subsample).train(training), torch.randn(1, 16, side, side, requires_grad=training)
+        block, x = (
+            NonLocal(16, mode=mode, subsample=subsample).train(training),
+            torch.randn(1, 16, side, side, requires_grad=training),
+        )
         block.built = None if plain else block.built
 
         def step():
@@ -312,7 +377,9 @@ def test_softmax_modes_never_hold_the_map_of_all_pairs(plain, mode, subsample, t
 
 @pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["cpsam", "danet_channel", "non_local", "global_context", "simplified_non_local"])
+@pytest.mark.parametrize(
+    "name", ["cpsam", "danet_channel", "non_local", "global_context", "simplified_non_local"]
+)
 def test_new_blocks_are_the_identity_in_half_precision_for_large_activations(name, dtype, autocast):
     x = (1e4 + 1e4 * torch.randn(1, C, 28, 28)).to(torch.float32 if autocast else dtype)
     block = ATTENTION[name](C).to(x.dtype).eval()

@@ -48,7 +48,9 @@ def bare_twin(full):
     return twin
 
 
-@pytest.mark.parametrize("interaction, fusion, norm", [*product(("mlp", "affinity"), FUSIONS, ("batch", "none"))])
+@pytest.mark.parametrize(
+    "interaction, fusion, norm", [*product(("mlp", "affinity"), FUSIONS, ("batch", "none"))]
+)
 def test_cpsam_with_gate_one_and_context_zero_is_the_bare_fusion(interaction, fusion, norm):
     full, x = block(CPSAM, interaction=interaction, fusion=fusion, norm=norm), images()
     twin = bare_twin(full)
@@ -99,7 +101,8 @@ def test_depthwise_convolution_and_gate_commute_and_context_passes_by_the_sum_of
     zero = torch.zeros_like(context)
     close(fuse(gate * x, context)[inside], (gate * fuse(x, zero) + kernel_sum * context)[inside])
     fuse.conv.weight -= fuse.conv.weight.mean((2, 3), keepdim=True)
-    close(fuse(x, context)[inside], fuse(x, 10 * context)[inside])  # an edge detector silences the context
+    # an edge detector silences the context
+    close(fuse(x, context)[inside], fuse(x, 10 * context)[inside])
 
 
 def test_grouped_fusion_hears_the_context_through_an_edge_detector_and_at_the_border():
@@ -114,7 +117,10 @@ def permuted(x, order):
 
 
 EQUIVARIANT = [
-    *(("non_local", {"mode": mode, "norm": norm}) for mode, norm in product(MODES, ("batch", "none"))),
+    *(
+        ("non_local", {"mode": mode, "norm": norm})
+        for mode, norm in product(MODES, ("batch", "none"))
+    ),
     ("simplified_non_local", {}),
     ("global_context", {}),
     ("squeeze_excite", {}),
@@ -122,7 +128,10 @@ EQUIVARIANT = [
     ("danet_channel", {}),
     ("norm_only", {}),
     ("conv_control", {"hidden_channels": 5}),
-    *(("cpsam", {"fusion": fusion, "interaction": i}) for fusion, i in product(("sum", "concat"), ("mlp", "affinity"))),
+    *(
+        ("cpsam", {"fusion": fusion, "interaction": i})
+        for fusion, i in product(("sum", "concat"), ("mlp", "affinity"))
+    ),
 ]
 
 
@@ -132,7 +141,11 @@ def test_a_permutation_of_positions_permutes_the_output(name, arguments):
     close(module(permuted(x, order)), permuted(module(x), order))
 
 
-@pytest.mark.parametrize("name, arguments", [("cpsam", {}), ("cbam", {}), ("bam", {}), ("non_local", {"subsample": True})], ids=label)
+@pytest.mark.parametrize(
+    "name, arguments",
+    [("cpsam", {}), ("cbam", {}), ("bam", {}), ("non_local", {"subsample": True})],
+    ids=label,
+)
 def test_blocks_with_a_neighbourhood_are_not_equivariant(name, arguments):
     """So the law above can fail."""
     module, x, order = block(ATTENTION[name], **arguments), images(), torch.randperm(H * W)
@@ -161,10 +174,16 @@ def test_the_context_is_the_same_for_every_query():
 def test_the_scale_is_the_width_of_the_product():
     """Of the inner width for embedded queries, of all channels for bare ones."""
     for mode, width in (("embedded_gaussian", C // 2), ("gaussian", C)):
-        scaled, plain, x = block(NonLocal, mode=mode, scaled=True), block(NonLocal, mode=mode), images()
+        scaled, plain, x = (
+            block(NonLocal, mode=mode, scaled=True),
+            block(NonLocal, mode=mode),
+            images(),
+        )
         if mode == "gaussian":
             plain.query = torch.nn.Conv2d(C, C, 1, bias=False).double()
-            plain.query.weight.copy_(torch.eye(C, dtype=torch.float64).view(C, C, 1, 1) / width**0.5)
+            plain.query.weight.copy_(
+                torch.eye(C, dtype=torch.float64).view(C, C, 1, 1) / width**0.5
+            )
         else:
             plain.query.weight /= width**0.5
             plain.query.bias /= width**0.5
@@ -175,7 +194,9 @@ def test_gates_move_every_value_by_a_factor_in_their_range():
     for name, low, high in (("squeeze_excite", 0, 1), ("cbam", 0, 1), ("eca", 0, 1), ("bam", 1, 2)):
         x = images()
         factor = block(ATTENTION[name])(x) / x
-        assert factor.min() > low and factor.max() < high and factor.max() - factor.min() > 0.1, name
+        assert factor.min() > low and factor.max() < high and factor.max() - factor.min() > 0.1, (
+            name
+        )
     factor = block(PositionSqueezeAttention)(x) / x
     assert factor.min() > 0 and factor.max() < 2 and factor.max() > 1 > factor.min()
 
@@ -193,7 +214,10 @@ def test_norm_of_the_residual_uses_the_statistics_of_the_batch_in_training(name)
     module, x = block(ATTENTION[name], C).train(), images()
     residual = module(x) - x
     close(residual.mean((0, 2, 3)), module.batch_norm.bias)
-    close(residual.std((0, 2, 3), correction=0), module.batch_norm.weight.abs().expand(C) * shrink(residual, module.batch_norm))
+    close(
+        residual.std((0, 2, 3), correction=0),
+        module.batch_norm.weight.abs().expand(C) * shrink(residual, module.batch_norm),
+    )
 
 
 def shrink(residual, norm):
@@ -204,7 +228,9 @@ def shrink(residual, norm):
 
 
 def test_a_new_block_starts_at_torchs_defaults_but_for_its_zeros():
-    """BatchNorm weights of the residual are zero; no other weight matrix is, but the ones that hold the identity."""
+    """BatchNorm weights of the residual are zero; no other weight matrix is, but the ones that hold
+    the identity.
+    """
     full = CPSAM(C)
     zero = {name for name, tensor in full.named_parameters() if not tensor.any()}
     assert zero == {
@@ -216,7 +242,13 @@ def test_a_new_block_starts_at_torchs_defaults_but_for_its_zeros():
         "batch_norm.weight",
         "batch_norm.bias",
     }
-    assert {name for name, tensor in NonLocal(C).named_parameters() if not tensor.any()} == {"batch_norm.weight", "batch_norm.bias"}
-    assert {name for name, tensor in NonLocal(C, norm="none").named_parameters() if not tensor.any()} == {"proj.weight", "proj.bias"}
+    assert {name for name, tensor in NonLocal(C).named_parameters() if not tensor.any()} == {
+        "batch_norm.weight",
+        "batch_norm.bias",
+    }
+    assert {
+        name for name, tensor in NonLocal(C, norm="none").named_parameters() if not tensor.any()
+    } == {"proj.weight", "proj.bias"}
     concat = CPSAM(C, fusion="concat", norm="none").fuse.conv.weight
-    assert not concat[:, :C].any() and concat[:, C:].all()  # of two factors at zero neither would learn
+    # of two factors at zero neither would learn
+    assert not concat[:, :C].any() and concat[:, C:].all()

@@ -14,7 +14,9 @@ from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START
 from cpsam.testing import randomise
 
 C = 24
-IDENTITIES = [(name, arguments) for name, arguments in CONFIGURATIONS if name not in NOT_IDENTITY_AT_START]
+IDENTITIES = [
+    (name, arguments) for name, arguments in CONFIGURATIONS if name not in NOT_IDENTITY_AT_START
+]
 ORDERS = {
     "parents first": lambda modules: modules,
     "children first": lambda modules: modules[::-1],
@@ -57,7 +59,9 @@ def test_a_block_from_the_meta_device_starts_like_a_new_block(name, arguments):
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda block: pickle.loads(pickle.dumps(block))])  # noqa: S301
-@pytest.mark.parametrize("name, arguments", [each for each in IDENTITIES if each[1] in ({}, {"norm": "none"})], ids=label)
+@pytest.mark.parametrize(
+    "name, arguments", [each for each in IDENTITIES if each[1] in ({}, {"norm": "none"})], ids=label
+)
 def test_a_copy_resets_itself_and_not_its_original(name, arguments, clone):
     block = randomise(ATTENTION[name](C, **arguments))
     before, other = copy.deepcopy(block.state_dict()), clone(block)
@@ -68,7 +72,9 @@ def test_a_copy_resets_itself_and_not_its_original(name, arguments, clone):
 
 @pytest.mark.parametrize("name, arguments", CONFIGURATIONS, ids=label)
 def test_every_layer_with_tensors_of_its_own_can_be_reset(name, arguments):
-    """Tools that create weights late call `reset_parameters` of each module that holds tensors itself."""
+    """Tools that create weights late call `reset_parameters` of each module that holds tensors
+    itself.
+    """
     for path, module in ATTENTION[name](C, **arguments).named_modules():
         if [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             assert callable(getattr(module, "reset_parameters", None)), path
@@ -83,9 +89,13 @@ def test_a_host_that_fsdp_creates_from_the_meta_device_starts_with_identities(na
     with torch.device("meta"):
         host = nn.Sequential(nn.Conv2d(3, C, 3, padding=1))
     insert_attention(host, lambda channels: ATTENTION[name](channels, **required), "0")
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
-        sharded = FullyShardedDataParallel(host, device_id=torch.device("cpu"), use_orig_params=True)
+        sharded = FullyShardedDataParallel(
+            host, device_id=torch.device("cpu"), use_orig_params=True
+        )
         with FullyShardedDataParallel.summon_full_params(sharded), torch.no_grad():
             assert_identity(sharded.module[0].attention[0])
     finally:

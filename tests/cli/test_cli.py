@@ -26,15 +26,31 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     [
         (["compar"], 2, ["unknown verb 'compar'", "did you mean 'compare'"]),
         (["compare", "--model", "resnet21"], 2, ["unknown model 'resnet21'", "resnet20"]),
-        (["compare", "--model", "timm/resnt18"], 2, ["unknown timm model 'resnt18'", "did you mean 'resnet18'"]),
-        (["compare", "--model", "torchvision/resnt18"], 2, ["unknown torchvision model", "'resnet18'"]),
+        (
+            ["compare", "--model", "timm/resnt18"],
+            2,
+            ["unknown timm model 'resnt18'", "did you mean 'resnet18'"],
+        ),
+        (
+            ["compare", "--model", "torchvision/resnt18"],
+            2,
+            ["unknown torchvision model", "'resnet18'"],
+        ),
         (["compare", "--data", "cifar"], 2, ["unknown data set 'cifar'", "did you mean 'cifar10"]),
         (["compare", "--attention", "none", "cpsm"], 2, ["unknown attention 'cpsm'", "'cpsam'"]),
-        (["compare", "--at", "before-lst"], 2, ["unknown place 'before-lst'", "did you mean 'before-last'"]),
+        (
+            ["compare", "--at", "before-lst"],
+            2,
+            ["unknown place 'before-lst'", "did you mean 'before-last'"],
+        ),
         (["compare", "--at", "nl-c4-last"], 2, ["needs blocks at output stride 16", "1, 2, 4"]),
         (["compare", "--seeds", "1", "1"], 2, ["seeds must not repeat", "1"]),
         (["compare", "--attention"], 2, ["attention is empty"]),
-        (["compare", "--schedule", "cosin"], 2, ["unknown schedule 'cosin'", "did you mean 'cosine'"]),
+        (
+            ["compare", "--schedule", "cosin"],
+            2,
+            ["unknown schedule 'cosin'", "did you mean 'cosine'"],
+        ),
         (["compare", "--lr", "-1"], 2, ["lr must be a number above 0", "-1"]),
         (["compare", "--epochs", "few"], 2, ["--epochs", "'few'"]),
         (["compare", "--colour", "red"], 2, ["--colour"]),
@@ -45,7 +61,12 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     ],
 )
 def test_bad_words_answer_in_one_line_with_their_code(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, parts: list[str]
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    parts: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     got, out, err = call(capsys, *words)
@@ -57,27 +78,51 @@ def test_bad_words_answer_in_one_line_with_their_code(
     assert list(tmp_path.iterdir()) == [], "nothing is written for a request that is refused"
 
 
-@pytest.mark.parametrize("words", [["compare", "--out", ""], ["train", "--data-root", "", "--seed", "0"], ["study", ""]])
-def test_an_empty_value_is_refused_where_it_would_be_this_folder(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["compare", "--out", ""], ["train", "--data-root", "", "--seed", "0"], ["study", ""]]
+)
+def test_an_empty_value_is_refused_where_it_would_be_this_folder(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "the value after it is empty" in capsys.readouterr().err
 
 
-def test_missing_data_is_exit_3_and_names_what_was_looked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = call(capsys, "compare", "--data", "cifar100", "--data-root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+def test_missing_data_is_exit_3_and_names_what_was_looked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = call(
+        capsys,
+        "compare",
+        "--data",
+        "cifar100",
+        "--data-root",
+        str(tmp_path / "nowhere"),
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert code == 3
     assert "nowhere" in err
     assert len(err.splitlines()) == 1
 
 
 def test_missing_weights_are_exit_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = call(capsys, "compare", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out"))
+    code, _, err = call(
+        capsys,
+        "compare",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert code == 3
     assert "w.safetensors" in err
 
 
-def test_a_run_folder_of_another_configuration_is_refused_and_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_folder_of_another_configuration_is_refused_and_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     words = ["train", "--out", str(run), "--epochs", "1", "--lr", "0.1", "--attention", "none"]
     code, out, err = call(capsys, *words)
@@ -94,13 +139,39 @@ def test_a_run_folder_of_another_configuration_is_refused_and_left_alone(capsys:
 
 
 def test_a_diverging_training_is_exit_4(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = call(capsys, "train", "--out", str(tmp_path / "run"), "--epochs", "1", "--lr", "1e30", "--attention", "none")
+    code, _, err = call(
+        capsys,
+        "train",
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--lr",
+        "1e30",
+        "--attention",
+        "none",
+    )
     assert code == 4
     assert "step" in err
 
 
-def test_compare_prints_a_table_and_json_says_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["compare", "--attention", "none", "cpsam", "--seeds", "3", "--epochs", "1", "--lr", "0.1", "--out", str(tmp_path)]
+def test_compare_prints_a_table_and_json_says_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [
+        "compare",
+        "--attention",
+        "none",
+        "cpsam",
+        "--seeds",
+        "3",
+        "--epochs",
+        "1",
+        "--lr",
+        "0.1",
+        "--out",
+        str(tmp_path),
+    ]
     code, table, err = call(capsys, *words)
     assert code == 0, err
     assert "run 2/2  cpsam  seed 3" in err
@@ -113,12 +184,25 @@ def test_compare_prints_a_table_and_json_says_the_same(capsys: pytest.CaptureFix
         assert f"{arm['parameters_added']:,}" in row
     assert "near its ceiling" in table
     assert str(tmp_path / "digits-resnet20" / "report.html") in table.replace("\n", "")
-    assert "timing" in results and "seconds" not in json.dumps({k: v for k, v in results.items() if k != "timing"})
+    assert "timing" in results and "seconds" not in json.dumps(
+        {k: v for k, v in results.items() if k != "timing"}
+    )
 
 
 def test_cost_adds_up_and_agrees_with_the_closed_form(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(
-        capsys, "cost", "--model", "resnet20", "--attention", "non_local", "--image-size", "24", "40", "--batch-size", "2", "--json"
+        capsys,
+        "cost",
+        "--model",
+        "resnet20",
+        "--attention",
+        "non_local",
+        "--image-size",
+        "24",
+        "40",
+        "--batch-size",
+        "2",
+        "--json",
     )
     assert code == 0, err
     cost = json.loads(out)
@@ -129,13 +213,18 @@ def test_cost_adds_up_and_agrees_with_the_closed_form(capsys: pytest.CaptureFixt
         positions, inner = height * width, channels // 2
         assert place["parameters"] == 2 * channels**2 + 4 * channels + inner
         # Four 1x1 convolutions, two products of all pairs, and one softmax of all pairs.
-        assert place["macs"] == 4 * channels * inner * positions + 2 * positions**2 * inner + positions**2
+        assert (
+            place["macs"]
+            == 4 * channels * inner * positions + 2 * positions**2 * inner + positions**2
+        )
     for key in ("parameters", "macs", "saved_bytes"):
         assert cost["total"][key] == sum(place[key] for place in cost["places"])
 
 
 @pytest.mark.parametrize("columns", [None, "60"])
-def test_cost_prints_whole_paths(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str | None) -> None:
+def test_cost_prints_whole_paths(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
     from cpsam.cli import cost
 
     if columns:
@@ -181,12 +270,21 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> N
 
 def imported(program: str) -> set[str]:
     code = f"import sys; {program}; print(' '.join(sorted(sys.modules)))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
+    return set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        .stdout.splitlines()[-1]
+        .split()
+    )
 
 
 def test_importing_cpsam_imports_nothing_heavy() -> None:
     assert not imported("import cpsam") & {"torch", "timm", "matplotlib", "onnx", "numpy"}
-    assert not imported("import cpsam; cpsam.insert_attention; cpsam.CPSAM") & {"timm", "matplotlib", "onnx", "torchvision"}
+    assert not imported("import cpsam; cpsam.insert_attention; cpsam.CPSAM") & {
+        "timm",
+        "matplotlib",
+        "onnx",
+        "torchvision",
+    }
 
 
 def test_help_is_answered_without_torch() -> None:
@@ -198,7 +296,11 @@ def test_help_is_answered_without_torch() -> None:
 
 def test_the_command_is_told_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["plan.toml", "--json", "--out", "my runs"]
-    for program, begins in (("/venv/bin/cpsam", "cpsam"), ("/x/cpsam/__main__.py", "cpsam"), ("my_study.py", "python my_study.py")):
+    for program, begins in (
+        ("/venv/bin/cpsam", "cpsam"),
+        ("/x/cpsam/__main__.py", "cpsam"),
+        ("my_study.py", "python my_study.py"),
+    ):
         monkeypatch.setattr(sys, "argv", [program, "study", *words])
         assert command_line("study", words) == f"{begins} study plan.toml --out 'my runs'"
 

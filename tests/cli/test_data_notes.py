@@ -1,4 +1,6 @@
-"""Each command that loads data first says what it does not use, and measures a run again with the columns that it was trained on."""
+"""Each command that loads data first says what it does not use, and measures a run again with the
+columns that it was trained on.
+"""
 
 import zlib
 from pathlib import Path
@@ -22,7 +24,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(zlib.crc32(path.as_posix().encode())).integers(0, 256, (9, 9, 3), np.uint8)
+    pixels = np.random.default_rng(zlib.crc32(path.as_posix().encode())).integers(
+        0, 256, (9, 9, 3), np.uint8
+    )
     Image.fromarray(pixels).save(path)
     return path
 
@@ -44,7 +48,12 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_train_and_eval(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tree.parent / "run"
-    assert said(capsys, "train", "--data", "folder", "--data-root", tree, *SMALL, "--out", run).count(NOTE) == 1
+    assert (
+        said(capsys, "train", "--data", "folder", "--data-root", tree, *SMALL, "--out", run).count(
+            NOTE
+        )
+        == 1
+    )
     assert said(capsys, "eval", run, "--data-root", tree).count(NOTE) == 1
 
 
@@ -72,18 +81,35 @@ def test_studies(tree: Path, capsys: pytest.CaptureFixture[str], verb: str) -> N
         "compare": ["--data", "folder", *SMALL, "--attention", "none", "eca", "--seeds", "0"],
         "study": [tree.parent / "plan.toml"],
     }
-    assert NOTE in said(capsys, verb, *given[verb], "--data-root", tree, "--out", tree.parent / "out")
+    assert NOTE in said(
+        capsys, verb, *given[verb], "--data-root", tree, "--out", tree.parent / "out"
+    )
 
 
-def test_eval_of_a_run_with_named_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_of_a_run_with_named_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cells = [{"bytes": picture(tmp_path / f"{index}.png").read_bytes()} for index in range(6)]
     kind = pa.struct([("bytes", pa.binary())])
     (tmp_path / "shards").mkdir()
     for split, rows in {"train": range(4), "validation": range(4, 6)}.items():
-        table = {"photo": pa.array([cells[row] for row in rows], kind), "kind": ["ab"[row % 2] for row in rows], "label": [0 for _ in rows]}
+        table = {
+            "photo": pa.array([cells[row] for row in rows], kind),
+            "kind": ["ab"[row % 2] for row in rows],
+            "label": [0 for _ in rows],
+        }
         pq.write_table(pa.table(table), tmp_path / f"shards/{split}-0.parquet")
     columns = ["--image-column", "photo", "--label-column", "kind"]
-    words = ["--data", "folder", "--data-root", tmp_path / "shards", *SMALL, "--workers", 0, *columns]
+    words = [
+        "--data",
+        "folder",
+        "--data-root",
+        tmp_path / "shards",
+        *SMALL,
+        "--workers",
+        0,
+        *columns,
+    ]
     note = "not used: 1 column beside 'photo' and 'kind': label"
     trained = said(capsys, "train", *words, "--out", tmp_path / "run")
     measured = said(capsys, "eval", tmp_path / "run", "--data-root", tmp_path / "shards")

@@ -14,7 +14,16 @@ def header(index: int, arm: str, seed: int) -> dict:
 
 
 def step(index: int, arm: str, seed: int, done: int) -> dict:
-    where = {"epoch": 1, "epochs": 2, "step": done, "steps": 8, "loss": 0.5, "lr": 0.1, "images_per_s": 900.0, "seconds_left": 3.0}
+    where = {
+        "epoch": 1,
+        "epochs": 2,
+        "step": done,
+        "steps": 8,
+        "loss": 0.5,
+        "lr": 0.1,
+        "images_per_s": 900.0,
+        "seconds_left": 3.0,
+    }
     return {**header(index, arm, seed), "event": "step", **where}
 
 
@@ -26,7 +35,10 @@ EVENTS = [
     (2, {**header(2, "eca", 3), "event": "run"}),
     (5, step(2, "eca", 3, 4)),
     (7, {**header(2, "eca", 3), "event": "diverged", "error": "the loss is nan"}),
-    (9, {**header(1, "cpsam", 3), "event": "finished", "top1": 0.25, "read": False, "seconds": 8.0}),
+    (
+        9,
+        {**header(1, "cpsam", 3), "event": "finished", "top1": 0.25, "read": False, "seconds": 8.0},
+    ),
     (9, {**header(3, "none", 4), "event": "run"}),
     (11, step(3, "none", 4, 4)),
 ]
@@ -43,7 +55,11 @@ def test_runs_done_running_and_failed_and_the_time_left() -> None:
     assert lines[5] == "1 of 5 runs done, 2 running, about 28 s left"
     # After 10 s two and a half runs of four: 6 s for the rest.
     assert lines[-1] == "2 of 5 runs done, 1 running, 1 failed, about 6 s left"
-    assert board.rows() == [("none", "1", "0", "50.00"), ("cpsam", "1", "0", "25.00"), ("eca", "0", "1", "")]
+    assert board.rows() == [
+        ("none", "1", "0", "50.00"),
+        ("cpsam", "1", "0", "25.00"),
+        ("eca", "0", "1", ""),
+    ]
 
 
 def test_a_run_whose_worker_died_is_not_running_and_not_failed() -> None:
@@ -97,7 +113,9 @@ def test_that_another_process_is_at_the_last_runs_is_said_once(capsys) -> None:
     with Live() as live:
         for left in (2, 2, 1):
             live({"event": "waiting", "runs": left})
-    assert capsys.readouterr().err.splitlines() == ["another process is at the 2 runs that are left; waiting for it"]
+    assert capsys.readouterr().err.splitlines() == [
+        "another process is at the 2 runs that are left; waiting for it"
+    ]
 
 
 PLAN = {
@@ -128,7 +146,9 @@ PLAN = {
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_a_study_does_is_said_before_it_does_it(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_study_does_is_said_before_it_does_it(
+    terminal: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = io.StringIO()
     with Live(Terminal(file=out, force_terminal=True, width=200) if terminal else None) as live:
         live(PLAN)

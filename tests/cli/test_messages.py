@@ -1,4 +1,6 @@
-"""Messages are not the run: a standard error that is closed, full or gone changes neither results nor exit codes."""
+"""Messages are not the run: a standard error that is closed, full or gone changes neither results
+nor exit codes.
+"""
 
 import errno
 import io
@@ -38,15 +40,21 @@ def test_once_it_fails_it_stays_silent(number: int) -> None:
     assert not messages.isatty()
 
 
-def test_progress_is_drawn_into_the_void(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_drawn_into_the_void(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stderr", Messages(Broken(errno.ENOSPC)))
     with Progress() as progress:
         for epoch in (1, 2, 3):
-            progress({"event": "epoch", "epoch": epoch, "epochs": 3, "train_loss": 1.0, "top1": 0.5})
+            progress(
+                {"event": "epoch", "epoch": epoch, "epochs": 3, "train_loss": 1.0, "top1": 0.5}
+            )
     assert capsys.readouterr().out == ""
 
 
-def test_without_standard_error_standard_output_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_standard_error_standard_output_is_clean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     with pytest.raises(SystemExit) as left:
         main(["lst"])
@@ -56,17 +64,30 @@ def test_without_standard_error_standard_output_is_clean(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("redirection", "words", "code"), [("2>/dev/full", "lst", 2), ("2>&-", "lst", 2), ("2>/dev/full", "list models", 0)]
+    ("redirection", "words", "code"),
+    [("2>/dev/full", "lst", 2), ("2>&-", "lst", 2), ("2>/dev/full", "list models", 0)],
 )
 def test_the_exit_code_is_the_same(redirection: str, words: str, code: int) -> None:
-    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m cpsam.cli {words} {redirection}"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m cpsam.cli {words} {redirection}"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == code and ("resnet20" in done.stdout) == (code == 0)
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 4 bytes")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 4 bytes"
+        ),
+    ],
 )
-def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_little_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(words: list[str]) -> None:
         raise error
 

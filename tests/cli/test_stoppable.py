@@ -14,13 +14,24 @@ from cpsam.cli import main
 from cpsam.cli.stoppable import stoppable
 from cpsam.errors import StoppedError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("verb", ["train", "compare", "study"])
 def test_it_is_exit_75(
-    number: signal.Signals, verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def struck(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), number)
@@ -31,11 +42,18 @@ def test_it_is_exit_75(
     monkeypatch.setattr("cpsam.run.run.load_dataset", struck)
     monkeypatch.setattr("cpsam.config.plan_file.read_plan", struck)
     before = [signal.getsignal(each) for each in SIGNALS]
-    words = {"train": ["--out", str(tmp_path / "run")], "compare": ["--out", str(tmp_path)], "study": [str(tmp_path / "plan.toml")]}
+    words = {
+        "train": ["--out", str(tmp_path / "run")],
+        "compare": ["--out", str(tmp_path)],
+        "study": [str(tmp_path / "plan.toml")],
+    }
     with pytest.raises(SystemExit) as left:
         main([verb, *words[verb]])
     assert left.value.code == 75
-    assert capsys.readouterr().err == "cpsam: stopped while no run was at a step; nothing is lost, and the same command continues\n"
+    assert (
+        capsys.readouterr().err
+        == "cpsam: stopped while no run was at a step; nothing is lost, and the same command continues\n"
+    )
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
@@ -83,7 +101,9 @@ def test_a_signal_while_modules_are_imported_is_no_error_of_an_import(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_after_the_stop_was_told_changes_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_after_the_stop_was_told_changes_nothing(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     code = f"""
 import os, signal, sys
 import cpsam.cli, cpsam.cli.train
@@ -98,7 +118,10 @@ finally:
     os.kill(os.getpid(), {int(number)})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (75, "cpsam: stopped after step 3; the last checkpoint is of step 3\n")
+    assert (done.returncode, done.stderr) == (
+        75,
+        "cpsam: stopped after step 3; the last checkpoint is of step 3\n",
+    )
 
 
 def test_a_signal_on_the_way_out_does_not_hide_what_was_told() -> None:

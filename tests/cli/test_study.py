@@ -1,4 +1,6 @@
-"""``cpsam study`` and ``compare`` as a person gives them: what they would do, refuse, and try again."""
+"""``cpsam study`` and ``compare`` as a person gives them: what they would do, refuse, and try
+again.
+"""
 
 import json
 from collections.abc import Callable
@@ -71,8 +73,23 @@ def test_a_report_that_is_to_retry_is_refused_and_forgets_no_failure(
     assert record.exists()
 
 
-def test_a_comparison_tries_a_failed_run_again_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compare", "--attention", "none", "--seeds", "0", "--epochs", "1", "--threads", "1", "--out", str(tmp_path), "--json"]
+def test_a_comparison_tries_a_failed_run_again_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "compare",
+        "--attention",
+        "none",
+        "--seeds",
+        "0",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     main(words)
     (summary,) = tmp_path.glob("*/none-*/summary.json")
     summary.with_name("failed.json").write_text('{"error": "no memory"}')
@@ -92,7 +109,9 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str
     return left.value.code, capsys.readouterr().err
 
 
-def test_a_folder_that_is_a_file_is_named_and_kept(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_a_file_is_named_and_kept(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     for verb in (["study", str(plan)], ["compare", "--attention", "none", "--epochs", "1"]):
@@ -101,7 +120,9 @@ def test_a_folder_that_is_a_file_is_named_and_kept(plan: Path, tmp_path: Path, c
     assert file.read_text() == "mine"
 
 
-def test_a_run_folder_that_is_a_file_is_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_that_is_a_file_is_named(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan.write_text(PLAN.replace('budget = "time"', "").replace("epochs = 20", "epochs = 1"))
     words = ["study", str(plan), "--out", str(tmp_path / "out")]
     main([*words, "--dry-run", "--json"])
@@ -110,31 +131,64 @@ def test_a_run_folder_that_is_a_file_is_named(plan: Path, tmp_path: Path, capsys
     run.write_text("mine")
     code, error = said(words, capsys)
     last = error.splitlines()[-1]
-    assert code == 2 and last.startswith("cpsam: ") and str(run) in last and run.read_text() == "mine"
+    assert (
+        code == 2 and last.startswith("cpsam: ") and str(run) in last and run.read_text() == "mine"
+    )
 
 
-def test_a_dry_run_sees_that_another_question_was_asked_before(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = PLAN.replace('budget = "time"', '[primary]\narm = "eca"\nreference = "none"').replace("control = false\n", "")
+def test_a_dry_run_sees_that_another_question_was_asked_before(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PLAN.replace('budget = "time"', '[primary]\narm = "eca"\nreference = "none"').replace(
+        "control = false\n", ""
+    )
     text = "control = false\n" + text
     plan.write_text(text)
     (tmp_path / "out" / "s").mkdir(parents=True)
     words = ["study", str(plan), "--out", str(tmp_path / "out")]
     main([*words, "--report"])
-    plan.write_text(text.replace('arm = "eca"\nreference = "none"', 'arm = "none"\nreference = "eca"'))
+    plan.write_text(
+        text.replace('arm = "eca"\nreference = "none"', 'arm = "none"\nreference = "eca"')
+    )
     for more in ("--dry-run", "--report"):
         code, error = said([*words, more], capsys)
-        assert code == 2 and "eca against none in last" in error and "another question needs another name" in error
+        assert (
+            code == 2
+            and "eca against none in last" in error
+            and "another question needs another name" in error
+        )
 
 
-def test_a_name_of_many_letters_is_a_folder_of_few(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_of_many_letters_is_a_folder_of_few(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = "a" * 300
-    plan.write_text(PLAN.replace('budget = "time"', "").replace('"eca"', f'"{name}"') + f'[arm.{name}]\nattention = "eca"\n')
+    plan.write_text(
+        PLAN.replace('budget = "time"', "").replace('"eca"', f'"{name}"')
+        + f'[arm.{name}]\nattention = "eca"\n'
+    )
     main(["study", str(plan), "--out", str(tmp_path / "out"), "--dry-run", "--json"])
     assert all(len(run) <= 255 for run in json.loads(capsys.readouterr().out)["runs"])
 
 
-def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compare", "--attention", "none", "eca", "--seeds", "0", "4", "--epochs", "3", "--batch-size", "32", "--threads", "1"]
+def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "compare",
+        "--attention",
+        "none",
+        "eca",
+        "--seeds",
+        "0",
+        "4",
+        "--epochs",
+        "3",
+        "--batch-size",
+        "32",
+        "--threads",
+        "1",
+    ]
     words += ["--out", str(tmp_path / "out"), "--validation", "0.2", "--dry-run"]
     main(words)
     said = capsys.readouterr().out
@@ -149,5 +203,11 @@ def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(tmp_path: P
     assert said.count("to do ") == 4 and not (tmp_path / "out").exists()
     main([*words, "--json"])
     time = json.loads(capsys.readouterr().out)["estimate"]
-    assert time["seconds"] == pytest.approx(sum(2 * arm["run_seconds"] for arm in time["arms"].values()))
-    assert time["seconds"] > 0 and (time["runs"], time["threads"], set(time["arms"])) == (4, 1, {"none", "eca"})
+    assert time["seconds"] == pytest.approx(
+        sum(2 * arm["run_seconds"] for arm in time["arms"].values())
+    )
+    assert time["seconds"] > 0 and (time["runs"], time["threads"], set(time["arms"])) == (
+        4,
+        1,
+        {"none", "eca"},
+    )

@@ -1,4 +1,6 @@
-"""ImageNet's path from end to end: a thousand classes of JPEGs at 224, ResNet-50 with CPSAM, two processes under torchrun, killed."""
+"""ImageNet's path from end to end: a thousand classes of JPEGs at 224, ResNet-50 with CPSAM, two
+processes under torchrun, killed.
+"""
 
 import json
 import os
@@ -26,7 +28,10 @@ def start(data: Path, out: Path) -> "subprocess.Popen[str]":
 
 
 def test_resnet50_with_cpsam_is_killed_and_continues(tmp_path: Path) -> None:
-    data, out = write_folder(tmp_path / "imagenet", classes=CLASSES, train=1, validation=1), tmp_path / "run"
+    data, out = (
+        write_folder(tmp_path / "imagenet", classes=CLASSES, train=1, validation=1),
+        tmp_path / "run",
+    )
     kept = out / "checkpoints" / "LATEST"
     with start(data, out) as launcher:
         deadline = time.monotonic() + SECONDS
@@ -47,8 +52,16 @@ def test_resnet50_with_cpsam_is_killed_and_continues(tmp_path: Path) -> None:
     summary = json.loads(output)
     assert summary == json.loads((out / "summary.json").read_text())
     (line,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert {name: line[name] for name in ("epoch", "step", "n")} == {"epoch": 1, "step": CLASSES // BATCH, "n": CLASSES}
+    assert {name: line[name] for name in ("epoch", "step", "n")} == {
+        "epoch": 1,
+        "step": CLASSES // BATCH,
+        "n": CLASSES,
+    }
     assert 0 <= line["top1"] <= line["top5"] <= 1
     assert 5 < line["train_loss"] < 9 and 5 < line["loss"] < 9, "ln 1000 is 6.9"
     config = json.loads((out / "config.json").read_text())
-    assert (config["model"], config["attention"], config["at"]) == ("timm/resnet50", "cpsam", ["gc-c3-c5"])
+    assert (config["model"], config["attention"], config["at"]) == (
+        "timm/resnet50",
+        "cpsam",
+        ["gc-c3-c5"],
+    )

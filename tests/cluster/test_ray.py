@@ -37,7 +37,12 @@ def cluster() -> Iterator[str]:
         ray.cloudpickle.register_pickle_by_value(sys.modules[module])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     started = ray.init(
-        address="local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        address="local",
+        num_cpus=2,
+        _node_ip_address="127.0.0.1",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     yield started["gcs_address"]
     ray.shutdown()
@@ -50,7 +55,11 @@ def study(**changes: Any) -> Study:
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     """Without what depends on the clock, and on whether someone edits the source while tests run."""
-    return {key: value for key, value in results.items() if key not in ("timing", "environment", "made_by", "unlike")}
+    return {
+        key: value
+        for key, value in results.items()
+        if key not in ("timing", "environment", "made_by", "unlike")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +69,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def jobs(folder: Path, seeds: tuple[int, ...] = (0, 1, 2, 3)) -> list[Job]:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = make_plan(Study("fake", (Setting("last", Task(), ("none",)),), seeds, Recipe(epochs=1)), lambda event: None)
-    return [Job(spec, folder / spec.folder_name, index, len(seeds)) for index, spec in enumerate(plan.runs)]
+    plan = make_plan(
+        Study("fake", (Setting("last", Task(), ("none",)),), seeds, Recipe(epochs=1)),
+        lambda event: None,
+    )
+    return [
+        Job(spec, folder / spec.folder_name, index, len(seeds))
+        for index, spec in enumerate(plan.runs)
+    ]
 
 
 def fake(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -69,7 +84,9 @@ def fake(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     with (folder / ".calls").open("a") as calls:
         calls.write("x")
-    if (folder / ".hang").exists() and len((folder / ".calls").read_text()) <= int((folder / ".hang").read_text()):
+    if (folder / ".hang").exists() and len((folder / ".calls").read_text()) <= int(
+        (folder / ".hang").read_text()
+    ):
         on_event({"event": "hanging"})
         time.sleep(120)
     return finish(spec, folder, environment=dict(os.environ))
@@ -84,7 +101,9 @@ def kill_who_hangs(events: list[Event]) -> OnEvent:
     return on_event
 
 
-def test_a_study_on_ray_ends_as_one_in_this_process(cluster: str, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_a_study_on_ray_ends_as_one_in_this_process(
+    cluster: str, alone: dict[str, Any], tmp_path: Path
+) -> None:
     events: list[Event] = []
     results = conduct(study(), tmp_path, executor=RayExecutor(), on_event=events.append)
     assert timeless(results) == alone
@@ -96,7 +115,9 @@ def test_a_study_on_ray_ends_as_one_in_this_process(cluster: str, alone: dict[st
     assert environment["threads"] == 1
 
 
-def test_the_run_of_a_killed_worker_goes_on_and_no_other_is_repeated(cluster: str, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_the_run_of_a_killed_worker_goes_on_and_no_other_is_repeated(
+    cluster: str, alone: dict[str, Any], tmp_path: Path
+) -> None:
     events: list[Event] = []
 
     def kill_once(event: Event) -> None:
@@ -106,15 +127,21 @@ def test_the_run_of_a_killed_worker_goes_on_and_no_other_is_repeated(cluster: st
             os.kill(event["pid"], signal.SIGKILL)
             events.append({"event": "killed"})
 
-    results = conduct(study(recipe=Recipe(epochs=2, lr=0.1)), tmp_path, executor=RayExecutor(), on_event=kill_once)
+    results = conduct(
+        study(recipe=Recipe(epochs=2, lr=0.1)), tmp_path, executor=RayExecutor(), on_event=kill_once
+    )
     assert timeless(results) == alone
     assert [event["deaths"] for event in events if event["event"] == "died"] == [1]
-    finished = [event["run"] for event in events if event["event"] == "finished" and not event["read"]]
+    finished = [
+        event["run"] for event in events if event["event"] == "finished" and not event["read"]
+    ]
     assert sorted(finished) == sorted(set(finished))
     assert len(finished) == 8
 
 
-def test_a_run_whose_workers_all_die_has_failed_and_stays_in_the_table(cluster: str, tmp_path: Path) -> None:
+def test_a_run_whose_workers_all_die_has_failed_and_stays_in_the_table(
+    cluster: str, tmp_path: Path
+) -> None:
     todo, events = jobs(tmp_path), []
     for job, calls in zip(todo, (0, 9, 2, 0), strict=True):
         job.folder.mkdir()
@@ -124,7 +151,9 @@ def test_a_run_whose_workers_all_die_has_failed_and_stays_in_the_table(cluster: 
     assert [end.status for end in ends if end] == ["done", "failed", "done", "done"]
     assert ends[1] is not None and "its worker died 3 times" in (ends[1].error or "")
     assert [(job.folder / ".calls").read_text() for job in todo] == ["x", "xxx", "xxx", "x"]
-    assert [event["index"] for event in events if event["event"] == "failed" or event["event"] == "kept"] == [1]
+    assert [
+        event["index"] for event in events if event["event"] == "failed" or event["event"] == "kept"
+    ] == [1]
 
 
 def test_what_has_ended_is_read_and_costs_no_worker(cluster: str, tmp_path: Path) -> None:
@@ -132,7 +161,9 @@ def test_what_has_ended_is_read_and_costs_no_worker(cluster: str, tmp_path: Path
     events: list[Event] = []
     todo = jobs(tmp_path)
     RayExecutor(execute=fake).run(todo, events.append)
-    assert [(event["index"], event["read"]) for event in events if event["event"] == "finished"][:2] == [(0, True), (1, True)]
+    assert [(event["index"], event["read"]) for event in events if event["event"] == "finished"][
+        :2
+    ] == [(0, True), (1, True)]
     assert all((job.folder / ".calls").read_text() == "x" for job in todo)
 
 
@@ -152,14 +183,18 @@ def test_a_run_that_no_node_can_hold_is_refused_at_once(cluster: str, tmp_path: 
     RayExecutor(execute=fake, cpus=0.25).run(jobs(tmp_path, (1,)), lambda event: None)
 
 
-def test_a_mistake_of_the_person_ends_the_study_as_in_one_process(cluster: str, tmp_path: Path) -> None:
+def test_a_mistake_of_the_person_ends_the_study_as_in_one_process(
+    cluster: str, tmp_path: Path
+) -> None:
     todo = jobs(tmp_path / "study")
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"must be on storage that all nodes share"):
         RayExecutor(execute=fake).run(todo, lambda event: None)
 
 
-def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(cluster: str, tmp_path: Path) -> None:
+def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(
+    cluster: str, tmp_path: Path
+) -> None:
     def elsewhere(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
         if spec.seed == 2:
             raise DataError("the data on node 7 is not that of the plan")
@@ -173,10 +208,14 @@ def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(cluster: str, 
     assert all((end := outcome(job.folder)) is not None and end.status == "done" for job in todo)
 
 
-def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(cluster: str, tmp_path: Path) -> None:
+def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(
+    cluster: str, tmp_path: Path
+) -> None:
     todo = jobs(tmp_path)
     todo[0].folder.mkdir()
-    holder = subprocess.Popen(["flock", todo[0].folder / ".claim", "sleep", "100"], start_new_session=True)
+    holder = subprocess.Popen(
+        ["flock", todo[0].folder / ".claim", "sleep", "100"], start_new_session=True
+    )
     time.sleep(0.5)
     seen: list[Event] = []
 
@@ -191,16 +230,33 @@ def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(cl
     assert [(job.folder / ".calls").read_text() for job in todo] == ["x"] * 4
 
 
-def test_killed_with_its_cluster_and_started_again_the_command_line_ends_the_study(tmp_path: Path, alone: dict[str, Any]) -> None:
+def test_killed_with_its_cluster_and_started_again_the_command_line_ends_the_study(
+    tmp_path: Path, alone: dict[str, Any]
+) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(
         'name = "small"\nseeds = [0, 4]\nrecipe = { epochs = 2, lr = 0.1 }\n[[setting]]\nname = "last"\n'
         'arms = ["none", "non_local", "cpsam"]\n'
     )
-    words = [sys.executable, "-m", "cpsam.cli", "study", str(plan), "--out", str(tmp_path), "--executor", "ray", "--json"]
+    words = [
+        sys.executable,
+        "-m",
+        "cpsam.cli",
+        "study",
+        str(plan),
+        "--out",
+        str(tmp_path),
+        "--executor",
+        "ray",
+        "--json",
+    ]
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("small/*/summary.json"))) < 2 and child.poll() is None and time.monotonic() < deadline:
+    while (
+        len(list(tmp_path.glob("small/*/summary.json"))) < 2
+        and child.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     child.kill()
     assert child.wait() == -signal.SIGKILL

@@ -48,24 +48,47 @@ def plan(tmp_path: Path, text: str):
     return read_plan(path, data_root=Path("data"), workers=3)
 
 
-@pytest.mark.parametrize("text", ["\ufeff" + PLAN, PLAN.replace("\n", "\r\n"), PLAN.replace(" = ", "\t=\t")])
+@pytest.mark.parametrize(
+    "text", ["\ufeff" + PLAN, PLAN.replace("\n", "\r\n"), PLAN.replace(" = ", "\t=\t")]
+)
 def test_what_an_editor_does_to_a_plan_changes_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.toml").write_bytes(text.encode())
-    assert read_plan(tmp_path / "plan.toml", data_root=Path("data"), workers=3) == plan(tmp_path, PLAN)
+    assert read_plan(tmp_path / "plan.toml", data_root=Path("data"), workers=3) == plan(
+        tmp_path, PLAN
+    )
 
 
 def test_every_word_of_a_plan_arrives(tmp_path: Path) -> None:
     study = plan(tmp_path, PLAN)
-    assert (study.name, study.seeds, study.threads, study.budget, study.control) == ("blocks", (3, 0, 7), 1, "epochs", True)
+    assert (study.name, study.seeds, study.threads, study.budget, study.control) == (
+        "blocks",
+        (3, 0, 7),
+        1,
+        "epochs",
+        True,
+    )
     assert study.primary == Contrast("narrow", "non_local", "late")
     assert study.contrasts == (Contrast("cpsam", "none", "soon"),)
     late, soon = study.settings
-    assert (late.task.at, late.task.model, soon.task.at, soon.task.model) == (("layer3.*",), "resnet20", ("before-last",), "resnet32")
-    assert late.arms == ("none", "non_local", NamedArm("narrow", "cpsam", {"reduction": 32}, {"lr": 0.02}))
+    assert (late.task.at, late.task.model, soon.task.at, soon.task.model) == (
+        ("layer3.*",),
+        "resnet20",
+        ("before-last",),
+        "resnet32",
+    )
+    assert late.arms == (
+        "none",
+        "non_local",
+        NamedArm("narrow", "cpsam", {"reduction": 32}, {"lr": 0.02}),
+    )
     assert soon.arms == ("none", "cpsam:fusion=sum", "cpsam")
     for setting in study.settings:
         task = setting.task
-        assert (task.data, task.validation, task.weights) == ("cifar100", 0.1, tmp_path / "w.safetensors")
+        assert (task.data, task.validation, task.weights) == (
+            "cifar100",
+            0.1,
+            tmp_path / "w.safetensors",
+        )
         assert (task.data_root, task.workers) == (Path("data"), 3)
     assert (study.recipe.epochs, study.recipe.milestones, study.recipe.lr) == (5, (0.5,), 0.1)
 
@@ -75,16 +98,36 @@ def test_every_word_of_a_plan_arrives(tmp_path: Path) -> None:
     [
         ("seeds =", "seed =", ["unknown key 'seed'", "did you mean 'seeds'"]),
         ("[task]", "[tasks]", ["unknown key 'tasks'", "did you mean 'task'"]),
-        ("validation", "validaton", ["unknown key of a task 'validaton'", "did you mean 'validation'"]),
+        (
+            "validation",
+            "validaton",
+            ["unknown key of a task 'validaton'", "did you mean 'validation'"],
+        ),
         ("epochs = 5", "epoch = 5", ["unknown key of a recipe 'epoch'", "did you mean 'epochs'"]),
         ("epochs = 5", 'epochs = "five"', ["epochs must be a whole number", "'five'"]),
         ("at = [", "att = [", ["unknown key of a setting 'att'", "did you mean 'at'"]),
         ('at = ["layer3.*"]', 'at = "layer3.*"', ["at must be a list", "'layer3.*'"]),
-        ("arguments =", "argument =", ["unknown key of arm narrow 'argument'", "did you mean 'arguments'"]),
+        (
+            "arguments =",
+            "argument =",
+            ["unknown key of arm narrow 'argument'", "did you mean 'arguments'"],
+        ),
         (', "narrow"]', "]", ["arm narrow is in no setting"]),
-        ("recipe = { lr", "recipe = { rl", ["unknown key of the recipe of arm narrow 'rl'", "did you mean 'lr'"]),
-        ('setting = "late"', 'setting = "lat"', ["unknown setting of primary 'lat'", "did you mean 'late'"]),
-        ('reference = "none"', 'refrence = "none"', ["unknown key of contrast 'refrence'", "did you mean 'reference'"]),
+        (
+            "recipe = { lr",
+            "recipe = { rl",
+            ["unknown key of the recipe of arm narrow 'rl'", "did you mean 'lr'"],
+        ),
+        (
+            'setting = "late"',
+            'setting = "lat"',
+            ["unknown setting of primary 'lat'", "did you mean 'late'"],
+        ),
+        (
+            'reference = "none"',
+            'refrence = "none"',
+            ["unknown key of contrast 'refrence'", "did you mean 'reference'"],
+        ),
         ('arm = "narrow"', 'arm = "non_local"', ["a contrast needs two arms", "non_local"]),
         ('name = "blocks"', "", ["key 'name' is missing"]),
         ('name = "blocks"', 'name = "../up"', ["name must be letters", "'../up'"]),
@@ -95,11 +138,23 @@ def test_every_word_of_a_plan_arrives(tmp_path: Path) -> None:
         ("seeds = [3, 0, 7]", "seeds = []", ["seeds is empty"]),
         ('name = "soon"', 'name = "late"', ["settings must not repeat", "late"]),
         ('"cpsam"]', '"none"]', ["arms must not repeat", "none"]),
-        ('data = "cifar100"', 'data_root = "/data"', ["data_root is of the machine", "--data-root"]),
+        (
+            'data = "cifar100"',
+            'data_root = "/data"',
+            ["data_root is of the machine", "--data-root"],
+        ),
         ('data = "cifar100"', "data = 100", ["data must be text", "100"]),
         ("[recipe]", 'budget = "hours"\n[recipe]', ["unknown key of a task 'budget'"]),
-        ('name = "blocks"', 'name = "blocks"\nbudget = "hours"', ["unknown budget 'hours'", "epochs, time"]),
-        ('name = "blocks"', 'name = "blocks"\nthreads = 0.5', ["threads must be a whole number", "0.5"]),
+        (
+            'name = "blocks"',
+            'name = "blocks"\nbudget = "hours"',
+            ["unknown budget 'hours'", "epochs, time"],
+        ),
+        (
+            'name = "blocks"',
+            'name = "blocks"\nthreads = 0.5',
+            ["threads must be a whole number", "0.5"],
+        ),
         ("[task]", "[task", ["is not TOML"]),
         (
             'arm = "cpsam"\nreference = "none"\nsetting = "soon"',

@@ -32,7 +32,9 @@ def small_cifar(root: Path) -> Path:
         images = []
         for seed in range(count):
             buffer = io.BytesIO()
-            Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+            Image.fromarray(
+                np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+            ).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": None})
         table = pa.table({"img": images, "fine_label": pa.array(range(count), pa.int64())})
         pq.write_table(table, root / f"cifar100/{split}-00000-of-00001.parquet")
@@ -52,7 +54,18 @@ def request(*words: str) -> TrainRequest:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) -> None:
-    words = ["--recipe", name, "--data-root", str(data), "--batch-size", "4", "--out", str(tmp_path / "run"), "--threads", "1"]
+    words = [
+        "--recipe",
+        name,
+        "--data-root",
+        str(data),
+        "--batch-size",
+        "4",
+        "--out",
+        str(tmp_path / "run"),
+        "--threads",
+        "1",
+    ]
     if "imagenet" in name:
         words += ["--image-size", "64", "--workers", "0", "--model", "timm/resnet26"]
     if "weights" in find_recipe(name).needs:
@@ -66,7 +79,15 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(StoppedError, match="the same command continues"):
-        train_one(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, asked.out, stop_after_two_steps)
+        train_one(
+            asked.task,
+            asked.attention,
+            asked.recipe,
+            asked.seed,
+            asked.threads,
+            asked.out,
+            stop_after_two_steps,
+        )
     (record,) = [event for event in events if event["event"] == "epoch"]
     assert record["step"] == 2 and record["epochs"] == find_recipe(name).recipe.epochs
     config = json.loads((tmp_path / "run/config.json").read_text())
@@ -85,9 +106,15 @@ def test_its_docstring_holds_a_command_a_result_and_a_cost(name: str) -> None:
 
 
 def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
-    asked = request("--recipe=cifar100-200ep", "--lr", "0.05", "--model", "resnet56", "--out", str(tmp_path))
+    asked = request(
+        "--recipe=cifar100-200ep", "--lr", "0.05", "--model", "resnet56", "--out", str(tmp_path)
+    )
     recipe = find_recipe("cifar100-200ep").recipe
-    assert asked.recipe.lr == 0.05 and asked.recipe.milestones == recipe.milestones and asked.recipe.epochs == 200
+    assert (
+        asked.recipe.lr == 0.05
+        and asked.recipe.milestones == recipe.milestones
+        and asked.recipe.epochs == 200
+    )
     assert asked.task.model == "resnet56" and asked.task.data == "cifar100"
     assert request("--out", str(tmp_path)) == TrainRequest(out=tmp_path)
 
@@ -95,37 +122,80 @@ def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe", "cifar100-200"], "unknown recipe 'cifar100-200': did you mean 'cifar100-200ep'"),
+        (
+            ["--recipe", "cifar100-200"],
+            "unknown recipe 'cifar100-200': did you mean 'cifar100-200ep'",
+        ),
         (["--recipe", "cifar100-200ep", "--lr", "-1"], "lr must be a number above 0"),
         (["--recipe", "imagenet-finetune-40ep"], "recipe imagenet-finetune-40ep needs --weights"),
-        (["--recipe", "cifar100-fast", "--skip-bad", "nowhere.json"], "nowhere.json: cannot be read"),
-        (["--recipe", "cifar100-fast", "--random-erasing", "0.1"], "transform is for folder and imagenet, cifar100 is held as bytes"),
+        (
+            ["--recipe", "cifar100-fast", "--skip-bad", "nowhere.json"],
+            "nowhere.json: cannot be read",
+        ),
+        (
+            ["--recipe", "cifar100-fast", "--random-erasing", "0.1"],
+            "transform is for folder and imagenet, cifar100 is held as bytes",
+        ),
         (["--workers", "-1"], "workers must be a whole number from 0 to 1,024; got -1"),
     ],
 )
-def test_what_does_not_fit_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_what_does_not_fit_is_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as end:
         main(["train", "--out", str(tmp_path / "run"), *words])
     assert end.value.code in (2, 3) and message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_says_what_the_run_would_be_and_makes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--recipe", "imagenet-120ep", "--data-root", str(data), "--image-size", "64", "--model", "timm/resnet26"]
+def test_a_dry_run_says_what_the_run_would_be_and_makes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "train",
+        "--recipe",
+        "imagenet-120ep",
+        "--data-root",
+        str(data),
+        "--image-size",
+        "64",
+        "--model",
+        "timm/resnet26",
+    ]
     words += ["--batch-size", "3", "--workers", "0", "--out", str(tmp_path / "run"), "--dry-run"]
     main([*words, "--json"])
     plan = json.loads(capsys.readouterr().out)
-    assert plan["data"] == {"train": 8, "test": 4, "classes": 4, "image_shape": [3, 64, 64], "note": ""}
+    assert plan["data"] == {
+        "train": 8,
+        "test": 4,
+        "classes": 4,
+        "image_shape": [3, 64, 64],
+        "note": "",
+    }
     assert (plan["steps_per_epoch"], plan["steps"]) == (3, 360)
-    assert plan["config"]["recipe"]["lr"] == 0.1 and plan["config"]["data"]["transform"]["min_crop"] == 0.08
+    assert (
+        plan["config"]["recipe"]["lr"] == 0.1
+        and plan["config"]["data"]["transform"]["min_crop"] == 0.08
+    )
     model = create_model("timm/resnet26", 4, attention="cpsam", at="gc-c3-c5")
     assert plan["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert plan["memory_bytes"]["weights"] == plan["memory_bytes"]["optimizer"] == 4 * plan["parameters"]
+    assert (
+        plan["memory_bytes"]["weights"]
+        == plan["memory_bytes"]["optimizer"]
+        == 4 * plan["parameters"]
+    )
     assert plan["training_macs"] == 3 * plan["macs"] * 8 * 120
     main(words)
     out = capsys.readouterr().out
-    assert plan["timing"]["run_seconds"] > 0 and " on this machine, estimated from two timed steps" in out
-    assert "recipe.lr" in out and "360 steps, 3 an epoch" in out and f"{plan['parameters']:,} parameters" in out
+    assert (
+        plan["timing"]["run_seconds"] > 0
+        and " on this machine, estimated from two timed steps" in out
+    )
+    assert (
+        "recipe.lr" in out
+        and "360 steps, 3 an epoch" in out
+        and f"{plan['parameters']:,} parameters" in out
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -133,7 +203,19 @@ def test_without_data_a_dry_run_takes_published_sizes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CPSAM_DATA", raising=False)
-    main(["train", "--recipe", "cifar100-200ep", "--validation", "0.1", "--out", str(tmp_path / "run"), "--dry-run", "--json"])
+    main(
+        [
+            "train",
+            "--recipe",
+            "cifar100-200ep",
+            "--validation",
+            "0.1",
+            "--out",
+            str(tmp_path / "run"),
+            "--dry-run",
+            "--json",
+        ]
+    )
     plan = json.loads(capsys.readouterr().out)
     assert plan["data"] == {
         "train": 45_000,

@@ -29,18 +29,27 @@ def test_importing_the_recipe_imports_no_torch() -> None:
         ("momentum", 1.0, "momentum must be a number from 0 to below 1; got 1.0"),
         ("momentum", 0.0, "momentum must be above 0 for optimizer 'sgd'"),
         ("weight_decay", -1e-4, "weight_decay must be a number at least 0; got -0.0001"),
-        ("warmup_epochs", 15, r"warmup_epochs must be a number from 0 to below epochs \(15\); got 15"),
+        (
+            "warmup_epochs",
+            15,
+            r"warmup_epochs must be a number from 0 to below epochs \(15\); got 15",
+        ),
         ("warmup_epochs", -1, "warmup_epochs must be"),
         ("gamma", 0.0, "gamma must be a number above 0 and at most 1; got 0.0"),
         ("label_smoothing", 1.0, "label_smoothing must be a number from 0 to below 1; got 1.0"),
         ("augment", "yes", "augment must be true or false; got 'yes'"),
         ("milestones", (0.5, 0.5), r"milestones must grow; got \(0.5, 0.5\)"),
-        ("milestones", (0.9, 3), r"milestones must grow; got \(0.9, 3\)"),  # 0.9 of 15 epochs is epoch 13.5
+        # 0.9 of 15 epochs is epoch 13.5
+        ("milestones", (0.9, 3), r"milestones must grow; got \(0.9, 3\)"),
         ("milestones", (0.0,), "milestones must be a number above 0; got 0.0"),
         ("milestones", 0.5, "milestones must be a list of numbers; got 0.5"),
         ("optimizer", "sdg", "unknown optimizer 'sdg': did you mean 'sgd'"),
         ("schedule", "one-cycle", "unknown schedule 'one-cycle': did you mean 'onecycle'"),
-        ("precision", "bf16", "unknown precision 'bf16'.*Choices: auto, bfloat16, float16, float32"),
+        (
+            "precision",
+            "bf16",
+            "unknown precision 'bf16'.*Choices: auto, bfloat16, float16, float32",
+        ),
         ("channels_last", True, "unknown channels_last True.*Choices: auto, off, on"),
     ],
 )

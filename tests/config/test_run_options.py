@@ -12,7 +12,13 @@ from cpsam.train.writer import Writer
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("checkpoint_steps", -1), ("checkpoint_minutes", float("nan")), ("keep", 0), ("max_minutes", -0.5)]
+    ("field", "value"),
+    [
+        ("checkpoint_steps", -1),
+        ("checkpoint_minutes", float("nan")),
+        ("keep", 0),
+        ("max_minutes", -0.5),
+    ],
 )
 def test_a_bad_value_is_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"{field} must be at least [01]; got {value}"):
@@ -23,12 +29,23 @@ def test_a_run_may_be_continued_with_other_upkeep(tmp_path: Path) -> None:
     run(tmp_path / "a", upkeep=Upkeep(checkpoint_steps=1, keep=1))
     run(tmp_path / "b", upkeep=Upkeep(checkpoint_minutes=0))
     assert records(tmp_path / "a") == records(tmp_path / "b")
-    assert (tmp_path / "a" / "config.json").read_bytes() == (tmp_path / "b" / "config.json").read_bytes()
+    assert (tmp_path / "a" / "config.json").read_bytes() == (
+        tmp_path / "b" / "config.json"
+    ).read_bytes()
 
 
 def test_what_is_off_is_not_in_the_description_of_a_run() -> None:
     names = set(Recipe().to_dict())
-    later = {"accumulate", "clip_norm", "ema_decay", "mixup", "cutmix", "drop_rate", "drop_path", "sync_bn"}
+    later = {
+        "accumulate",
+        "clip_norm",
+        "ema_decay",
+        "mixup",
+        "cutmix",
+        "drop_rate",
+        "drop_path",
+        "sync_bn",
+    }
     assert not names & later
     assert set(Recipe(ema_decay=0.9, accumulate=2).to_dict()) - names == {"ema_decay", "accumulate"}
 

@@ -15,7 +15,10 @@ from cpsam.errors import UserError
         (lambda: Comparison(seeds=()), ["seeds is empty"]),
         (lambda: Comparison(seeds=(0, -2)), ["seeds must be a whole number from 0", "-2"]),
         (lambda: Comparison(attention=()), ["attention is empty"]),
-        (lambda: Comparison(attention=("cpsam", "none", "cpsam")), ["attention must not repeat", "cpsam"]),
+        (
+            lambda: Comparison(attention=("cpsam", "none", "cpsam")),
+            ["attention must not repeat", "cpsam"],
+        ),
         (lambda: Comparison(task=Task(at=())), ["at is empty"]),
         (lambda: Comparison(threads=-1), ["threads must be a whole number from 0 to 1,024", "-1"]),
         (lambda: Task(validation=1.0), ["validation must be a fraction", "1.0"]),

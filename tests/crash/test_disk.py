@@ -1,4 +1,6 @@
-"""Damaged files, full disks, the order in which things reach the disk, and two processes that want one folder."""
+"""Damaged files, full disks, the order in which things reach the disk, and two processes that want
+one folder.
+"""
 
 import json
 import os
@@ -35,12 +37,18 @@ FILES = ["LATEST", "step-00000008/manifest.json", "step-00000008/tensors.safeten
 
 def damaged(data: bytes, kind: str, draw: random.Random) -> bytes:
     place = draw.randrange(len(data))
-    return data[:place] if kind == "cut" else data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :]
+    return (
+        data[:place]
+        if kind == "cut"
+        else data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :]
+    )
 
 
 @pytest.mark.parametrize("kind", ["cut", "flip"])
 @pytest.mark.parametrize("name", FILES)
-def test_all_damage_is_found_and_the_one_before_is_used(saved: Path, tmp_path: Path, name: str, kind: str) -> None:
+def test_all_damage_is_found_and_the_one_before_is_used(
+    saved: Path, tmp_path: Path, name: str, kind: str
+) -> None:
     folder, draw, data = tmp_path / "copy", random.Random(name + kind), (saved / name).read_bytes()
     shutil.copytree(saved, folder)
     expected = 8 if name == "LATEST" else 4
@@ -60,27 +68,39 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest(folder)
 
 
-@pytest.mark.parametrize("limit", [0, 1, 500, 3000, 9000])  # a checkpoint is of some ten thousand bytes
-def test_a_full_disk_is_an_error_and_what_was_saved_stays(tmp_path: Path, whole: str, limit: int) -> None:
+# a checkpoint is of some ten thousand bytes
+@pytest.mark.parametrize("limit", [0, 1, 500, 3000, 9000])
+def test_a_full_disk_is_an_error_and_what_was_saved_stays(
+    tmp_path: Path, whole: str, limit: int
+) -> None:
     run = tmp_path / "run"
     assert processes.end(processes.start(doomed.run_full, run, tmp_path, limit)) == 2
     said = json.loads((tmp_path / "error.json").read_text())
-    assert re.search(rf"run folder {run} cannot be written \(File too large\); the last checkpoint is of step 4$", said), said
+    assert re.search(
+        rf"run folder {run} cannot be written \(File too large\); the last checkpoint is of step 4$",
+        said,
+    ), said
     kept = load_checkpoint(run / "checkpoints")
     assert kept is not None and (kept.step, kept.warnings) == (4, [])
     assert processes.end(processes.start(doomed.run, run, "sgd")) == 0
     assert digest(run) == whole
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs to mount a small disk")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs to mount a small disk"
+)
 def test_a_disk_that_is_too_small_from_the_start(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "none", disk], capture_output=True
+    ).returncode:
         pytest.skip("may not mount")
     try:
         assert processes.end(processes.start(doomed.run_noting, disk / "run", tmp_path)) == 2
-        assert "cannot be written (No space left on device); " in json.loads((tmp_path / "error.json").read_text())
+        assert "cannot be written (No space left on device); " in json.loads(
+            (tmp_path / "error.json").read_text()
+        )
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -91,7 +111,9 @@ def test_the_second_process_in_a_folder_is_refused(tmp_path: Path, whole: str) -
     while not (tmp_path / "running.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes.end(processes.start(doomed.run_noting, tmp_path / "run", tmp_path)) == 2
-    assert f"is in use by process {first.pid} on " in json.loads((tmp_path / "error.json").read_text())
+    assert f"is in use by process {first.pid} on " in json.loads(
+        (tmp_path / "error.json").read_text()
+    )
     (tmp_path / "go").touch()
     assert processes.end(first) == 0
     assert digest(tmp_path / "run") == whole
@@ -101,12 +123,29 @@ CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)\) += (-?\d+)")
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(tmp_path: Path) -> None:
+def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(
+    tmp_path: Path,
+) -> None:
     code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(processes.__file__).parent)]}; import doomed; "
     code += f"from pathlib import Path; doomed.save_twice(Path({str(tmp_path / 'all')!r}))"
     calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir"
-    trace = ["strace", "-f", "-y", "-s", "8", "-e", f"trace={calls}", "-o", str(tmp_path / "trace"), sys.executable, "-c", code]
-    done = subprocess.run(trace, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    trace = [
+        "strace",
+        "-f",
+        "-y",
+        "-s",
+        "8",
+        "-e",
+        f"trace={calls}",
+        "-o",
+        str(tmp_path / "trace"),
+        sys.executable,
+        "-c",
+        code,
+    ]
+    done = subprocess.run(
+        trace, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     if "Operation not permitted" in done.stderr:
         pytest.skip("may not trace")
     assert done.returncode == 0, done.stderr
@@ -127,7 +166,9 @@ def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(tmp
         elif name.startswith("rename"):
             source, target = re.findall(r'"([^"]+)"', arguments)
             renames += 1
-            assert not {path for path in unsafe if path == source or path.startswith(source + "/")}, line
+            assert not {
+                path for path in unsafe if path == source or path.startswith(source + "/")
+            }, line
             assert not unnamed, f"{line}: an earlier name may not be on the disk yet"
             unnamed.add(str(Path(target).parent))
         elif name in ("unlink", "unlinkat", "rmdir"):

@@ -1,4 +1,6 @@
-"""Files that would run code if they were read carelessly: each is refused in words, and nothing of it runs."""
+"""Files that would run code if they were read carelessly: each is refused in words, and nothing of
+it runs.
+"""
 
 import io
 import json
@@ -41,11 +43,17 @@ PICKLES: dict[str, Callable[[Path], bytes]] = {
     "os.system": lambda marker: pickle.dumps(Attack(__import__("os").system, f"touch {marker}")),
     "eval": lambda marker: pickle.dumps(Attack(eval, touch(marker))),
     "exec, protocol 0": lambda marker: pickle.dumps(Attack(exec, touch(marker)), protocol=0),
-    "subprocess": lambda marker: pickle.dumps(Attack(__import__("subprocess").call, ["touch", str(marker)])),
+    "subprocess": lambda marker: pickle.dumps(
+        Attack(__import__("subprocess").call, ["touch", str(marker)])
+    ),
     "torch.save, zip": lambda marker: saved({"state_dict": Attack(eval, touch(marker))}),
-    "torch.save, legacy": lambda marker: saved({"weight": Attack(eval, touch(marker))}, _use_new_zipfile_serialization=False),
+    "torch.save, legacy": lambda marker: saved(
+        {"weight": Attack(eval, touch(marker))}, _use_new_zipfile_serialization=False
+    ),
     "a module with a hook": lambda marker: saved([nn.Linear(2, 3), Attack(eval, touch(marker))]),
-    "behind a good header": lambda marker: b"\x02\0\0\0\0\0\0\0{}" + pickle.dumps(Attack(eval, touch(marker))),
+    "behind a good header": lambda marker: (
+        b"\x02\0\0\0\0\0\0\0{}" + pickle.dumps(Attack(eval, touch(marker)))
+    ),
 }
 
 
@@ -113,12 +121,25 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def proceed(folder: Path, **options: Any) -> None:
     recipe = Recipe(**{**FULL, "epochs": 2})
-    train(tiny_residual(), tiny_dataset(), recipe, seed=4, folder=folder, config={"model": "tiny"}, device="cpu", **options)
+    train(
+        tiny_residual(),
+        tiny_dataset(),
+        recipe,
+        seed=4,
+        folder=folder,
+        config={"model": "tiny"},
+        device="cpu",
+        **options,
+    )
 
 
 @pytest.mark.parametrize("name", PICKLES)
-@pytest.mark.parametrize("file", ["config.json", "environment.json", "metrics.jsonl", "summary.json"])
-def test_the_files_of_a_run_are_no_pickles(tmp_path: Path, stopped: Path, name: str, file: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["config.json", "environment.json", "metrics.jsonl", "summary.json"]
+)
+def test_the_files_of_a_run_are_no_pickles(
+    tmp_path: Path, stopped: Path, name: str, file: str
+) -> None:
     marker = tmp_path / "ran"
     shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / file).write_bytes(PICKLES[name](marker))
@@ -134,18 +155,24 @@ def sealed_meta(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "a position that is code": sealed_meta(position="__import__('os').system('touch ran')"),
     "a position of another kind": sealed_meta(position={"__class__": "os.system", "step": 1}),
-    "optimizer numbers that are none": sealed_meta(optimizer={"0/../../x": {"__reduce__": "os.system"}}),
+    "optimizer numbers that are none": sealed_meta(
+        optimizer={"0/../../x": {"__reduce__": "os.system"}}
+    ),
     "no meta at all": lambda manifest: {**manifest, "meta": None},
     "a tensor shared with nothing": lambda manifest: {
         **manifest,
         "tensors": {**manifest["tensors"], "shared": {"model/x": "../../etc/passwd"}},
     },
-    "a step outside the run": sealed_meta(position={"step": 10**9, "epochs": 10**8, "loss_sum": 0.0, "seconds": 0.0}),
+    "a step outside the run": sealed_meta(
+        position={"step": 10**9, "epochs": 10**8, "loss_sum": 0.0, "seconds": 0.0}
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_checkpoint_is_refused(tmp_path: Path, stopped: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forged_checkpoint_is_refused(
+    tmp_path: Path, stopped: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its hash fits, because whoever wrote it took care."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(stopped, tmp_path / "run")
@@ -158,33 +185,68 @@ def test_a_forged_checkpoint_is_refused(tmp_path: Path, stopped: Path, name: str
 
 
 CONFIGS: dict[str, Any] = {
-    "a function for a block": [{"at": "layer3.1", "attention": "os.system", "arguments": {"in_channels": "touch ran"}}],
-    "a dunder for a block": [{"at": "layer3.1", "attention": "__import__", "arguments": {"name": "os"}}],
-    "a place that is code": [{"at": "layer3.__class__.__init__", "attention": "cpsam", "arguments": {}}],
-    "an argument that is none": [{"at": "layer3.1", "attention": "cpsam", "arguments": {"in_channels": 64, "__class__": "os"}}],
+    "a function for a block": [
+        {"at": "layer3.1", "attention": "os.system", "arguments": {"in_channels": "touch ran"}}
+    ],
+    "a dunder for a block": [
+        {"at": "layer3.1", "attention": "__import__", "arguments": {"name": "os"}}
+    ],
+    "a place that is code": [
+        {"at": "layer3.__class__.__init__", "attention": "cpsam", "arguments": {}}
+    ],
+    "an argument that is none": [
+        {
+            "at": "layer3.1",
+            "attention": "cpsam",
+            "arguments": {"in_channels": 64, "__class__": "os"},
+        }
+    ],
     "no list": {"attention": "cpsam"},
 }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_is_inserted_is_looked_up_and_never_evaluated(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_inserted_is_looked_up_and_never_evaluated(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    save_weights(tmp_path / "w.safetensors", tiny_residual().state_dict(), {"attention": CONFIGS[name]})
+    save_weights(
+        tmp_path / "w.safetensors", tiny_residual().state_dict(), {"attention": CONFIGS[name]}
+    )
     _, meta = load_weights(tmp_path / "w.safetensors")
     with pytest.raises((UserError, TypeError)):
         insert_from_config(create_model("resnet20", 10), meta["attention"])
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("model", ["os.system('touch ran')", "../../bin/sh", "timm/hf-hub:someone/model", "torchvision/__import__"])
-def test_the_model_of_a_run_is_a_name_of_ours(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        "os.system('touch ran')",
+        "../../bin/sh",
+        "timm/hf-hub:someone/model",
+        "torchvision/__import__",
+    ],
+)
+def test_the_model_of_a_run_is_a_name_of_ours(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     from cpsam.data import load_dataset
 
     digits = load_dataset("digits")
-    data = {"name": "digits", "image_size": None, "validation": 0.0, "fingerprint": digits.fingerprint, "mean": [0.5], "std": [0.5]}
+    data = {
+        "name": "digits",
+        "image_size": None,
+        "validation": 0.0,
+        "fingerprint": digits.fingerprint,
+        "mean": [0.5],
+        "std": [0.5],
+    }
     setting = {"device": "cpu", "precision": "float32", "channels_last": True, "threads": 1}
-    (tmp_path / "config.json").write_text(json.dumps({"data": data, "model": model, "settled": setting}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"data": data, "model": model, "settled": setting})
+    )
     save_weights(tmp_path / "weights.safetensors", {"a": torch.ones(2)}, {"attention": []})
     with pytest.raises(UserError, match=r"unknown|hub"):
         evaluate_run(tmp_path, None, "test", lambda event: None)

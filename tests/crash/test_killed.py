@@ -38,27 +38,57 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def killed_and_continued(trials: list[tuple[Path, str, dict[str, Any]]]) -> list[tuple[int, str]]:
-    """The exit code of the call that is killed, and what the next one ends with. Not in threads: to start a process polls the others."""
+    """The exit code of the call that is killed, and what the next one ends with. Not in threads: to
+    start a process polls the others.
+    """
     found = []
     for first in range(0, len(trials), AT_ONCE):
         batch = trials[first : first + AT_ONCE]
-        killed = [processes.start(doomed.run, folder, optimizer, **options) for folder, optimizer, options in batch]
+        killed = [
+            processes.start(doomed.run, folder, optimizer, **options)
+            for folder, optimizer, options in batch
+        ]
         codes = [processes.end(process) for process in killed]
-        again = [processes.start(doomed.run, folder, optimizer, saves=options.get("saves")) for folder, optimizer, options in batch]
+        again = [
+            processes.start(doomed.run, folder, optimizer, saves=options.get("saves"))
+            for folder, optimizer, options in batch
+        ]
         assert [processes.end(process) for process in again] == [0] * len(batch)
         found += [(code, digest(folder)) for code, (folder, _, _) in zip(codes, batch, strict=True)]
     return found
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_at_every_call_that_changes_a_file(tmp_path: Path, whole: dict[str, str], optimizer: str) -> None:
+def test_at_every_call_that_changes_a_file(
+    tmp_path: Path, whole: dict[str, str], optimizer: str
+) -> None:
     assert finished(tmp_path / "counted", optimizer, log=tmp_path / "calls") == whole[optimizer]
     calls = json.loads((tmp_path / "calls.json").read_text())
-    assert {"open to write", "write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir"} <= set(calls)
-    results = killed_and_continued([(tmp_path / str(number), optimizer, {"call": number}) for number in range(1, len(calls) + 1)])
-    # Two threads write, so the last calls of one run may be fewer in another, which then ends by itself.
+    assert {
+        "open to write",
+        "write",
+        "fsync",
+        "rename",
+        "replace",
+        "mkdir",
+        "open",
+        "unlink",
+        "rmdir",
+    } <= set(calls)
+    results = killed_and_continued(
+        [
+            (tmp_path / str(number), optimizer, {"call": number})
+            for number in range(1, len(calls) + 1)
+        ]
+    )
+    # Two threads write, so the last calls of one run may be fewer in another, which then ends by
+    # itself.
     assert all(code == -signal.SIGKILL for code, _ in results[:-3])
-    wrong = [f"{number} ({calls[number - 1]})" for number, (_, found) in enumerate(results, 1) if found != whole[optimizer]]
+    wrong = [
+        f"{number} ({calls[number - 1]})"
+        for number, (_, found) in enumerate(results, 1)
+        if found != whole[optimizer]
+    ]
     assert not wrong, f"of {len(calls)} calls"
 
 
@@ -66,11 +96,17 @@ def test_at_fifty_random_parts_of_steps(tmp_path: Path, whole: dict[str, str]) -
     draw = random.Random(7)
     trials = []
     for number in range(50):
-        options = {"forward": draw.randint(1, 16), "saves": {"checkpoint_steps": draw.choice([1, 2, 3])}}  # 8 steps of 2 parts
+        # 8 steps of 2 parts
+        options = {
+            "forward": draw.randint(1, 16),
+            "saves": {"checkpoint_steps": draw.choice([1, 2, 3])},
+        }
         trials.append((tmp_path / str(number), OPTIMIZERS[number % 2], options))
     results = killed_and_continued(trials)
     assert {code for code, _ in results} == {-signal.SIGKILL}
-    assert [found for _, found in results] == [whole[OPTIMIZERS[number % 2]] for number in range(50)]
+    assert [found for _, found in results] == [
+        whole[OPTIMIZERS[number % 2]] for number in range(50)
+    ]
 
 
 def test_again_and_again(tmp_path: Path, whole: dict[str, str]) -> None:
@@ -78,6 +114,8 @@ def test_again_and_again(tmp_path: Path, whole: dict[str, str]) -> None:
     saves = {"checkpoint_steps": 1}
     codes = []
     while not codes or codes[-1]:
-        codes.append(processes.end(processes.start(doomed.run, tmp_path, "adamw", forward=6, saves=saves)))
+        codes.append(
+            processes.end(processes.start(doomed.run, tmp_path, "adamw", forward=6, saves=saves))
+        )
         assert len(codes) < 20
     assert digest(tmp_path) == whole["adamw"]

@@ -25,7 +25,12 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     words = ["study", str(folder / "plan.toml"), "--out", str(folder)]
     with (folder / "output.txt").open("ab") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-m", "cpsam.cli", *words], stdout=output, stderr=output, env=environment)
+        return subprocess.Popen(
+            [sys.executable, "-m", "cpsam.cli", *words],
+            stdout=output,
+            stderr=output,
+            env=environment,
+        )
 
 
 def prepared(folder: Path) -> Path:
@@ -37,11 +42,17 @@ def prepared(folder: Path) -> Path:
 def results(folder: Path) -> dict[str, Any]:
     """Without the clock, the folder's own name, and whether somebody edits the source meanwhile."""
     found = json.loads((folder / "killed" / "results.json").read_text())
-    return {key: value for key, value in found.items() if key not in ("timing", "environment", "made_by", "unlike", "command")}
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in ("timing", "environment", "made_by", "unlike", "command")
+    }
 
 
 def ended(folder: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("killed/*/summary.json")}
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in folder.glob("killed/*/summary.json")
+    }
 
 
 def test_killed_five_times_at_random_it_ends_with_the_same_results(tmp_path: Path) -> None:

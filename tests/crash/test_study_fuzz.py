@@ -1,4 +1,6 @@
-"""Whatever happens to the processes at a study, in any order: each run ends once, none is lost, and no folder is shared."""
+"""Whatever happens to the processes at a study, in any order: each run ends once, none is lost, and
+no folder is shared.
+"""
 
 import json
 import multiprocessing
@@ -28,16 +30,24 @@ def processes() -> ForkServerContext:
 
 def outcomes(folder: Path) -> dict[str, str]:
     names = ("summary.json", "diverged.json", "failed.json")
-    return {str(path.relative_to(folder)): path.read_text() for name in names for path in folder.glob(f"*/{name}")}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for name in names
+        for path in folder.glob(f"*/{name}")
+    }
 
 
-def random_study(draw: random.Random, arms: int, seeds: int, places: int) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+def random_study(
+    draw: random.Random, arms: int, seeds: int, places: int
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """The first so many of each, in any order: a larger study has every run of a smaller one."""
     return ARMS[:arms], tuple(draw.sample(range(7, 7 + seeds), seeds)), PLACES[:places]
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_random_kills_extensions_and_two_masters(processes: ForkServerContext, tmp_path: Path, block: int) -> None:
+def test_random_kills_extensions_and_two_masters(
+    processes: ForkServerContext, tmp_path: Path, block: int
+) -> None:
     happened = dict.fromkeys(("start", "kill", "extend", "wait"), 0)
     for sequence in range(block, SEQUENCES, 10):
         draw = random.Random(sequence)
@@ -47,7 +57,9 @@ def test_random_kills_extensions_and_two_masters(processes: ForkServerContext, t
         kept: dict[str, str] = {}
 
         def start() -> None:
-            child = processes.Process(target=master, args=(fake_study(*random_study(draw, *size)), folder))  # noqa: B023
+            child = processes.Process(
+                target=master, args=(fake_study(*random_study(draw, *size)), folder)
+            )  # noqa: B023
             child.start()
             alive.append(child)  # noqa: B023
 
@@ -82,7 +94,9 @@ def test_random_kills_extensions_and_two_masters(processes: ForkServerContext, t
         ended = outcomes(folder)
         assert kept.items() <= ended.items()
         assert final <= {name.partition("/")[0] for name in ended}, "a run was lost"
-        assert len({name.partition("/")[0] for name in ended}) == len(ended), "a run ended in two ways"
+        assert len({name.partition("/")[0] for name in ended}) == len(ended), (
+            "a run ended in two ways"
+        )
         violations = folder / VIOLATIONS
         assert not violations.exists(), f"sequence {sequence}: {violations.read_text()}"
         plans = json.loads((folder / "plans.json").read_text())["plans"]

@@ -18,20 +18,30 @@ CONFIGURATIONS = [
     *((name, {"hidden_channels": 5} if name == "conv_control" else {}) for name in ATTENTION),
     *(
         ("cpsam", {"interaction": interaction, "fusion": fusion, "norm": norm})
-        for interaction, fusion, norm in product(("mlp", "affinity"), ("sum", "concat", "depthwise", "grouped"), ("batch", "none"))
+        for interaction, fusion, norm in product(
+            ("mlp", "affinity"), ("sum", "concat", "depthwise", "grouped"), ("batch", "none")
+        )
     ),
     *(
         ("non_local", {"mode": mode, "subsample": subsample})
-        for mode, subsample in product(("embedded_gaussian", "gaussian", "dot_product", "concatenation"), (False, True))
+        for mode, subsample in product(
+            ("embedded_gaussian", "gaussian", "dot_product", "concatenation"), (False, True)
+        )
     ),
     ("non_local", {"scaled": True}),
 ]
-IDENTITY = [(name, arguments) for name, arguments in CONFIGURATIONS if name not in NOT_IDENTITY_AT_START]
+IDENTITY = [
+    (name, arguments) for name, arguments in CONFIGURATIONS if name not in NOT_IDENTITY_AT_START
+]
 PRECISIONS = (torch.float16, torch.bfloat16)
 
 
 def label(value):
-    return ",".join(f"{key}={item}" for key, item in value.items()) or "default" if isinstance(value, dict) else str(value)
+    return (
+        ",".join(f"{key}={item}" for key, item in value.items()) or "default"
+        if isinstance(value, dict)
+        else str(value)
+    )
 
 
 def every(configurations):
@@ -81,7 +91,11 @@ def test_a_new_block_is_the_identity_bit_by_bit(name, arguments):
     for training, dtype in product((True, False), (None, *PRECISIONS)):
         for layout in (torch.contiguous_format, torch.channels_last):
             with torch.autocast(DEVICE.type, dtype, enabled=dtype is not None):
-                assert torch.equal(module.train(training)(x.contiguous(memory_format=layout)), x), (training, dtype, layout)
+                assert torch.equal(module.train(training)(x.contiguous(memory_format=layout)), x), (
+                    training,
+                    dtype,
+                    layout,
+                )
 
 
 @every(CONFIGURATIONS)
@@ -115,7 +129,9 @@ def test_the_gradient_of_a_maximum_that_is_tied_is_shared_and_the_same_each_time
         gradients.append(leaf.grad)
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
     torch.testing.assert_close(gradients[0][:, ::2], weights[:, ::2] * x[:, ::2] / 9)
-    torch.testing.assert_close(gradients[0][:, 1::2], (weights[:, 1::2] / (33 * 47)).expand(-1, -1, 33, 47))
+    torch.testing.assert_close(
+        gradients[0][:, 1::2], (weights[:, 1::2] / (33 * 47)).expand(-1, -1, 33, 47)
+    )
 
 
 @pytest.mark.parametrize("name", ["cpsam", "non_local", "global_context"])

@@ -30,18 +30,42 @@ def network():
 
 def pictures(count, seed):
     source = torch.Generator().manual_seed(seed)
-    return Split(torch.randint(256, (count, 3, 12, 20), generator=source, dtype=torch.uint8), torch.randint(5, (count,), generator=source))
+    return Split(
+        torch.randint(256, (count, 3, 12, 20), generator=source, dtype=torch.uint8),
+        torch.randint(5, (count,), generator=source),
+    )
 
 
-DATA = Dataset("noise", pictures(29, 1), pictures(13, 2), tuple("abcde"), (0.5,) * 3, (0.3,) * 3, 1, True, "0123")
+DATA = Dataset(
+    "noise",
+    pictures(29, 1),
+    pictures(13, 2),
+    tuple("abcde"),
+    (0.5,) * 3,
+    (0.3,) * 3,
+    1,
+    True,
+    "0123",
+)
 
 
 def run(folder, precision, **options):
     model = network()
     recipe = Recipe(epochs=3, batch_size=8, lr=0.05, precision=precision)
-    train(model, DATA, recipe, seed=5, folder=folder, config={"what": "noise"}, device=DEVICE, **options)
+    train(
+        model,
+        DATA,
+        recipe,
+        seed=5,
+        folder=folder,
+        config={"what": "noise"},
+        device=DEVICE,
+        **options,
+    )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return model.state_dict(), [{name: value for name, value in line.items() if name != "timing"} for line in lines]
+    return model.state_dict(), [
+        {name: value for name, value in line.items() if name != "timing"} for line in lines
+    ]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -62,7 +86,9 @@ def test_a_run_that_was_stopped_and_continued_has_the_bits_of_one_that_was_not(t
 @pytest.fixture
 def one_process():
     backend = "nccl" if DEVICE.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        backend, store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
@@ -79,7 +105,9 @@ def test_distributed_data_parallel(one_process):
     wrapped = gradients(DistributedDataParallel(model), model, x)
     assert any(".attention." in name for name in plain)
     for name, gradient in plain.items():
-        torch.testing.assert_close(wrapped[name], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item(), msg=name)
+        torch.testing.assert_close(
+            wrapped[name], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item(), msg=name
+        )
 
 
 def test_latency_is_of_the_work_and_not_of_its_launch():
@@ -101,9 +129,15 @@ def test_latency_is_of_the_work_and_not_of_its_launch():
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 def test_a_network_is_timed_where_it_lies(autocast):
     model, x = network().to(DEVICE), torch.randn(4, 3, 12, 20, device=DEVICE)
-    steps = {str(last): forward_step(model, x, autocast=autocast, channels_last=last) for last in (False, True)}
+    steps = {
+        str(last): forward_step(model, x, autocast=autocast, channels_last=last)
+        for last in (False, True)
+    }
     assert all(step().device.type == DEVICE.type for step in steps.values())
-    assert all(0 < latency.q1 <= latency.median <= latency.q3 and latency.n == 5 for latency in measure_latency(steps, repeats=5).values())
+    assert all(
+        0 < latency.q1 <= latency.median <= latency.q3 and latency.n == 5
+        for latency in measure_latency(steps, repeats=5).values()
+    )
 
 
 def test_peak_memory_is_what_was_there_at_once():

@@ -81,7 +81,9 @@ def test_the_file_is_a_safetensors_file(kitchen: Kitchen, own_cache: Path) -> No
         assert np.array_equal(file.get_tensor("train.labels"), LABELS["train"])
 
 
-def test_a_flipped_bit_anywhere_and_a_cut_anywhere_are_noticed_and_mended(kitchen: Kitchen, own_cache: Path) -> None:
+def test_a_flipped_bit_anywhere_and_a_cut_anywhere_are_noticed_and_mended(
+    kitchen: Kitchen, own_cache: Path
+) -> None:
     load_or_build("set", KEY, kitchen.recipe)
     path = only_file(own_cache)
     sound = path.read_bytes()
@@ -91,7 +93,8 @@ def test_a_flipped_bit_anywhere_and_a_cut_anywhere_are_noticed_and_mended(kitche
     for place in places:
         path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
         found = load(path)
-        if found is not None:  # a letter in a header key that means nothing, such as the format of a tensor that is known
+        # a letter in a header key that means nothing, such as the format of a tensor that is known
+        if found is not None:
             check(found)
             assert found.fingerprint == load_or_build("set", KEY, kitchen.recipe).fingerprint
     for size in (0, 5, 8, 8 + used // 2, 8 + length, len(sound) - 1):
@@ -103,7 +106,9 @@ def test_a_flipped_bit_anywhere_and_a_cut_anywhere_are_noticed_and_mended(kitche
     assert path.read_bytes() == sound
 
 
-def test_what_was_changed_in_pixels_labels_and_statistics_is_not_believed(kitchen: Kitchen, own_cache: Path) -> None:
+def test_what_was_changed_in_pixels_labels_and_statistics_is_not_believed(
+    kitchen: Kitchen, own_cache: Path
+) -> None:
     load_or_build("set", KEY, kitchen.recipe)
     path = only_file(own_cache)
     sound = path.read_bytes()
@@ -116,11 +121,15 @@ def test_what_was_changed_in_pixels_labels_and_statistics_is_not_believed(kitche
             path.write_bytes(damaged)
             assert load(path) is None
     digit = sound.index(b"mean") + 13
-    path.write_bytes(sound[:digit] + (b"7" if sound[digit : digit + 1] != b"7" else b"8") + sound[digit + 1 :])
+    path.write_bytes(
+        sound[:digit] + (b"7" if sound[digit : digit + 1] != b"7" else b"8") + sound[digit + 1 :]
+    )
     assert load(path) is None
 
 
-def test_writing_to_the_images_in_memory_does_not_reach_the_file(kitchen: Kitchen, own_cache: Path) -> None:
+def test_writing_to_the_images_in_memory_does_not_reach_the_file(
+    kitchen: Kitchen, own_cache: Path
+) -> None:
     found = load_or_build("set", KEY, kitchen.recipe)
     before = only_file(own_cache).read_bytes()
     found.train.images.zero_()
@@ -137,24 +146,34 @@ def test_a_build_that_fails_leaves_nothing_behind(own_cache: Path) -> None:
     assert list(own_cache.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_no_reason_to_stop(kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_to_is_no_reason_to_stop(
+    kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CPSAM_CACHE", str(tmp_path / "file" / "cache"))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    with pytest.warns(UserWarning, match=r"images of set are not kept \(.*Not a directory.*CPSAM_CACHE can name another folder"):
+    with pytest.warns(
+        UserWarning,
+        match=r"images of set are not kept \(.*Not a directory.*CPSAM_CACHE can name another folder",
+    ):
         found = load_or_build("set", KEY, kitchen.recipe)
     check(found)
     assert list(temporary.iterdir()) == []
 
 
-def test_no_room_anywhere_is_a_data_error(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_anywhere_is_a_data_error(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cpsam.data.storage.cache.write_pixels", full)
-    with pytest.warns(UserWarning), pytest.raises(DataError, match=r"no room for the decoded images of set \(.*No space left"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(DataError, match=r"no room for the decoded images of set \(.*No space left"),
+    ):
         load_or_build("set", KEY, kitchen.recipe)
 
 

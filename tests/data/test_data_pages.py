@@ -1,4 +1,6 @@
-"""What the pages on data say: their commands parse, their example runs, their figures are those of the code."""
+"""What the pages on data say: their commands parse, their example runs, their figures are those of
+the code.
+"""
 
 import re
 import shlex
@@ -46,7 +48,11 @@ def test_every_flag_in_the_text_exists(page: str) -> None:
         if span.startswith("--") and " " in span:
             assert parse(TrainRequest, "train", ["--out", "RUN", *shlex.split(span)], "")
     flags = {flag for span in spans for flag in re.findall(r"--[a-z-]+", span)}
-    fields = {name for kind in (TrainRequest, *(type(part) for part in parts())) for name in kind.__dataclass_fields__}
+    fields = {
+        name
+        for kind in (TrainRequest, *(type(part) for part in parts()))
+        for name in kind.__dataclass_fields__
+    }
     assert {flag[2:].removeprefix("no-").replace("-", "_") for flag in flags} <= fields
 
 
@@ -65,8 +71,15 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_figures_and_names_are_those_of_the_code() -> None:
     text = (DOCS / "data.md").read_text()
     assert all(f"`{name}`" in text for name in load.DATASETS)
-    assert STREAM_ABOVE_BYTES == 8 << 30 and f"{STREAM_ABOVE_BYTES // (3 * 224 * 224):,} of 224x224" in text
+    assert (
+        STREAM_ABOVE_BYTES == 8 << 30
+        and f"{STREAM_ABOVE_BYTES // (3 * 224 * 224):,} of 224x224" in text
+    )
     assert parallel.MAX_WORKERS == 16 and "16 at most" in text
     assert (Transform().min_crop, Transform().test_crop) == (0.08, 0.875)
     assert ", ".join(UNREAD_SUFFIXES) in text and ", ".join(SUFFIXES) in text
-    assert 1_281_167 % 256 == 143 and 143 // 2 == 71 and "leave 143 over from batches of 256, enough for 71 processes" in text
+    assert (
+        1_281_167 % 256 == 143
+        and 143 // 2 == 71
+        and "leave 143 over from batches of 256, enough for 71 processes" in text
+    )

@@ -35,17 +35,29 @@ def test_a_subset_of_a_subset_shares_the_pixels_and_keeps_images_and_labels_toge
     ("images", "labels", "message"),
     [
         (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
-        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"shape \(2, 4, 4\)"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), r"labels must be int64 of shape \(2,\)"),
+        (
+            torch.zeros(2, 4, 4, dtype=torch.uint8),
+            torch.zeros(2, dtype=torch.int64),
+            r"shape \(2, 4, 4\)",
+        ),
+        (
+            torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+            torch.zeros(3, dtype=torch.int64),
+            r"labels must be int64 of shape \(2,\)",
+        ),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2), "not torch.float32"),
     ],
 )
-def test_a_split_refuses_what_does_not_fit(images: torch.Tensor, labels: torch.Tensor, message: str) -> None:
+def test_a_split_refuses_what_does_not_fit(
+    images: torch.Tensor, labels: torch.Tensor, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Split(images, labels)
 
 
-def test_fingerprint_changes_with_a_pixel_a_label_the_order_a_name_and_the_side_of_the_split() -> None:
+def test_fingerprint_changes_with_a_pixel_a_label_the_order_a_name_and_the_side_of_the_split() -> (
+    None
+):
     images, labels = noise(6, 3, 2, 1), np.array([0, 1, 1, 0, 1, 0])
     one_pixel, one_label = images.copy(), labels.copy()
     one_pixel[5, 2, 1, 0] ^= 1
@@ -94,5 +106,7 @@ def test_names_are_checked() -> None:
     for name in set(DATASETS) - {"folder", "imagenet"}:
         with pytest.raises(UserError, match=f"{name} has a size of its own; given 64"):
             load_dataset(name, image_size=64)
-    with pytest.raises(DataError, match="no folder of images given; name it with --data-root or CPSAM_DATA"):
+    with pytest.raises(
+        DataError, match="no folder of images given; name it with --data-root or CPSAM_DATA"
+    ):
         load_dataset("folder")

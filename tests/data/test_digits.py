@@ -21,8 +21,16 @@ def test_they_are_scikit_learns_doubled_by_bilinear_interpolation() -> None:
     digits = load_dataset("digits")
     images, labels = originals()
     shipped = torch.cat([digits.train.images, digits.test.images])
-    assert torch.equal(torch.cat([digits.train.labels, digits.test.labels]), torch.from_numpy(labels))
-    doubled = F.interpolate(torch.from_numpy(images)[:, None], scale_factor=2, mode="bilinear", align_corners=False, antialias=False)
+    assert torch.equal(
+        torch.cat([digits.train.labels, digits.test.labels]), torch.from_numpy(labels)
+    )
+    doubled = F.interpolate(
+        torch.from_numpy(images)[:, None],
+        scale_factor=2,
+        mode="bilinear",
+        align_corners=False,
+        antialias=False,
+    )
     assert shipped.shape == (1797, 1, 16, 16)
     assert (shipped - doubled * 255 / 16).abs().max() <= 0.5
 
@@ -32,7 +40,11 @@ def test_the_split_is_stratified_and_the_same_for_everybody() -> None:
     assert (len(digits.train), len(digits.test)) == (1438, 359)
     counts = torch.bincount(torch.cat([digits.train.labels, digits.test.labels]))
     assert ((torch.bincount(digits.test.labels) - counts / 5).abs() < 1).all()
-    assert digits.fingerprint == load_dataset("digits").fingerprint == "f9075cce086731574e4349ff8b42dc317a4994d2bf235dbcb2624dee4a72ca16"
+    assert (
+        digits.fingerprint
+        == load_dataset("digits").fingerprint
+        == "f9075cce086731574e4349ff8b42dc317a4994d2bf235dbcb2624dee4a72ca16"
+    )
 
 
 def test_what_a_reader_must_know_is_said() -> None:

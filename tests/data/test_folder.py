@@ -25,7 +25,9 @@ def flat(value: int, height: int = 20, width: int = 30) -> np.ndarray:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Two classes divided into train/ and val/; every image is of one grey level, so that it can be told apart."""
+    """Two classes divided into train/ and val/; every image is of one grey level, so that it can be
+    told apart.
+    """
     root = tmp_path / "pictures"
     for index, name in enumerate(["cat", "dog", "emu"]):
         for number in range(4):
@@ -47,7 +49,12 @@ def test_train_and_val_are_used_where_they_are(tree: Path) -> None:
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert levels(dataset.test) == [100, 101, 120, 121]
     assert dataset.test.labels.tolist() == [0, 0, 2, 2]  # by name, though val has fewer classes
-    assert (dataset.padding, dataset.flip, dataset.note, dataset.image_size) == (2, True, "", (16, 16))
+    assert (dataset.padding, dataset.flip, dataset.note, dataset.image_size) == (
+        2,
+        True,
+        "",
+        (16, 16),
+    )
 
 
 def test_test_is_another_name_for_val_and_val_comes_first(tree: Path) -> None:
@@ -61,21 +68,39 @@ def test_test_is_another_name_for_val_and_val_comes_first(tree: Path) -> None:
 def test_otherwise_a_stratified_fifth_is_held_out_and_said(tmp_path: Path, inner: str) -> None:
     for name, count in {"a": 20, "b": 11, "train": 9}.items():
         for number in range(count):
-            write(tmp_path / "p" / inner / name / f"{number:02}.png", flat(number + 100 * (name == "b")))
+            write(
+                tmp_path / "p" / inner / name / f"{number:02}.png",
+                flat(number + 100 * (name == "b")),
+            )
     dataset = load_dataset("folder", tmp_path / "p", image_size=8)
-    assert np.bincount(dataset.test.labels).tolist() == [4, 2, 2] and np.bincount(dataset.train.labels).tolist() == [16, 9, 7]
-    assert dataset.note == "no val/ in p: a stratified fifth of its images, 8 of 40, is the test split"
-    seen = sorted(
-        zip([*dataset.train.labels.tolist(), *dataset.test.labels.tolist()], levels(dataset.train) + levels(dataset.test), strict=True)
+    assert np.bincount(dataset.test.labels).tolist() == [4, 2, 2] and np.bincount(
+        dataset.train.labels
+    ).tolist() == [16, 9, 7]
+    assert (
+        dataset.note == "no val/ in p: a stratified fifth of its images, 8 of 40, is the test split"
     )
-    assert seen == sorted([(0, n) for n in range(20)] + [(1, 100 + n) for n in range(11)] + [(2, n) for n in range(9)])
+    seen = sorted(
+        zip(
+            [*dataset.train.labels.tolist(), *dataset.test.labels.tolist()],
+            levels(dataset.train) + levels(dataset.test),
+            strict=True,
+        )
+    )
+    assert seen == sorted(
+        [(0, n) for n in range(20)] + [(1, 100 + n) for n in range(11)] + [(2, n) for n in range(9)]
+    )
     assert load_dataset("folder", tmp_path / "p", image_size=8).fingerprint == dataset.fingerprint
 
 
 def test_hidden_files_and_files_that_are_not_images_are_passed_over(tree: Path) -> None:
     before = load_dataset("folder", tree, image_size=8).fingerprint
     (tree / "train/.hidden").mkdir()
-    for name in ("train/cat/.DS_Store", "train/cat/._0.png", "train/cat/labels.txt", "train/README.md"):
+    for name in (
+        "train/cat/.DS_Store",
+        "train/cat/._0.png",
+        "train/cat/labels.txt",
+        "train/README.md",
+    ):
         (tree / name).write_text("not an image")
     assert load_dataset("folder", tree, image_size=8).fingerprint == before
 
@@ -104,10 +129,14 @@ def test_resizing_keeps_what_the_image_shows(tree: Path) -> None:
 
 def test_a_large_photograph_looks_as_if_decoded_in_full(tree: Path) -> None:
     y, x = np.mgrid[0:600, 0:900]
-    image = np.stack([x / 900 * 255, y / 600 * 255, 128 + 100 * np.sin(x / 40)], -1).astype(np.uint8)
+    image = np.stack([x / 900 * 255, y / 600 * 255, 128 + 100 * np.sin(x / 40)], -1).astype(
+        np.uint8
+    )
     write(tree / "train/cat/9.jpg", image, quality=95)
     write(tree / "train/cat/a.png", image)
-    jpeg, exact = load_dataset("folder", tree, image_size=32).train.pixels(np.array([4, 5])).astype(int)
+    jpeg, exact = (
+        load_dataset("folder", tree, image_size=32).train.pixels(np.array([4, 5])).astype(int)
+    )
     assert abs(jpeg - exact).max() <= 6
 
 
@@ -115,7 +144,9 @@ def test_a_photograph_is_never_decoded_below_twice_the_size_wanted(tree: Path) -
     path = write(tree / "train/cat/9.jpg", noise(90, 120, 3), quality=95)
     with Image.open(path) as image:
         exact = np.asarray(ImageOps.fit(image, (40, 40), Image.Resampling.BICUBIC))
-    assert np.array_equal(load_dataset("folder", tree, image_size=40).train.pixels(np.array([4]))[0], exact)
+    assert np.array_equal(
+        load_dataset("folder", tree, image_size=40).train.pixels(np.array([4]))[0], exact
+    )
 
 
 def test_images_are_turned_upright(tree: Path) -> None:
@@ -138,7 +169,9 @@ def test_transparent_palette_and_grey_images_become_rgb(tree: Path) -> None:
     assert (out[2] == 90).all()
 
 
-def test_a_second_load_decodes_nothing_and_a_changed_file_is_noticed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_load_decodes_nothing_and_a_changed_file_is_noticed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = load_dataset("folder", tree, image_size=8)
     with monkeypatch.context() as patch:
         patch.setattr("cpsam.data.sets.folder.decode_square", None)
@@ -152,7 +185,9 @@ def test_a_second_load_decodes_nothing_and_a_changed_file_is_noticed(tree: Path,
     assert load_dataset("folder", tree, image_size=16).image_size == (16, 16)
 
 
-def test_images_lie_in_a_mapped_file_of_which_a_held_out_part_is_no_copy(tree: Path, own_cache: Path) -> None:
+def test_images_lie_in_a_mapped_file_of_which_a_held_out_part_is_no_copy(
+    tree: Path, own_cache: Path
+) -> None:
     dataset = load_dataset("folder", tree, image_size=8)
     (path,) = own_cache.iterdir()
     (length,) = np.fromfile(path, "<u8", 1)
@@ -218,7 +253,9 @@ def test_bad_folders_and_images_are_named(tree: Path, kind: str, message: str) -
 def test_too_few_images_to_split(tmp_path: Path) -> None:
     for name in "ab":
         write(tmp_path / f"p/{name}/1.png", flat(0))
-    with pytest.raises(DataError, match=r"p: too few images to split \(.*a class would be left without any"):
+    with pytest.raises(
+        DataError, match=r"p: too few images to split \(.*a class would be left without any"
+    ):
         load_dataset("folder", tmp_path / "p", image_size=8)
 
 

@@ -23,9 +23,13 @@ LABELS = np.repeat([0, 1, 2, 3], [50, 21, 7, 3])
 def test_quotas_add_up_and_are_proportional_to_within_one(sizes: list[int], share: float) -> None:
     total = sum(sizes)
     count = 1 + round(share * (total - len(sizes) - 1))
-    most = [min(size - 1, count * size // total + 1) for size in sizes]  # an image is left, and it is within one
+    # an image is left, and it is within one
+    most = [min(size - 1, count * size // total + 1) for size in sizes]
     if sum(most) < count:
-        with pytest.raises(UserError, match=f"cannot hold out {count} of {total} images in proportion: a class would be left without any"):
+        with pytest.raises(
+            UserError,
+            match=f"cannot hold out {count} of {total} images in proportion: a class would be left without any",
+        ):
             quotas(sizes, count)
         return
     taken = quotas(sizes, count)
@@ -51,7 +55,10 @@ def test_the_last_image_of_a_class_is_never_taken() -> None:
     for seed in range(5):
         first, _ = stratified(labels, 3, seed)
         assert 9 in first
-    with pytest.raises(UserError, match="cannot hold out 9 of 10 images in proportion: a class would be left without any"):
+    with pytest.raises(
+        UserError,
+        match="cannot hold out 9 of 10 images in proportion: a class would be left without any",
+    ):
         stratified(labels, 9, 0)
 
 
@@ -59,7 +66,9 @@ def test_hold_out_divides_train_and_never_shows_the_test_split(make_dataset: Mak
     dataset = make_dataset()
     part = hold_out(dataset, 9, seed=0)
     assert (len(part.train), len(part.test)) == (28, 9)
-    pixels = [image.numpy().tobytes() for split in (part.train, part.test) for image in split.images]
+    pixels = [
+        image.numpy().tobytes() for split in (part.train, part.test) for image in split.images
+    ]
     assert sorted(pixels) == sorted(image.numpy().tobytes() for image in dataset.train.images)
     for split in (part.train, part.test):
         for image, label in zip(split.images, split.labels, strict=True):
@@ -78,12 +87,26 @@ def test_seed_and_size_decide_the_part_and_its_fingerprint(make_dataset: Make) -
     dataset = make_dataset()
     assert hold_out(dataset, 9, 0).fingerprint == hold_out(dataset, 9, 0).fingerprint
     assert torch.equal(hold_out(dataset, 9, 0).test.images, hold_out(dataset, 9, 0).test.images)
-    assert len({dataset.fingerprint, *(hold_out(dataset, count, seed).fingerprint for count in (8, 9) for seed in (0, 1))}) == 5
+    assert (
+        len(
+            {
+                dataset.fingerprint,
+                *(
+                    hold_out(dataset, count, seed).fingerprint
+                    for count in (8, 9)
+                    for seed in (0, 1)
+                ),
+            }
+        )
+        == 5
+    )
 
 
 def test_a_fraction_is_rounded_to_images(make_dataset: Make) -> None:
     assert len(hold_out(make_dataset(), 0.25, 0).test) == 9
-    assert hold_out(make_dataset(), 0.25, 0).fingerprint == hold_out(make_dataset(), 9, 0).fingerprint
+    assert (
+        hold_out(make_dataset(), 0.25, 0).fingerprint == hold_out(make_dataset(), 9, 0).fingerprint
+    )
 
 
 @pytest.mark.parametrize("amount", [0, 37, -3, 0.0, 1.0, 1.5, 0.001, float("nan")])

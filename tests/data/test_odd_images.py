@@ -1,4 +1,6 @@
-"""verify finds nothing wrong with an image if, and only if, the loader decodes it: in a folder, in a stream and in parquet shards."""
+"""verify finds nothing wrong with an image if, and only if, the loader decodes it: in a folder, in
+a stream and in parquet shards.
+"""
 
 import io
 from collections.abc import Callable
@@ -38,7 +40,12 @@ def indexed(**options: object) -> bytes:
 
 
 def animated(kind: str) -> bytes:
-    return save(picture(), kind, save_all=True, append_images=[Image.new("RGB", (12, 9), color) for color in ("red", "blue")])
+    return save(
+        picture(),
+        kind,
+        save_all=True,
+        append_images=[Image.new("RGB", (12, 9), color) for color in ("red", "blue")],
+    )
 
 
 DEEP = Image.fromarray(noise(9, 12).astype(np.uint16) * 257)
@@ -93,7 +100,10 @@ BAD: dict[str, bytes] = {
     "plain-tga-inside.png": save(picture(), "TGA"),
     "header.jpg": JPEG[:20],
     "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-    **{f"half.{kind}": whole[: len(whole) // 2] for kind, whole in {"jpg": JPEG, "png": PNG}.items()},
+    **{
+        f"half.{kind}": whole[: len(whole) // 2]
+        for kind, whole in {"jpg": JPEG, "png": PNG}.items()
+    },
     "half.webp": save(picture(), "WEBP")[:100],
     "half.tif": save(picture(), "TIFF")[:100],
     "half.jp2": save(picture(height=64, width=64), "JPEG2000")[:90],
@@ -131,21 +141,34 @@ def test_verify_and_the_loader_agree_on_a_folder(tree: Path) -> None:
     assert faults.keys() == BAD.keys(), "what is good, and what is bad"
     stream = load_dataset("folder", tree, image_size=8, stream=True, workers=0).train
     for index, name in enumerate(sorted(IMAGES)):
-        assert decodes(lambda name=name: decode_square(tree / "train/a" / name, 8)) == (name in GOOD), name
+        assert decodes(lambda name=name: decode_square(tree / "train/a" / name, 8)) == (
+            name in GOOD
+        ), name
         for draw in (None, (0, 0)):
-            assert decodes(lambda index=index, draw=draw: list(stream.batches([np.array([index])], draw))) == (name in GOOD), name
+            assert decodes(
+                lambda index=index, draw=draw: list(stream.batches([np.array([index])], draw))
+            ) == (name in GOOD), name
 
 
 def test_verify_and_the_loader_agree_on_shards(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary())])
-    named = {name: data for name, data in IMAGES.items() if not name.endswith(".tga")}  # the bytes alone do not say that they are a Targa
-    for split, data in {"train": list(named.values()), "test": [png(noise(8, 9, 3, seed=1)), png(noise(8, 9, 3, seed=2))]}.items():
+    # the bytes alone do not say that they are a Targa
+    named = {name: data for name, data in IMAGES.items() if not name.endswith(".tga")}
+    for split, data in {
+        "train": list(named.values()),
+        "test": [png(noise(8, 9, 3, seed=1)), png(noise(8, 9, 3, seed=2))],
+    }.items():
         labels = [row % 2 for row in range(len(data))]
         pq.write_table(
-            pa.table({"image": pa.array([{"bytes": cell} for cell in data], kind), "label": labels}), tmp_path / f"{split}-0.parquet"
+            pa.table(
+                {"image": pa.array([{"bytes": cell} for cell in data], kind), "label": labels}
+            ),
+            tmp_path / f"{split}-0.parquet",
         )
     found = {fault.row for fault in verify(tmp_path).faults if "same pixels" not in fault.reason}
     assert found == {row for row, name in enumerate(named) if name in BAD}
     stream = load_dataset("folder", tmp_path, image_size=8, workers=0).train
     for row, name in enumerate(named):
-        assert decodes(lambda row=row: list(stream.batches([np.array([row])], None))) == (name in GOOD), name
+        assert decodes(lambda row=row: list(stream.batches([np.array([row])], None))) == (
+            name in GOOD
+        ), name

@@ -1,4 +1,6 @@
-"""Images that are read while they are needed: the same bits for any number of processes, and an error for whatever goes wrong."""
+"""Images that are read while they are needed: the same bits for any number of processes, and an
+error for whatever goes wrong.
+"""
 
 import os
 import random
@@ -29,12 +31,21 @@ SIZE = 24
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("tree") / "imagenet", classes=13, train=3, validation=1)
+    return write_folder(
+        tmp_path_factory.mktemp("tree") / "imagenet", classes=13, train=3, validation=1
+    )
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("hub") / "imagenet", classes=13, train=3, validation=1, shards=3, rows_a_group=5)
+    return write_shards(
+        tmp_path_factory.mktemp("hub") / "imagenet",
+        classes=13,
+        train=3,
+        validation=1,
+        shards=3,
+        rows_a_group=5,
+    )
 
 
 @pytest.fixture(params=["folder", "shards"])
@@ -42,8 +53,12 @@ def root(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def load(root: Path, *, workers: int = 0, transform: Transform = STRONG, **arguments: object) -> Dataset:
-    return load_dataset("imagenet", root, image_size=SIZE, workers=workers, transform=transform, **arguments)
+def load(
+    root: Path, *, workers: int = 0, transform: Transform = STRONG, **arguments: object
+) -> Dataset:
+    return load_dataset(
+        "imagenet", root, image_size=SIZE, workers=workers, transform=transform, **arguments
+    )
 
 
 def bits(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[bytes, list[int]]]:
@@ -52,15 +67,27 @@ def bits(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[byt
 
 def by_sample(dataset: Dataset, **arguments: int) -> set[tuple[bytes, int]]:
     batches = train_batches(dataset, **{"batch_size": 8, "seed": 0, "epoch": 0, **arguments})
-    return {(image.numpy().tobytes(), int(label)) for x, y in batches for image, label in zip(x, y, strict=True)}
+    return {
+        (image.numpy().tobytes(), int(label))
+        for x, y in batches
+        for image, label in zip(x, y, strict=True)
+    }
 
 
 def test_both_layouts_hold_the_same_pictures(folder: Path, shards: Path) -> None:
     assert by_sample(load(folder).unaugmented()) == by_sample(load(shards).unaugmented())
     for root in (folder, shards):
         dataset = load(root)
-        assert (len(dataset.train), len(dataset.test), dataset.classes) == (39, 13, tuple(synsets(13)))
-        assert (dataset.image_size, dataset.in_channels, dataset.name) == ((SIZE, SIZE), 3, "imagenet")
+        assert (len(dataset.train), len(dataset.test), dataset.classes) == (
+            39,
+            13,
+            tuple(synsets(13)),
+        )
+        assert (dataset.image_size, dataset.in_channels, dataset.name) == (
+            (SIZE, SIZE),
+            3,
+            "imagenet",
+        )
         assert np.bincount(dataset.train.labels).tolist() == [3] * 13
 
 
@@ -71,9 +98,15 @@ def test_the_tree_may_be_named_itself_or_by_the_folder_around_it(root: Path) -> 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_bits_do_not_depend_on_the_processes_that_load(root: Path, workers: int) -> None:
     for epoch in (0, 1):
-        alone, together = (bits(train_batches(load(root, workers=n), batch_size=8, seed=3, epoch=epoch)) for n in (0, workers))
+        alone, together = (
+            bits(train_batches(load(root, workers=n), batch_size=8, seed=3, epoch=epoch))
+            for n in (0, workers)
+        )
         assert alone == together
-    alone, together = (bits(eval_batches(load(root).test, load(root, workers=n), batch_size=5)) for n in (0, workers))
+    alone, together = (
+        bits(eval_batches(load(root).test, load(root, workers=n), batch_size=5))
+        for n in (0, workers)
+    )
     assert alone == together
 
 
@@ -81,17 +114,28 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone(root: Path) -> None
     dataset = load(root)
     first = by_sample(dataset)
     assert by_sample(dataset, batch_size=5) == first
-    assert len(by_sample(dataset, epoch=1) & first) < 3 and len(by_sample(dataset, seed=1) & first) < 3
+    assert (
+        len(by_sample(dataset, epoch=1) & first) < 3 and len(by_sample(dataset, seed=1) & first) < 3
+    )
 
 
-def test_an_epoch_begun_in_the_middle_and_shared_between_processes_is_the_same_epoch(root: Path) -> None:
+def test_an_epoch_begun_in_the_middle_and_shared_between_processes_is_the_same_epoch(
+    root: Path,
+) -> None:
     dataset = load(root)
     whole = list(train_batches(dataset, batch_size=10, seed=0, epoch=2))
-    assert bits(train_batches(dataset, batch_size=10, seed=0, epoch=2, start=3)) == bits(iter(whole[3:]))
-    parts = [train_batches(dataset, batch_size=10, seed=0, epoch=2, rank=rank, world_size=2) for rank in (0, 1)]
+    assert bits(train_batches(dataset, batch_size=10, seed=0, epoch=2, start=3)) == bits(
+        iter(whole[3:])
+    )
+    parts = [
+        train_batches(dataset, batch_size=10, seed=0, epoch=2, rank=rank, world_size=2)
+        for rank in (0, 1)
+    ]
     for (x, y), *shares in zip(whole, *parts, strict=True):
         assert sorted(y.tolist()) == sorted(torch.cat([labels for _, labels in shares]).tolist())
-        assert sorted(x.flatten(1).tolist()) == sorted(torch.cat([images for images, _ in shares]).flatten(1).tolist())
+        assert sorted(x.flatten(1).tolist()) == sorted(
+            torch.cat([images for images, _ in shares]).flatten(1).tolist()
+        )
 
 
 def test_the_order_is_drawn_over_all_shards(shards: Path) -> None:
@@ -102,7 +146,9 @@ def test_the_order_is_drawn_over_all_shards(shards: Path) -> None:
     from cpsam.data import train_indices
 
     (first, *_) = train_indices(39, batch_size=13, seed=0, epoch=0)
-    assert {dataset.train.source.place(int(row))[0] for row in first} == set(dataset.train.source.tables)
+    assert {dataset.train.source.place(int(row))[0] for row in first} == set(
+        dataset.train.source.tables
+    )
 
 
 def test_draws_of_others_are_not_disturbed(folder: Path) -> None:
@@ -125,19 +171,28 @@ def test_evaluation_sees_the_square_in_the_middle(folder: Path) -> None:
         top = round((resized.height - SIZE) / 2)
         expected = np.asarray(resized.crop((3, top, 3 + SIZE, top + SIZE)))
     x = next(eval_batches(dataset.test, dataset, batch_size=13))[0][4]
-    pixels = 255 * (x * torch.tensor(dataset.std).view(3, 1, 1) + torch.tensor(dataset.mean).view(3, 1, 1))
+    pixels = 255 * (
+        x * torch.tensor(dataset.std).view(3, 1, 1) + torch.tensor(dataset.mean).view(3, 1, 1)
+    )
     assert torch.allclose(pixels, torch.tensor(expected).permute(2, 0, 1).float(), atol=1e-3)
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(root: Path) -> None:
     dataset = load(root)
-    seen = {(x.numpy().tobytes(), int(y)) for x, y in eval_batches(dataset.train, dataset, batch_size=1)}
+    seen = {
+        (x.numpy().tobytes(), int(y)) for x, y in eval_batches(dataset.train, dataset, batch_size=1)
+    }
     assert by_sample(dataset.unaugmented()) == seen
 
 
 def test_what_is_erased_has_the_mean_colour(folder: Path) -> None:
-    plain, erased = (load(folder, transform=Transform(random_erasing=probability)) for probability in (0.0, 1.0))
-    for (x, _), (y, _) in zip(*(train_batches(data, batch_size=39, seed=0, epoch=0) for data in (plain, erased)), strict=True):
+    plain, erased = (
+        load(folder, transform=Transform(random_erasing=probability)) for probability in (0.0, 1.0)
+    )
+    for (x, _), (y, _) in zip(
+        *(train_batches(data, batch_size=39, seed=0, epoch=0) for data in (plain, erased)),
+        strict=True,
+    ):
         changed = (x != y).any(1)
         assert (changed.flatten(1).float().mean(1) > 0.01).all() and changed.float().mean() < 0.3
         assert y.movedim(1, -1)[changed].abs().max() < 0.01
@@ -148,7 +203,10 @@ def test_a_held_out_part_streams_too(root: Path) -> None:
     part = hold_out(dataset, 13, seed=0)
     assert (len(part.train), len(part.test)) == (26, 13) and isinstance(part.test, StreamedSplit)
     assert part.train.labels.bincount().tolist() == [2] * 13
-    kept, held = by_sample(part.unaugmented()), {x.numpy().tobytes() for xs, _ in eval_batches(part.test, part, batch_size=4) for x in xs}
+    kept, held = (
+        by_sample(part.unaugmented()),
+        {x.numpy().tobytes() for xs, _ in eval_batches(part.test, part, batch_size=4) for x in xs},
+    )
     assert len(kept) == 26 and len(held) == 13 and not held & {image for image, _ in kept}
 
 
@@ -186,11 +244,16 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
         batches = train_batches(dataset, batch_size=2, seed=0, epoch=1)
     os.kill(pool.workers[1].process.pid, signal.SIGKILL)
     started = time.monotonic()
-    with pytest.raises(DataError, match=r"a process that loads images was killed by SIGKILL, perhaps for want of memory; fewer --workers"):
+    with pytest.raises(
+        DataError,
+        match=r"a process that loads images was killed by SIGKILL, perhaps for want of memory; fewer --workers",
+    ):
         list(batches)
     assert time.monotonic() - started < 10
     assert pool not in IDLE[2]
-    assert len(list(train_batches(dataset, batch_size=8, seed=0, epoch=0))) == 5, "the next epoch gets new processes"
+    assert len(list(train_batches(dataset, batch_size=8, seed=0, epoch=0))) == 5, (
+        "the next epoch gets new processes"
+    )
 
 
 def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Path) -> None:
@@ -202,9 +265,12 @@ def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Pa
         for worker in pool.workers:
             os.kill(worker.process.pid, signal.SIGTERM)
             os.kill(worker.process.pid, signal.SIGINT)
-    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)  # what they were forked from is one of the job's processes too
+    # what they were forked from is one of the job's processes too
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)
     assert len(list(batches)) == 18
-    assert len(list(train_batches(load(folder, workers=3), batch_size=2, seed=0, epoch=0))) == 19, "others can still be started"
+    assert len(list(train_batches(load(folder, workers=3), batch_size=2, seed=0, epoch=0))) == 19, (
+        "others can still be started"
+    )
 
 
 UNDER_FIRE = """
@@ -228,7 +294,11 @@ print(len(list(train_batches(dataset, batch_size=2, seed=0, epoch=0))), len(hear
 
 def test_signals_while_processes_start_do_not_end_them(folder: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", UNDER_FIRE, str(folder)], capture_output=True, text=True, timeout=300, start_new_session=True
+        [sys.executable, "-c", UNDER_FIRE, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        start_new_session=True,
     )
     assert (ended.stdout, ended.returncode) == ("19 True\n", 0), ended.stderr
 
@@ -250,7 +320,12 @@ for number in (signal.SIGTERM, signal.SIGUSR1):
 
 
 def test_processes_of_others_hear_signals_as_ever(folder: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", SOMEBODY_ELSE, str(folder)], capture_output=True, text=True, timeout=50)
+    ended = subprocess.run(
+        [sys.executable, "-c", SOMEBODY_ELSE, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
     assert ended.stdout.split() == [str(-signal.SIGTERM), str(-signal.SIGUSR1)], ended.stderr
 
 
@@ -265,7 +340,9 @@ def test_a_bad_file_is_an_error_with_its_path(tmp_path: Path, workers: int) -> N
     bad.unlink()
     with pytest.raises(DataError, match=rf"{bad}: cannot be read \(No such file"):
         list(train_batches(dataset, batch_size=2, seed=0, epoch=0))
-    assert len(list(eval_batches(dataset.test, dataset, batch_size=2))) == 2, "the processes live on"
+    assert len(list(eval_batches(dataset.test, dataset, batch_size=2))) == 2, (
+        "the processes live on"
+    )
 
 
 def rewrite(path: Path, row: int, image: bytes | None = b"", label: int | None = 0) -> None:
@@ -301,17 +378,29 @@ def test_bad_files_that_are_named_are_left_out(tmp_path: Path) -> None:
     root = write_shards(tmp_path / "s", classes=4, train=3, validation=1, shards=2)
     rewrite(root / "data/train-00001-of-00002.parquet", 4, b"x", 1)
     dataset = load(root, skip={"train-00001-of-00002.parquet, row 4"})
-    assert len(dataset.train) == 11 and len(by_sample(dataset)) == 11 and len(load(root).train) == 12
+    assert (
+        len(dataset.train) == 11 and len(by_sample(dataset)) == 11 and len(load(root).train) == 12
+    )
     assert load(root).fingerprint != dataset.fingerprint
-    for strange in ("train-00001-of-00002.parquet, row 6", "train-00007-of-00002.parquet, row 0", "x"):
+    for strange in (
+        "train-00001-of-00002.parquet, row 6",
+        "train-00007-of-00002.parquet, row 0",
+        "x",
+    ):
         with pytest.raises(DataError, match=f"{strange}: to be left out, but it is not there"):
             load(root, skip={strange})
 
 
-def test_loading_reads_no_image_and_unpacks_each_shard_once(root: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+def test_loading_reads_no_image_and_unpacks_each_shard_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
     told: list[tuple[str, int, int]] = []
     load(root, progress=lambda *event: told.append(event))
-    assert told == ([("unpacking shards", done, 4) for done in (1, 2, 3, 4)] if root.joinpath("data").exists() else [])
+    assert told == (
+        [("unpacking shards", done, 4) for done in (1, 2, 3, 4)]
+        if root.joinpath("data").exists()
+        else []
+    )
     before = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")}
     monkeypatch.setattr("cpsam.data.storage.parquet.write_table", None)
     monkeypatch.setattr("cpsam.data.loader.stream.read", None)
@@ -338,21 +427,36 @@ def test_what_is_wrong_with_a_set_is_said(tmp_path: Path) -> None:
     def fresh(name: str) -> Path:
         return write_shards(tmp_path / name, classes=4, train=3, validation=1, shards=3)
 
-    with pytest.raises(DataError, match=r"no ImageNet in .*nowhere: name the folder with train/CLASS/ and val/CLASS/"):
+    with pytest.raises(
+        DataError,
+        match=r"no ImageNet in .*nowhere: name the folder with train/CLASS/ and val/CLASS/",
+    ):
         load(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no folder with ImageNet given; name it with --data-root or CPSAM_DATA"):
+    with pytest.raises(
+        DataError, match="no folder with ImageNet given; name it with --data-root or CPSAM_DATA"
+    ):
         load_dataset("imagenet")
     (fresh("gap") / "data/train-00001-of-00003.parquet").unlink()
-    with pytest.raises(DataError, match=r"train-00000-of-00003\.parquet: one of 3 files by its name, but 2 train files are in"):
+    with pytest.raises(
+        DataError,
+        match=r"train-00000-of-00003\.parquet: one of 3 files by its name, but 2 train files are in",
+    ):
         load(tmp_path / "gap")
     (fresh("no val") / "data/validation-00000-of-00001.parquet").unlink()
-    with pytest.raises(DataError, match=r"no validation-\*\.parquet in .*no val or .*no val/data; name the folder"):
+    with pytest.raises(
+        DataError, match=r"no validation-\*\.parquet in .*no val or .*no val/data; name the folder"
+    ):
         load(tmp_path / "no val")
     rewrite(fresh("label") / "data/train-00002-of-00003.parquet", 1, b"x", 4)
-    with pytest.raises(DataError, match=r"train-00002-of-00003\.parquet, row 1: label 4 is out of range, it must be 0 to 3"):
+    with pytest.raises(
+        DataError,
+        match=r"train-00002-of-00003\.parquet, row 1: label 4 is out of range, it must be 0 to 3",
+    ):
         load(tmp_path / "label")
     (fresh("damaged") / "data/train-00001-of-00003.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"train-00001-of-00003\.parquet: cannot be read as parquet"):
+    with pytest.raises(
+        DataError, match=r"train-00001-of-00003\.parquet: cannot be read as parquet"
+    ):
         load(tmp_path / "damaged")
     tree = write_folder(tmp_path / "tree", classes=3, train=2, validation=1)
     (tree / "val").rename(tree / ".val")
@@ -364,11 +468,15 @@ def test_a_damaged_table_of_the_cache_is_named(shards: Path, own_cache: Path) ->
     dataset = load(shards)
     for table in own_cache.rglob("*.arrow"):
         table.write_bytes(table.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"\.arrow: cannot be read \(.*\); delete it, and it is made again"):
+    with pytest.raises(
+        DataError, match=r"\.arrow: cannot be read \(.*\); delete it, and it is made again"
+    ):
         list(eval_batches(dataset.test, dataset, batch_size=2))
 
 
-def test_a_folder_is_streamed_when_it_is_large_or_when_asked_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_streamed_when_it_is_large_or_when_asked_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = load_dataset("folder", folder, image_size=SIZE)
     assert not isinstance(held.train, StreamedSplit)
     asked = load_dataset("folder", folder, image_size=SIZE, stream=True, workers=0)
@@ -376,15 +484,21 @@ def test_a_folder_is_streamed_when_it_is_large_or_when_asked_to(folder: Path, mo
     large = load_dataset("folder", folder, image_size=SIZE, workers=0)
     assert isinstance(large.train, StreamedSplit) and large.fingerprint == asked.fingerprint
     assert by_sample(large) == by_sample(asked)
-    assert not isinstance(load_dataset("folder", folder, image_size=SIZE, stream=False).train, StreamedSplit)
+    assert not isinstance(
+        load_dataset("folder", folder, image_size=SIZE, stream=False).train, StreamedSplit
+    )
 
 
 def test_arguments_that_do_not_fit_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="imagenet is always streamed"):
         load(folder, stream=False)
-    with pytest.raises(UserError, match="a transform is for streamed ones: ask for them with --stream True"):
+    with pytest.raises(
+        UserError, match="a transform is for streamed ones: ask for them with --stream True"
+    ):
         load_dataset("folder", folder, image_size=SIZE, transform=STRONG)
-    with pytest.raises(UserError, match="transform is for folder and imagenet, digits is held as bytes"):
+    with pytest.raises(
+        UserError, match="transform is for folder and imagenet, digits is held as bytes"
+    ):
         load_dataset("digits", transform=STRONG)
     with pytest.raises(UserError, match="workers must be at least 0; got -1"):
         load(folder, workers=-1)
@@ -399,8 +513,14 @@ def test_arguments_that_do_not_fit_are_refused(folder: Path) -> None:
         ({"test_crop": 1.5}, "test_crop must be above 0 and at most 1; got 1.5"),
         ({"random_erasing": -0.1}, "random_erasing must be at least 0 and at most 1; got -0.1"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic': did you mean 'bicubic'"),
-        ({"rand_augment": "m9"}, "rand_augment must be in timm's words, as in rand-m9-mstd0.5; got 'm9'"),
-        ({"rand_augment": "rand-m9", "color_jitter": 0.4}, "rand_augment takes the place of color_jitter"),
+        (
+            {"rand_augment": "m9"},
+            "rand_augment must be in timm's words, as in rand-m9-mstd0.5; got 'm9'",
+        ),
+        (
+            {"rand_augment": "rand-m9", "color_jitter": 0.4},
+            "rand_augment takes the place of color_jitter",
+        ),
     ],
 )
 def test_transforms_that_cannot_be_are_refused(arguments: dict, message: str) -> None:

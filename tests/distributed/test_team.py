@@ -19,19 +19,35 @@ from cpsam.train.rendezvous import gather
 def test_without_a_launcher_a_process_is_alone() -> None:
     assert find_team({"HOME": "/root", "SLURM_JOB_ID": "7"})[0] == Team()
     alone = Team()
-    assert (alone.together(lambda: 3), alone.share(b"ab"), alone.leader_first(lambda: 5)) == (3, b"ab", 5)
+    assert (alone.together(lambda: 3), alone.share(b"ab"), alone.leader_first(lambda: 5)) == (
+        3,
+        b"ab",
+        5,
+    )
 
 
 @pytest.mark.parametrize(
     ("variables", "team", "address"),
     [
         (
-            {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "head", "MASTER_PORT": "29400", "SLURM_PROCID": "9"},
+            {
+                "RANK": "1",
+                "WORLD_SIZE": "4",
+                "LOCAL_RANK": "0",
+                "MASTER_ADDR": "head",
+                "MASTER_PORT": "29400",
+                "SLURM_PROCID": "9",
+            },
             Team(1, 4, 0, True),
             ("head", 29400),
         ),
         (
-            {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NODELIST": "gpu[003-007]"},
+            {
+                "SLURM_PROCID": "5",
+                "SLURM_NTASKS": "8",
+                "SLURM_LOCALID": "1",
+                "SLURM_NODELIST": "gpu[003-007]",
+            },
             Team(5, 8, 1, True),
             ("gpu003",),
         ),
@@ -52,7 +68,9 @@ def test_without_a_launcher_a_process_is_alone() -> None:
     ],
     ids=["torchrun", "srun", "step", "batch"],
 )
-def test_the_variables_of_launchers(variables: dict[str, str], team: Team, address: tuple[str, int]) -> None:
+def test_the_variables_of_launchers(
+    variables: dict[str, str], team: Team, address: tuple[str, int]
+) -> None:
     found, *where = find_team(variables)
     assert found == team
     assert tuple(where)[: len(address)] == address
@@ -60,7 +78,13 @@ def test_the_variables_of_launchers(variables: dict[str, str], team: Team, addre
 
 def test_the_port_is_of_the_job_and_the_step() -> None:
     def port(job: str, step: str) -> int:
-        names = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0", "SLURM_JOB_ID": job, "SLURM_STEP_ID": step}
+        names = {
+            "SLURM_PROCID": "0",
+            "SLURM_NTASKS": "2",
+            "SLURM_LOCALID": "0",
+            "SLURM_JOB_ID": job,
+            "SLURM_STEP_ID": step,
+        }
         return find_team(names)[2]
 
     ports = [port("1000", "0"), port("1000", "0"), port("1000", "1"), port("1001", "0")]
@@ -70,30 +94,67 @@ def test_the_port_is_of_the_job_and_the_step() -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("", ""), ("one", "one"), ("n1,n2", "n1"), ("n[09-12,3]", "n09"), ("a[1,3]-ib,b", "a1-ib"), ("rack2-n[7],x", "rack2-n7")],
+    [
+        ("", ""),
+        ("one", "one"),
+        ("n1,n2", "n1"),
+        ("n[09-12,3]", "n09"),
+        ("a[1,3]-ib,b", "a1-ib"),
+        ("rack2-n[7],x", "rack2-n7"),
+    ],
 )
 def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
+TORCHRUN = {
+    "RANK": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29400",
+}
 
 
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"RANK": "0"}, "RANK is set and WORLD_SIZE is not: start with torchrun or srun, or unset RANK"),
-        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK, WORLD_SIZE, LOCAL_RANK must be whole numbers; got x, 2, 0"),
-        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK must be from 0 to below WORLD_SIZE; got 2 of 2"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "SLURM_PROCID is set and SLURM_LOCALID is not"),
+        (
+            {"RANK": "0"},
+            "RANK is set and WORLD_SIZE is not: start with torchrun or srun, or unset RANK",
+        ),
+        (
+            {"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+            "RANK, WORLD_SIZE, LOCAL_RANK must be whole numbers; got x, 2, 0",
+        ),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+            "RANK must be from 0 to below WORLD_SIZE; got 2 of 2",
+        ),
+        (
+            {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+            "SLURM_PROCID is set and SLURM_LOCALID is not",
+        ),
         ({**TORCHRUN, "WORLD_SIZE": "-3"}, "must be whole numbers; got 0, -3, 0"),
         ({**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE must be from 1 to 100,000; got 0"),
-        ({**TORCHRUN, "WORLD_SIZE": "9" * 5000}, "must be whole numbers; got 0, 99999999999999999999, 0"),
-        ({**TORCHRUN, "LOCAL_RANK": "9"}, "LOCAL_RANK must be from 0 to below WORLD_SIZE; got 9 of 2"),
-        ({**TORCHRUN, "MASTER_PORT": "abc"}, "MASTER_PORT must be a whole number from 1 to 65,535; got 'abc'"),
+        (
+            {**TORCHRUN, "WORLD_SIZE": "9" * 5000},
+            "must be whole numbers; got 0, 99999999999999999999, 0",
+        ),
+        (
+            {**TORCHRUN, "LOCAL_RANK": "9"},
+            "LOCAL_RANK must be from 0 to below WORLD_SIZE; got 9 of 2",
+        ),
+        (
+            {**TORCHRUN, "MASTER_PORT": "abc"},
+            "MASTER_PORT must be a whole number from 1 to 65,535; got 'abc'",
+        ),
         ({**TORCHRUN, "MASTER_PORT": "0"}, "MASTER_PORT must be"),
         ({**TORCHRUN, "MASTER_PORT": "65536"}, "MASTER_PORT must be"),
-        ({**TORCHRUN, "MASTER_ADDR": "no such"}, "MASTER_ADDR must be the name or the address of a machine; got 'no such'"),
+        (
+            {**TORCHRUN, "MASTER_ADDR": "no such"},
+            "MASTER_ADDR must be the name or the address of a machine; got 'no such'",
+        ),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: str) -> None:
@@ -103,7 +164,11 @@ def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> None:
-    variables = {"SLURM_JOB_ID": str(processes.free_port()), "SLURM_NODELIST": "localhost"} if launcher == "srun" else {}
+    variables = (
+        {"SLURM_JOB_ID": str(processes.free_port()), "SLURM_NODELIST": "localhost"}
+        if launcher == "srun"
+        else {}
+    )
     team = processes.team(3, teammate.share_around, tmp_path, **variables)
     assert [processes.end(process) for process in team] == [0, 0, 0]
     for rank in range(3):
@@ -122,10 +187,15 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cpsam.train.rendezvous.GIVE_UP_SECONDS", 0.5)
 
 
-@pytest.mark.parametrize(("rank", "what"), [(0, "waiting for 1 of 2 processes at"), (1, "waiting for process 0 at")])
+@pytest.mark.parametrize(
+    ("rank", "what"), [(0, "waiting for 1 of 2 processes at"), (1, "waiting for process 0 at")]
+)
 def test_a_missing_process_is_told_and_then_given_up(hasty: None, rank: int, what: str) -> None:
     port, said = processes.free_port(), []
-    with pytest.raises(UserError, match=f"gave up {what} 127.0.0.1:{port}" if rank == 0 else r"gave up|did not meet"):
+    with pytest.raises(
+        UserError,
+        match=f"gave up {what} 127.0.0.1:{port}" if rank == 0 else r"gave up|did not meet",
+    ):
         gather(rank, 2, "127.0.0.1", port, said.append)
     assert said[0] == f"{what} 127.0.0.1:{port}"
 
@@ -150,7 +220,9 @@ def test_a_port_in_use_is_told() -> None:
 
 
 def test_an_unknown_address_is_told() -> None:
-    with pytest.raises(UserError, match=r"MASTER_ADDR: the address 'nowhere\.invalid' is not known"):
+    with pytest.raises(
+        UserError, match=r"MASTER_ADDR: the address 'nowhere\.invalid' is not known"
+    ):
         gather(1, 2, "nowhere.invalid", 29500, lambda words: None)
 
 

@@ -34,7 +34,10 @@ def weights(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("weights.safetensors", "best.safetensors")]
 
 
-@pytest.mark.parametrize("extra", [{}, {"mixup": 0.4, "cutmix": 1.0, "accumulate": 2, "clip_norm": 0.3, "ema_decay": 0.9}])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"mixup": 0.4, "cutmix": 1.0, "accumulate": 2, "clip_norm": 0.3, "ema_decay": 0.9}],
+)
 @pytest.mark.parametrize("size", [2, 3])
 def test_any_number_of_processes_make_the_same_run(
     tmp_path: Path, size: int, extra: dict[str, Any], record_property: Callable[[str, object], None]
@@ -46,28 +49,42 @@ def test_any_number_of_processes_make_the_same_run(
         gap = abs(alone["loss"] - shared["loss"])
         record_property(f"loss gap, 1 against {size} processes, epoch {alone['epoch']}", gap)
         assert gap < 1e-9
-        assert alone["train_loss"] == pytest.approx(shared["train_loss"], abs=1e-6)  # summed in float64 of float64 losses
-        assert {name: alone[name] for name in ("top1", "top5", "n")} == {name: shared[name] for name in ("top1", "top5", "n")}
-    ours, theirs = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "many"))
+        # summed in float64 of float64 losses
+        assert alone["train_loss"] == pytest.approx(shared["train_loss"], abs=1e-6)
+        assert {name: alone[name] for name in ("top1", "top5", "n")} == {
+            name: shared[name] for name in ("top1", "top5", "n")
+        }
+    ours, theirs = (
+        load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "many")
+    )
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-9
     if extra:
         return
     seen = [note["seen"] for note in notes(tmp_path / "notes", size)]
     batches = [[image for part in parts for image in part] for parts in zip(*seen, strict=True)]
-    assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in teammate.whole_order(recipe)]
-    assert [note["events"] > 0 for note in notes(tmp_path / "notes", size)] == [True] + [False] * (size - 1)
+    assert [sorted(batch) for batch in batches] == [
+        sorted(batch) for batch in teammate.whole_order(recipe)
+    ]
+    assert [note["events"] > 0 for note in notes(tmp_path / "notes", size)] == [True] + [False] * (
+        size - 1
+    )
 
 
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
 def test_evaluation_sees_every_image_once(tmp_path: Path, count: int) -> None:
-    team = [*processes.team(1, teammate.measure, tmp_path / "one", count), *processes.team(3, teammate.measure, tmp_path / "three", count)]
+    team = [
+        *processes.team(1, teammate.measure, tmp_path / "one", count),
+        *processes.team(3, teammate.measure, tmp_path / "three", count),
+    ]
     assert [processes.end(process) for process in team] == [0] * 4
     alone, shared = notes(tmp_path / "one", 1)[0], notes(tmp_path / "three", 3)
     assert all(note["result"] == pytest.approx(alone["result"], rel=1e-12) for note in shared)
     assert shared[0]["result"] == shared[1]["result"] == shared[2]["result"]
     assert sorted(size for note in shared for size in note["batches"]) == sorted(alone["batches"])
     assert alone["result"]["n"] == count
-    assert len({tuple(note["calls"]) for note in shared}) == 1, "called equally often, so that it may be a message to all"
+    assert len({tuple(note["calls"]) for note in shared}) == 1, (
+        "called equally often, so that it may be a message to all"
+    )
 
 
 ACTS = {
@@ -75,9 +92,15 @@ ACTS = {
     "SIGTERM to all": ({"ranks": [0, 1], "at": ["train", 5], "signal": "SIGTERM"}, {}),
     "SIGTERM twice": ({"ranks": [0, 1], "at": ["train", 5], "signal": "SIGTERM", "times": 2}, {}),
     "SIGUSR1 to one": ({"ranks": [1], "at": ["train", 5], "signal": "SIGUSR1"}, {}),
-    "SIGINT, passed on by a launcher": ({"ranks": [0, 1], "at": ["train", 5], "signal": "SIGINT", "times": 2}, {}),
+    "SIGINT, passed on by a launcher": (
+        {"ranks": [0, 1], "at": ["train", 5], "signal": "SIGINT", "times": 2},
+        {},
+    ),
     "SIGTERM in an evaluation": ({"ranks": [1], "at": ["evaluation", 8], "signal": "SIGTERM"}, {}),
-    "SIGTERM during saves": ({"ranks": [0], "at": ["train", 5], "signal": "SIGTERM"}, {"checkpoint_steps": 1}),
+    "SIGTERM during saves": (
+        {"ranks": [0], "at": ["train", 5], "signal": "SIGTERM"},
+        {"checkpoint_steps": 1},
+    ),
 }
 
 
@@ -89,11 +112,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(tmp_path: Path, whole: Path, name: str) -> None:
+def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(
+    tmp_path: Path, whole: Path, name: str
+) -> None:
     act, upkeep = ACTS[name]
     together(2, tmp_path / "run", tmp_path / "stopped", FULL, "residual", upkeep, act, codes=75)
     stopped = notes(tmp_path / "stopped")
-    # Two parts a step: the signal came in the first part of step 3, or at the first batch of the evaluation after step 4.
+    # Two parts a step: the signal came in the first part of step 3, or at the first batch of the
+    # evaluation after step 4.
     step = 4 if act["at"][0] == "evaluation" else 3
     assert {note["error"].split(";")[0] for note in stopped} == {f"stopped after step {step} of 12"}
     assert f"the last checkpoint is of step {step} " in stopped[0]["error"]
@@ -101,7 +127,9 @@ def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(tmp_path: Pa
     together(2, tmp_path / "run", tmp_path / "continued", FULL)
     assert records(tmp_path / "run") == records(whole / "run")
     assert weights(tmp_path / "run") == weights(whole / "run")
-    parts = [a["seen"] + b["seen"] for a, b in zip(stopped, notes(tmp_path / "continued"), strict=True)]
+    parts = [
+        a["seen"] + b["seen"] for a, b in zip(stopped, notes(tmp_path / "continued"), strict=True)
+    ]
     assert parts == [note["seen"] for note in notes(whole / "notes")]
 
 
@@ -118,7 +146,9 @@ def test_a_run_may_go_on_with_fewer_processes(tmp_path: Path) -> None:
 
 def test_the_end_of_one_process_is_the_end_of_all(tmp_path: Path) -> None:
     act = {"ranks": [1], "at": ["train", 9], "signal": "SIGKILL"}
-    team = processes.team(2, teammate.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act)
+    team = processes.team(
+        2, teammate.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act
+    )
     assert [processes.end(process) for process in team] == [75, -9]
     left = json.loads((tmp_path / "notes" / "0.json").read_text())
     assert "another process of this run has ended" in left["error"]
@@ -137,7 +167,13 @@ def test_what_process_0_refuses_all_refuse(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_in_one_stops_all(tmp_path: Path) -> None:
-    together(2, tmp_path / "run", tmp_path / "notes", PLAIN | {"lr": 1e30, "schedule": "step", "milestones": ()}, codes=4)
+    together(
+        2,
+        tmp_path / "run",
+        tmp_path / "notes",
+        PLAIN | {"lr": 1e30, "schedule": "step", "milestones": ()},
+        codes=4,
+    )
     found = notes(tmp_path / "notes")
     assert found[0]["error"] == found[1]["error"]
     assert "on train images" in found[0]["error"]

@@ -1,4 +1,6 @@
-"""All identity blocks, in many networks: found, called once, silent at the start, heard once trained, kept by copies, and gone again."""
+"""All identity blocks, in many networks: found, called once, silent at the start, heard once
+trained, kept by copies, and gone again.
+"""
 
 import copy
 import json
@@ -10,7 +12,13 @@ import torch
 from support.hosts import HOSTS, IDENTITY, make, snapshot
 
 from cpsam.attention import ATTENTION
-from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention
+from cpsam.insert import (
+    attention_config,
+    attention_parameters,
+    insert_attention,
+    insert_from_config,
+    remove_attention,
+)
 from cpsam.insert.probe import probe
 from cpsam.testing import randomise
 
@@ -20,7 +28,12 @@ def same(seen, *_):
 
 
 def inserted(model, places, name):
-    return [block for path in places for block in model.get_submodule(path).attention if type(block) is ATTENTION[name]]
+    return [
+        block
+        for path in places
+        for block in model.get_submodule(path).attention
+        if type(block) is ATTENTION[name]
+    ]
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -30,11 +43,15 @@ def test_all_identity_blocks_in_a_host(name, monkeypatch):
     before, expected = snapshot(model), model(x).detach()
     example = torch.empty(host.shape) if name == "small_cnn" else None
     for index, block in enumerate(IDENTITY):
-        if index == 1:  # what a host returns does not depend on blocks, as the last insertion shows again: probe it once
+        # what a host returns does not depend on blocks, as the last insertion shows again: probe it
+        # once
+        if index == 1:
             monkeypatch.setattr("cpsam.insert.surgery.probe", partial(same, probe(model, example)))
         if block == IDENTITY[-1]:
             monkeypatch.undo()
-        assert insert_attention(model, make(block), at=host.at, example_input=example) == list(host.places)
+        assert insert_attention(model, make(block), at=host.at, example_input=example) == list(
+            host.places
+        )
 
     # Nothing is renamed, and only new keys appear.
     keys = list(model.state_dict())
@@ -46,7 +63,9 @@ def test_all_identity_blocks_in_a_host(name, monkeypatch):
     calls = []
     blocks = {block: inserted(model, host.places, block) for block in IDENTITY}
     handles = [
-        module.register_forward_hook(lambda *_, block=block: calls.append(block)) for block, modules in blocks.items() for module in modules
+        module.register_forward_hook(lambda *_, block=block: calls.append(block))
+        for block, modules in blocks.items()
+        for module in modules
     ]
     with torch.no_grad():
         assert torch.equal(model(x), expected)
@@ -72,7 +91,10 @@ def test_all_identity_blocks_in_a_host(name, monkeypatch):
     # Copies compute the same.
     rebuilt = host.make().eval()
     config = json.loads(json.dumps(attention_config(model)))
-    assert insert_from_config(rebuilt, config) == list(host.places) and attention_config(rebuilt) == config
+    assert (
+        insert_from_config(rebuilt, config) == list(host.places)
+        and attention_config(rebuilt) == config
+    )
     rebuilt.load_state_dict(model.state_dict())
     pickled = pickle.loads(pickle.dumps(model))  # noqa: S301
     for twin in (copy.deepcopy(model), pickled, rebuilt):

@@ -1,4 +1,5 @@
-"""Named placements against what they do in a real forward: zeros at a place on the trunk make all images alike.
+"""Named placements against what they do in a real forward: zeros at a place on the trunk make all
+images alike.
 
 This knows nothing of how places are found.
 """
@@ -25,8 +26,48 @@ def host(name):
         if library == "cifar":
             network = cifar_resnet(model, 10)
         else:
-            network = timm.create_model(model) if library == "timm" else torchvision.models.get_model(model, weights=None)
-    return with_random_numbers(network.to_empty(device="cpu"))
+            network = (
+                timm.create_model(model)
+                if library == "timm"
+                else torchvision.models.get_model(model, weights=None)
+            )
+    network = network.to_empty(device="cpu").eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            if tensor.dim() > 1:
+                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5)
+            elif tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5)
+    return network
+
+
+def outputs(network, zeroed=None):
+    """What the network returns for each of two images, with zeros for the output of the module
+    `zeroed`.
+    """
+    images = torch.randn(2, 1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    handle = zeroed and network.get_submodule(zeroed).register_forward_hook(
+        lambda module, given, out: torch.zeros_like(out)
+    )
+    with torch.no_grad():
+        found = [
+            torch.cat([leaf.flatten() for leaf in tree_leaves(network(image))]) for image in images
+        ]
+    if handle:
+        handle.remove()
+    assert all(torch.isfinite(output).all() for output in found)
+    return found
+
+
+def is_on_the_trunk(network, path):
+    return torch.equal(*outputs(network, path))
+
+
+def is_a_branch(network, path, whole):
+    """Whether the network works without it, and not as the `whole` does."""
+    without = outputs(network, path)
+    return not torch.equal(*without) and not torch.equal(without[0], whole[0])
 
 
 def trunk_places(network):
@@ -69,12 +110,16 @@ def test_nothing_bypasses_a_place_on_the_trunk(name):
 
 
 def test_the_layers_of_a_dense_block_are_bypassed_by_design():
-    """Later layers read what earlier ones were given, so no module but the whole block is on the trunk, and it runs what it holds."""
+    """Later layers read what earlier ones were given, so no module but the whole block is on the
+    trunk, and it runs what it holds.
+    """
     network = host("torchvision/densenet121")
     assert [path for path in trunk_places(network) if is_on_the_trunk(network, path)] == []
 
 
-@pytest.mark.parametrize("name", ["cifar/resnet20", "timm/resnet10t", "timm/regnetx_002", "timm/cs3darknet_focus_s"])
+@pytest.mark.parametrize(
+    "name", ["cifar/resnet20", "timm/resnet10t", "timm/regnetx_002", "timm/cs3darknet_focus_s"]
+)
 def test_a_branch_has_a_shortcut_beside_it_and_is_used(name):
     network = host(name)
     places, whole = resolve(network, "every-branch", probe(network)), outputs(network)

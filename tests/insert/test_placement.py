@@ -43,16 +43,28 @@ RESNET20 = {
     "early": ["layer1.2", "layer2.2"],
     "every-branch": blocks([(1, 3), (2, 3), (3, 3)], ".bn2"),
 }
-CIFAR_RESNET18 = {"before-last": ["layer2.0", "layer3.0", "layer4.0"], "stage-ends": ["layer2.1", "layer3.1", "layer4.1"]}
+CIFAR_RESNET18 = {
+    "before-last": ["layer2.0", "layer3.0", "layer4.0"],
+    "stage-ends": ["layer2.1", "layer3.1", "layer4.1"],
+}
 MOBILENET_V2 = {
     "nl-c4-last": ["features.13"],
     "early": ["features.1", "features.3"],
     "every-branch": ["features.1.conv.2", *(f"features.{i}.conv.3" for i in range(2, 18))],
 }
-TIMM_RESNET18 = {"every-branch": blocks([(1, 2), (2, 2), (3, 2), (4, 2)], ".bn2"), "nl-c4-last": ["layer3.1"]}
-CONVNEXT_ATTO = {"nl-c4-last": ["stages.2.blocks.5"], "stage-ends": ["stages.1.blocks.1", "stages.2.blocks.5", "stages.3.blocks.1"]}
+TIMM_RESNET18 = {
+    "every-branch": blocks([(1, 2), (2, 2), (3, 2), (4, 2)], ".bn2"),
+    "nl-c4-last": ["layer3.1"],
+}
+CONVNEXT_ATTO = {
+    "nl-c4-last": ["stages.2.blocks.5"],
+    "stage-ends": ["stages.1.blocks.1", "stages.2.blocks.5", "stages.3.blocks.1"],
+}
 DENSENET121 = {"nl-c4-last": ["features.denseblock3.denselayer24"]}
-VGG16 = {"early": ["features.5", "features.12"], "stage-ends": [f"features.{i}" for i in (12, 22, 32, 42, 43)]}
+VGG16 = {
+    "early": ["features.5", "features.12"],
+    "stage-ends": [f"features.{i}" for i in (12, 22, 32, 42, 43)],
+}
 
 NETWORKS = {
     "resnet50": (resnet50, RESNET50),
@@ -66,7 +78,11 @@ NETWORKS = {
     "densenet121": (HOSTS["densenet121"].make, DENSENET121),
     "vgg16_bn": (HOSTS["vgg16_bn"].make, VGG16),
 }
-EXPECTED = [(name, at, paths) for name, (_, placements) in NETWORKS.items() for at, paths in placements.items()]
+EXPECTED = [
+    (name, at, paths)
+    for name, (_, placements) in NETWORKS.items()
+    for at, paths in placements.items()
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +90,9 @@ def networks():
     return {name: on_meta(build) for name, (build, _) in NETWORKS.items()}
 
 
-@pytest.mark.parametrize("name, at, paths", EXPECTED, ids=[f"{name}-{at}" for name, at, _ in EXPECTED])
+@pytest.mark.parametrize(
+    "name, at, paths", EXPECTED, ids=[f"{name}-{at}" for name, at, _ in EXPECTED]
+)
 def test_a_named_placement_by_name(networks, name, at, paths):
     model = networks[name]
     assert insert_attention(model, "norm_only", at=at) == paths
@@ -88,13 +106,41 @@ def test_every_placement_is_tried():
 @pytest.mark.parametrize(
     "build, at, message",
     [
-        (lambda: cifar_resnet("resnet20", 10), "nl-c4-last", "'nl-c4-last' needs blocks at output stride 16; .* stride 1, 2, 4$"),
-        (lambda: cifar_resnet("resnet20", 10), "gc-c3-c5", "needs blocks at output stride 8, 16, 32; .* 1, 2, 4$"),
-        (lambda: cifar_resnet("resnet18", 10), "nl-every-second-c3-c4", "needs blocks at output stride 16; .* 1, 2, 4, 8$"),
-        (squeezenet1_1, "every-branch", "finds no branch in 'features.3': it adds nothing .* by concatenation alone"),
-        (swin_t, "before-last", r"'before-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
-        (swin_t, "every-branch", r"'every-branch' cannot insert at 'features\.1\.0': its channels are the last axis"),
-        (swin_t, "nl-c4-last", r"'nl-c4-last' cannot insert at 'features\.1\.0': its channels are the last axis"),
+        (
+            lambda: cifar_resnet("resnet20", 10),
+            "nl-c4-last",
+            "'nl-c4-last' needs blocks at output stride 16; .* stride 1, 2, 4$",
+        ),
+        (
+            lambda: cifar_resnet("resnet20", 10),
+            "gc-c3-c5",
+            "needs blocks at output stride 8, 16, 32; .* 1, 2, 4$",
+        ),
+        (
+            lambda: cifar_resnet("resnet18", 10),
+            "nl-every-second-c3-c4",
+            "needs blocks at output stride 16; .* 1, 2, 4, 8$",
+        ),
+        (
+            squeezenet1_1,
+            "every-branch",
+            "finds no branch in 'features.3': it adds nothing .* by concatenation alone",
+        ),
+        (
+            swin_t,
+            "before-last",
+            r"'before-last' cannot insert at 'features\.1\.0': its channels are the last axis",
+        ),
+        (
+            swin_t,
+            "every-branch",
+            r"'every-branch' cannot insert at 'features\.1\.0': its channels are the last axis",
+        ),
+        (
+            swin_t,
+            "nl-c4-last",
+            r"'nl-c4-last' cannot insert at 'features\.1\.0': its channels are the last axis",
+        ),
         (
             vit_b_16,
             "before-last",
@@ -105,7 +151,11 @@ def test_every_placement_is_tried():
             "nl-every-second-c3-c4",
             "finds no place, because the stages that it means have one block",
         ),
-        (lambda: timm.create_model("hrnet_w18_small"), "before-last", "finds no trunk: this model keeps several resolutions side by side"),
+        (
+            lambda: timm.create_model("hrnet_w18_small"),
+            "before-last",
+            "finds no trunk: this model keeps several resolutions side by side",
+        ),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "early", "at least two stages"),
     ],
 )
@@ -128,13 +178,18 @@ class WithDecoder(nn.Module):
 
     def forward(self, x):
         stem = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(x)))
-        return self.decoder(self.encoder.layer4(self.encoder.layer3(self.encoder.layer2(self.encoder.layer1(stem)))))
+        return self.decoder(
+            self.encoder.layer4(self.encoder.layer3(self.encoder.layer2(self.encoder.layer1(stem))))
+        )
 
 
 class Up(nn.Module):
     def __init__(self, channels):
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(channels, channels // 2, 3, padding=1), nn.BatchNorm2d(channels // 2)
+        self.conv, self.norm = (
+            nn.Conv2d(channels, channels // 2, 3, padding=1),
+            nn.BatchNorm2d(channels // 2),
+        )
 
     def forward(self, x):
         return nn.functional.interpolate(self.norm(self.conv(x)).relu(), scale_factor=2)
@@ -144,9 +199,15 @@ def test_names_mean_no_block_of_a_decoder():
     """Where it comes back to a stride it would be the last stage there."""
     model, bare = on_meta(WithDecoder), on_meta(lambda: cifar_resnet("resnet18", 10))
     for at in ("before-last", "stage-ends", "early", "every-branch"):
-        assert insert_attention(model, "norm_only", at=at) == [f"encoder.{path}" for path in insert_attention(bare, "norm_only", at=at)]
+        assert insert_attention(model, "norm_only", at=at) == [
+            f"encoder.{path}" for path in insert_attention(bare, "norm_only", at=at)
+        ]
         remove_attention(model), remove_attention(bare)
-    assert insert_attention(model, "norm_only", at="decoder.*") == ["decoder.0", "decoder.1", "decoder.2"]
+    assert insert_attention(model, "norm_only", at="decoder.*") == [
+        "decoder.0",
+        "decoder.1",
+        "decoder.2",
+    ]
 
 
 def all_placements(model):
@@ -164,19 +225,31 @@ class LooksLikeAHost(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.blocks = nn.Sequential(*(nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)) for _ in range(3)))
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
+                for _ in range(3)
+            )
+        )
         self.act = nn.ReLU()
 
     def forward(self, x):
         return self.act(x + self.blocks(x))
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnet20", "vgg16_bn", "densenet121", "mobilenet_v2", "timm/convnext_atto"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50", "resnet20", "vgg16_bn", "densenet121", "mobilenet_v2", "timm/convnext_atto"],
+)
 def test_a_later_placement_is_not_confused_by_what_was_inserted(networks, name):
     """Neither by inserted norms, nor by a place that has modules inside now."""
     model = networks[name]
     expected = all_placements(model)
-    for block, at in ((LooksLikeAHost, "stage-ends"), ("bam", "early"), ("global_context", "every-branch")):
+    for block, at in (
+        (LooksLikeAHost, "stage-ends"),
+        ("bam", "early"),
+        ("global_context", "every-branch"),
+    ):
         if isinstance(expected[at], list):
             insert_attention(model, block, at=expected[at])
     assert all_placements(model) == expected
@@ -209,14 +282,25 @@ def test_a_star_is_one_segment(pattern, path, expected):
 def test_overlapping_patterns_touch_a_place_once_and_in_the_order_of_the_model():
     model = on_meta(resnet18)
     at = ["layer4.1", "layer3.*", "layer3.1", "layer3", "nl-c4-last", "layer1.0.*2"]
-    assert insert_attention(model, "cpsam", at=at) == ["layer1.0.conv2", "layer1.0.bn2", "layer3.0", "layer3.1", "layer4.1"]
+    assert insert_attention(model, "cpsam", at=at) == [
+        "layer1.0.conv2",
+        "layer1.0.bn2",
+        "layer3.0",
+        "layer3.1",
+        "layer4.1",
+    ]
     assert [len(model.get_submodule(path).attention) for path in ("layer3.0", "layer3.1")] == [1, 1]
 
 
 def test_a_sequential_stands_for_its_last_element_however_deep():
     model = on_meta(resnet50)
-    assert insert_attention(model, "cpsam", at=("layer2", "layer1.0.downsample")) == ["layer1.0.downsample.1", "layer2.3"]
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())))
+    assert insert_attention(model, "cpsam", at=("layer2", "layer1.0.downsample")) == [
+        "layer1.0.downsample.1",
+        "layer2.3",
+    ]
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()))
+    )
     assert insert_attention(model, "cpsam", at="1") == ["1.1.1"]
     with pytest.raises(UserError, match=r"'1' *.*empty Sequential|empty Sequential"):
         insert_attention(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential()), "cpsam", at="1")
@@ -236,7 +320,10 @@ def test_a_sequential_with_a_forward_of_its_own_is_a_place_itself():
 
 def test_a_pattern_that_finds_nothing_says_what_there_is():
     model = on_meta(resnet18)
-    with pytest.raises(UserError, match=r"unknown place 'layr3': did you mean 'layer3'\? Choices: .*before-last.*layer4"):
+    with pytest.raises(
+        UserError,
+        match=r"unknown place 'layr3': did you mean 'layer3'\? Choices: .*before-last.*layer4",
+    ):
         insert_attention(model, "cpsam", at="layr3")
     with pytest.raises(UserError, match=r"unknown place 'layer3\.7': did you mean 'layer3\.1'"):
         insert_attention(model, "cpsam", at=["layer3.0", "layer3.7"])

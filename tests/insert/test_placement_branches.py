@@ -64,11 +64,16 @@ class Shuffled(Partial):
 
 
 class Reparameterised(nn.Module):
-    """Parallel convolutions that become one, and a norm as shortcut where the size stays, as in RepVGG."""
+    """Parallel convolutions that become one, and a norm as shortcut where the size stays, as in
+    RepVGG.
+    """
 
     def __init__(self, inputs, outputs, stride=1):
         super().__init__()
-        self.large, self.small = ConvNorm(inputs, outputs, stride), ConvNorm(inputs, outputs, stride, 1)
+        self.large, self.small = (
+            ConvNorm(inputs, outputs, stride),
+            ConvNorm(inputs, outputs, stride, 1),
+        )
         self.shortcut = nn.BatchNorm2d(inputs) if stride == 1 else None
         self.drop, self.act = nn.Identity(), nn.ReLU()
 
@@ -92,7 +97,10 @@ class Functional(nn.Module):
 
 def network(*kinds):
     """Two blocks per stage."""
-    layers = [nn.Sequential(kind(8 * 2**i, 16 * 2**i, 2), kind(16 * 2**i, 16 * 2**i)) for i, kind in enumerate(kinds)]
+    layers = [
+        nn.Sequential(kind(8 * 2**i, 16 * 2**i, 2), kind(16 * 2**i, 16 * 2**i))
+        for i, kind in enumerate(kinds)
+    ]
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *layers)
 
 
@@ -110,7 +118,12 @@ def ends(model, at="every-branch"):
     ],
 )
 def test_a_branch_ends_at_the_outermost_module_that_returns_what_is_added(kind, first, second):
-    expected = [f"{stage}.{block}.{path}" for stage in (1, 2, 3) for block, paths in ((0, first), (1, second)) for path in paths]
+    expected = [
+        f"{stage}.{block}.{path}"
+        for stage in (1, 2, 3)
+        for block, paths in ((0, first), (1, second))
+        for path in paths
+    ]
     assert ends(network(kind, kind, kind)) == expected
 
 
@@ -124,7 +137,10 @@ def test_the_branches_of_blocks_of_several_classes():
 @pytest.mark.parametrize(
     "kinds, message",
     [
-        ((Shuffled, Shuffled), "finds no branch in '1.0': it adds nothing to what it was given, .* by concatenation alone"),
+        (
+            (Shuffled, Shuffled),
+            "finds no branch in '1.0': it adds nothing to what it was given, .* by concatenation alone",
+        ),
         ((Residual, Shuffled), "finds no branch in '2.0'"),
         ((Functional, Functional), "finds no branch in '1.0'"),
         ((ConvNorm, ConvNorm), "finds no branch in '1.0': it adds nothing to what it was given$"),

@@ -1,4 +1,6 @@
-"""Named placements of known networks, written down: a change of these paths moves blocks in networks that people have trained."""
+"""Named placements of known networks, written down: a change of these paths moves blocks in
+networks that people have trained.
+"""
 
 import pytest
 import timm
@@ -9,7 +11,8 @@ from cpsam.errors import UserError
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe
 
-# Of each network: before-last, stage-ends, nl-c4-last, and of every-branch the first and last place and their number; "" if refused.
+# Of each network: before-last, stage-ends, nl-c4-last, and of every-branch the first and last place
+# and their number; "" if refused.
 FROZEN = {
     "torchvision/mnasnet1_0": (
         "layers.9.1 layers.11.0 layers.12.3",
@@ -132,7 +135,11 @@ FROZEN = {
 def test_a_known_network_keeps_its_places(name):
     library, _, model = name.partition("/")
     with torch.device("meta"):
-        network = timm.create_model(model) if library == "timm" else torchvision.models.get_model(model, weights=None)
+        network = (
+            timm.create_model(model)
+            if library == "timm"
+            else torchvision.models.get_model(model, weights=None)
+        )
     seen = probe(network)
     found = []
     for at in ("before-last", "stage-ends", "nl-c4-last", "every-branch"):

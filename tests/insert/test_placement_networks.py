@@ -1,4 +1,6 @@
-"""The trunk of home-made networks: decoders, necks, gates, padding, dilation, and what a forward may take."""
+"""The trunk of home-made networks: decoders, necks, gates, padding, dilation, and what a forward
+may take.
+"""
 
 from itertools import pairwise
 
@@ -22,7 +24,8 @@ class Encoder(nn.Module):
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         widths = (8, 16, 24, 32)
         self.stages = nn.ModuleList(
-            nn.Sequential(Residual(inputs, outputs, 2), Residual(outputs, outputs)) for inputs, outputs in pairwise(widths)
+            nn.Sequential(Residual(inputs, outputs, 2), Residual(outputs, outputs))
+            for inputs, outputs in pairwise(widths)
         )
 
     def features(self, x):
@@ -55,7 +58,9 @@ class Hourglass(Encoder):
 
     def __init__(self):
         super().__init__()
-        self.up = nn.ModuleList([nn.ConvTranspose2d(32, 24, 2, 2), nn.ConvTranspose2d(24, 16, 2, 2)])
+        self.up = nn.ModuleList(
+            [nn.ConvTranspose2d(32, 24, 2, 2), nn.ConvTranspose2d(24, 16, 2, 2)]
+        )
         self.blocks = nn.ModuleList([Residual(24, 24), Residual(16, 16)])
 
     def forward(self, x):
@@ -74,10 +79,16 @@ class FPN(Encoder):
         self.head = nn.ModuleList(Residual(16, 16) for _ in range(3))
 
     def forward(self, x):
-        maps = [lateral(feature) for lateral, feature in zip(self.lateral, self.features(x), strict=True)]
+        maps = [
+            lateral(feature)
+            for lateral, feature in zip(self.lateral, self.features(x), strict=True)
+        ]
         for index in (1, 0):
             maps[index] = maps[index] + functional.interpolate(maps[index + 1], scale_factor=2)
-        return {str(index): head(feature) for index, (head, feature) in enumerate(zip(self.head, maps, strict=True))}
+        return {
+            str(index): head(feature)
+            for index, (head, feature) in enumerate(zip(self.head, maps, strict=True))
+        }
 
 
 class Gated(Encoder):
@@ -116,7 +127,9 @@ class Named(Encoder):
 
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList(nn.ModuleDict({"first": stage[0], "second": stage[1]}) for stage in self.stages)
+        self.stages = nn.ModuleList(
+            nn.ModuleDict({"first": stage[0], "second": stage[1]}) for stage in self.stages
+        )
 
     def forward(self, x):
         x = self.stem(x)
@@ -180,54 +193,39 @@ class Two(Encoder):
         return super().forward(image) * scale[:, None, None, None]
 
 
-@pytest.mark.parametrize("pack", [tuple, list, lambda pair: dict(zip(("image", "scale"), pair, strict=True))])
+@pytest.mark.parametrize(
+    "pack", [tuple, list, lambda pair: dict(zip(("image", "scale"), pair, strict=True))]
+)
 def test_an_example_may_be_all_arguments_of_the_forward(pack):
     model = Two()
-    with pytest.raises(UserError, match=r"the forward of the model stopped early: TypeError.*pass example_input"):
+    with pytest.raises(
+        UserError, match=r"the forward of the model stopped early: TypeError.*pass example_input"
+    ):
         insert_attention(model, "cpsam", at=("before-last", "stages.2.1"))
     example = pack([torch.zeros(2, 3, 64, 96), torch.ones(2)])
-    assert insert_attention(model, "cpsam", at="before-last", example_input=example) == ENCODER["before-last"]
+    assert (
+        insert_attention(model, "cpsam", at="before-last", example_input=example)
+        == ENCODER["before-last"]
+    )
 
 
-class Folded(Encoder):
-    """Folds 2x2 pixels into channels before the first convolution, as YOLOX and TResNet do."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3, padding=1))
-
-
-class HeadFirst(Encoder):
-    """Makes a module before the one that reads the images."""
-
-    def __init__(self):
-        super().__init__()
-        stem, stages = self.stem, self.stages
-        del self.stem, self.stages
-        self.head, self.stem, self.stages = nn.Conv2d(32, 5, 1), stem, stages
-
-    def forward(self, x):
-        return self.head(super().forward(x))
-
-
-@pytest.mark.parametrize("build", [Folded, HeadFirst])
-def test_the_first_convolution_need_not_read_the_images(build):
-    assert insert_attention(build(), "cpsam", at="before-last") == ENCODER["before-last"]
-
-
-def test_images_that_no_convolution_can_read_are_named_by_the_first_error():
-    class Refuses(Folded):
-        def forward(self, x):
-            raise ValueError(f"{x.shape[1]} channels")
-
-    with pytest.raises(UserError, match=r"stopped early: ValueError: 12 channels; pass example_input"):
-        insert_attention(Refuses(), "cpsam", at="before-last")
-
-
-@pytest.mark.parametrize("build, shape", [(nn.Conv1d, None), (nn.Conv3d, None), (nn.Conv1d, (1, 3, 64)), (nn.Conv3d, (1, 3, 16, 16, 16))])
+@pytest.mark.parametrize(
+    "build, shape",
+    [
+        (nn.Conv1d, None),
+        (nn.Conv3d, None),
+        (nn.Conv1d, (1, 3, 64)),
+        (nn.Conv3d, (1, 3, 16, 16, 16)),
+    ],
+)
 def test_attention_is_for_2d_networks(build, shape):
     with pytest.raises(UserError, match="2-D networks only"):
-        insert_attention(nn.Sequential(build(3, 4, 3)), "cpsam", at="0", example_input=None if shape is None else torch.zeros(shape))
+        insert_attention(
+            nn.Sequential(build(3, 4, 3)),
+            "cpsam",
+            at="0",
+            example_input=None if shape is None else torch.zeros(shape),
+        )
 
 
 def test_the_probe_does_not_run_the_hooks_of_the_host():
@@ -242,5 +240,13 @@ def test_the_probe_does_not_run_the_hooks_of_the_host():
 
 def test_a_shortcut_is_never_a_place():
     """Even where it is the only repeated class."""
-    model = nn.Sequential(ConvNorm(3, 8), Residual(8, 16, 2), Residual(16, 32, 2), Residual(32, 64, 2))
-    assert ends(model, ("before-last", "every-branch")) == ["1", "1.second", "2", "2.second", "3.second"]
+    model = nn.Sequential(
+        ConvNorm(3, 8), Residual(8, 16, 2), Residual(16, 32, 2), Residual(32, 64, 2)
+    )
+    assert ends(model, ("before-last", "every-branch")) == [
+        "1",
+        "1.second",
+        "2",
+        "2.second",
+        "3.second",
+    ]

@@ -78,7 +78,11 @@ class ScaledByName(Host):
 
 def test_an_example_may_be_several_arguments():
     image, mask = torch.zeros(1, 3, 16, 24), torch.zeros(1, 1, 16, 24)
-    for host, example in ((TwoInputs, (image, mask)), (TwoInputs, {"x": image, "mask": mask}), (ScaledByName, {"x": image, "scale": 2.0})):
+    for host, example in (
+        (TwoInputs, (image, mask)),
+        (TwoInputs, {"x": image, "mask": mask}),
+        (ScaledByName, {"x": image, "scale": 2.0}),
+    ):
         assert insert_attention(host(), "cpsam", at="second", example_input=example) == ["second"]
 
 
@@ -105,17 +109,57 @@ def place_with_its_own_attention():
 
 
 REFUSED = [
-    ("never called", CallsNever, "second", "cannot insert at 'second': it is never called in a forward"),
-    ("called through forward", CallsForward, "second", "cannot insert at 'second': it is never called in a forward"),
-    ("called twice", CallsTwice, "second", "'second': it is called 2 times in a forward, so that one block would serve all"),
+    (
+        "never called",
+        CallsNever,
+        "second",
+        "cannot insert at 'second': it is never called in a forward",
+    ),
+    (
+        "called through forward",
+        CallsForward,
+        "second",
+        "cannot insert at 'second': it is never called in a forward",
+    ),
+    (
+        "called twice",
+        CallsTwice,
+        "second",
+        "'second': it is called 2 times in a forward, so that one block would serve all",
+    ),
     ("shared", shared, "second", r"'second\.1': it is called 2 times"),
     ("a tuple", HasTuple, "second", "'second': it returns a tuple, not one tensor"),
-    ("reads a value", ReadsAValue, "second", r"'second': the forward of the model stopped before it: .*(item|meta)"),
-    ("two inputs", TwoInputs, "second", "'second': the forward of the model stopped before it: TypeError: .*mask"),
+    (
+        "reads a value",
+        ReadsAValue,
+        "second",
+        r"'second': the forward of the model stopped before it: .*(item|meta)",
+    ),
+    (
+        "two inputs",
+        TwoInputs,
+        "second",
+        "'second': the forward of the model stopped before it: TypeError: .*mask",
+    ),
     ("two axes", Pools, "flat", r"'flat': it returns 2 axes \(2, 6\), not \(N, C, H, W\)"),
-    ("pooled to one position", Pools, "pool", r"'pool': its channel axis is unclear, \(2, 6, 1, 1\) and \(2, 6, 1, 1\)"),
-    ("an attribute of the same name", place_with_its_own_attention, "second", "'second': Conv2d has an attribute 'attention' of its own"),
-    ("a container without a forward", lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Lists()), "1.layers", "'1.layers': it is never called"),
+    (
+        "pooled to one position",
+        Pools,
+        "pool",
+        r"'pool': its channel axis is unclear, \(2, 6, 1, 1\) and \(2, 6, 1, 1\)",
+    ),
+    (
+        "an attribute of the same name",
+        place_with_its_own_attention,
+        "second",
+        "'second': Conv2d has an attribute 'attention' of its own",
+    ),
+    (
+        "a container without a forward",
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Lists()),
+        "1.layers",
+        "'1.layers': it is never called",
+    ),
     (
         "no convolution",
         lambda: nn.Sequential(nn.Flatten(), nn.Identity()),
@@ -145,7 +189,9 @@ def refuse(model, message, make="cpsam", at="second", **arguments):
     assert before is None or snapshot(model) == before
 
 
-@pytest.mark.parametrize("build, at, message", [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+@pytest.mark.parametrize(
+    "build, at, message", [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
 def test_a_place_or_host_that_cannot_work_is_refused(build, at, message):
     refuse(build(), message, at=at)
 
@@ -158,12 +204,20 @@ def test_one_bad_place_among_good_ones_leaves_the_good_ones_alone():
 def test_channels_last_hosts_are_refused_by_name_of_the_axis():
     with torch.device("meta"):
         model = swin_t()
-    refuse(model, r"'features\.1\.0': its channels are the last axis, \(2, 32, 40, 96\)", at="features.1.0")
+    refuse(
+        model,
+        r"'features\.1\.0': its channels are the last axis, \(2, 32, 40, 96\)",
+        at="features.1.0",
+    )
 
 
 def test_scripted_compiled_and_wrapped_models_are_refused():
     refuse(torch.jit.script(Host()), "scripted model: insert first, then script")
-    refuse(torch.compile(Host()), "compiled model, whose code is fixed already: insert first, then compile", at="_orig_mod.second")
+    refuse(
+        torch.compile(Host()),
+        "compiled model, whose code is fixed already: insert first, then compile",
+        at="_orig_mod.second",
+    )
     model = Host()
     model.compile()
     refuse(model, "compiled model")
@@ -171,12 +225,18 @@ def test_scripted_compiled_and_wrapped_models_are_refused():
     model.first.compile()
     refuse(model, "compiled model")
     refuse(nn.Sequential(torch.compile(Host())), "compiled model", at="0.second")
-    refuse(nn.Sequential(torch.jit.script(Host())), "scripted part: put the Python module back at '0', insert, then script", at="0.second")
+    refuse(
+        nn.Sequential(torch.jit.script(Host())),
+        "scripted part: put the Python module back at '0', insert, then script",
+        at="0.second",
+    )
 
 
 @pytest.fixture
 def one_process():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
@@ -192,9 +252,17 @@ def test_sharded_models_are_refused(one_process):
 
 def test_models_wrapped_for_distribution_are_refused(one_process):
     wrapped = DistributedDataParallel(Host())
-    refuse(wrapped, "DistributedDataParallel, which spreads its model over devices: insert first, then wrap", at="module.second")
+    refuse(
+        wrapped,
+        "DistributedDataParallel, which spreads its model over devices: insert first, then wrap",
+        at="module.second",
+    )
     refuse(nn.Sequential(wrapped), "DistributedDataParallel", at="0.module.second")
-    refuse(nn.DataParallel(Host()), "cannot insert into DataParallel, .*: insert first, then wrap", at="module.second")
+    refuse(
+        nn.DataParallel(Host()),
+        "cannot insert into DataParallel, .*: insert first, then wrap",
+        at="module.second",
+    )
     with pytest.raises(UserError, match="DistributedDataParallel"):
         insert_from_config(wrapped, [])
 
@@ -218,14 +286,23 @@ class ReturnsTwo(nn.Module):
     "make, message",
     [
         ("cpsm", "unknown attention 'cpsm': did you mean 'cpsam'"),
-        ("conv_control", "ConvControl: missing a required argument: 'hidden_channels'; give it with functools.partial or a lambda"),
+        (
+            "conv_control",
+            "ConvControl: missing a required argument: 'hidden_channels'; give it with functools.partial or a lambda",
+        ),
         (partial(CPSAM, ratio=4), "cannot be made: .*ratio"),
         (
             lambda channels: nn.Conv2d(channels, 8, 1),
             r"cannot insert Conv2d: it must return the shape it is given, \(2, 6, 7, 9\); got \(2, 8",
         ),
-        (lambda channels: HalvesAndDoubles(), r"cannot insert HalvesAndDoubles: .*\(2, 6, 7, 9\); got \(2, 6, 6, 8\)"),
-        (lambda channels: ShrinksInTraining(), r"cannot insert ShrinksInTraining: .*got \(2, 6, 6, 9\)"),
+        (
+            lambda channels: HalvesAndDoubles(),
+            r"cannot insert HalvesAndDoubles: .*\(2, 6, 7, 9\); got \(2, 6, 6, 8\)",
+        ),
+        (
+            lambda channels: ShrinksInTraining(),
+            r"cannot insert ShrinksInTraining: .*got \(2, 6, 6, 9\)",
+        ),
         (lambda channels: ReturnsTwo(), "cannot insert ReturnsTwo: .*got a tuple"),
         (lambda: CPSAM(6), "in_channels=6 alone cannot be made: .*positional argument"),
         (lambda channels: channels, "make must return a torch.nn.Module; got int"),
@@ -258,14 +335,20 @@ def test_the_same_class_twice_at_one_place_is_refused():
     model = Host()
     insert_attention(model, "cpsam", at="second")
     refuse(model, "'second': it has a CPSAM already", at=("first", "second"))
-    refuse(model, "'second': it has a CPSAM already", make=lambda channels: CPSAM(channels, fusion="sum"))
+    refuse(
+        model,
+        "'second': it has a CPSAM already",
+        make=lambda channels: CPSAM(channels, fusion="sum"),
+    )
     assert insert_attention(model, "cpsam", at="first") == ["first"]
     remove_attention(model)
     assert insert_attention(model, "cpsam", at="second") == ["second"]
 
 
 @pytest.mark.parametrize(
-    "example", [torch.zeros(3, 8, 9), torch.zeros(2, 3), torch.zeros(1, 3, 4, 8, 9)], ids=lambda x: str(tuple(x.shape))
+    "example",
+    [torch.zeros(3, 8, 9), torch.zeros(2, 3), torch.zeros(1, 3, 4, 8, 9)],
+    ids=lambda x: str(tuple(x.shape)),
 )
 def test_an_example_that_is_no_batch_of_images_is_refused(example):
     refuse(
@@ -276,11 +359,19 @@ def test_an_example_that_is_no_batch_of_images_is_refused(example):
 
 
 def test_an_example_that_is_no_tensor_is_refused():
-    refuse(Host(), r"example_input must be images \(N, C, H, W\); got tuple", example_input=(1, 3, 32, 32))
+    refuse(
+        Host(),
+        r"example_input must be images \(N, C, H, W\); got tuple",
+        example_input=(1, 3, 32, 32),
+    )
 
 
 def test_an_example_that_does_not_fit_is_refused_with_the_reason():
-    refuse(Host(), "the forward of the model stopped before it: RuntimeError: .*channel", example_input=torch.zeros(1, 5, 8, 9))
+    refuse(
+        Host(),
+        "the forward of the model stopped before it: RuntimeError: .*channel",
+        example_input=torch.zeros(1, 5, 8, 9),
+    )
 
 
 def test_a_classifier_made_for_one_size_leaves_its_features_open_to_insertion():
@@ -298,7 +389,8 @@ def test_a_host_that_needs_its_example():
             return super().forward(nn.functional.pixel_unshuffle(x, 2)[:, :3])
 
     model = Unshuffled()
-    assert insert_attention(model, "cpsam", at="second") == ["second"]  # three channels happen to do, too
+    # three channels happen to do, too
+    assert insert_attention(model, "cpsam", at="second") == ["second"]
     remove_attention(model)
 
     class OneChannel(Host):
@@ -307,7 +399,9 @@ def test_a_host_that_needs_its_example():
 
     refuse(OneChannel(), "stopped before it: RuntimeError")
     model = OneChannel()
-    assert insert_attention(model, "cpsam", at="second", example_input=torch.empty(1, 1, 40, 24)) == ["second"]
+    assert insert_attention(
+        model, "cpsam", at="second", example_input=torch.empty(1, 1, 40, 24)
+    ) == ["second"]
     assert model.second.attention[0].in_channels == 6
 
 
@@ -317,8 +411,15 @@ def test_a_host_that_takes_one_size_alone_cannot_tell_its_channel_axis():
             assert x.shape[2:] == (24, 40), "images must be 24x40"
             return super().forward(x)
 
-    refuse(OneSize(), "'second': .*AssertionError: images must be 24x40", example_input=torch.empty(1, 3, 24, 40))
-    refuse(OneSize(), "'second': the forward of the model stopped before it: AssertionError: images must be 24x40")
+    refuse(
+        OneSize(),
+        "'second': .*AssertionError: images must be 24x40",
+        example_input=torch.empty(1, 3, 24, 40),
+    )
+    refuse(
+        OneSize(),
+        "'second': the forward of the model stopped before it: AssertionError: images must be 24x40",
+    )
 
 
 GOOD = {"at": "second", "attention": "cpsam", "arguments": {"in_channels": 6}}
@@ -337,12 +438,18 @@ GOOD = {"at": "second", "attention": "cpsam", "arguments": {"in_channels": 6}}
         (None, "must be a list of entries; got NoneType"),
         ([{**GOOD, "at": ["second"]}], r"are words; got \['second'\] and 'cpsam'"),
         ([{**GOOD, "attention": None}], "are words; got 'second' and None"),
-        ([{**GOOD, "arguments": {"in_channels": 6, "ratio": 4}}], "the 'cpsam' of the configuration at 'second' cannot be made: .*ratio"),
+        (
+            [{**GOOD, "arguments": {"in_channels": 6, "ratio": 4}}],
+            "the 'cpsam' of the configuration at 'second' cannot be made: .*ratio",
+        ),
         (
             [{**GOOD, "arguments": {"in_channels": 6, "reduction": 0}}],
             "the 'cpsam' of the configuration at 'second' cannot be made: .*reduction must be a whole number, at least 1; got 0",
         ),
-        ([{**GOOD, "arguments": {}}], "the 'cpsam' of the configuration at 'second' cannot be made: .*in_channels"),
+        (
+            [{**GOOD, "arguments": {}}],
+            "the 'cpsam' of the configuration at 'second' cannot be made: .*in_channels",
+        ),
         ([GOOD, GOOD], "'second': it has a CPSAM already"),
         ([{**GOOD, "at": ""}], "inserts at ''"),
     ],
@@ -350,7 +457,10 @@ GOOD = {"at": "second", "attention": "cpsam", "arguments": {"in_channels": 6}}
 def test_a_malformed_configuration_is_refused(config, message):
     model = Host()
     before = snapshot(model)
-    for entries in (config, [{**GOOD, "at": "first"}, *config] if isinstance(config, list) else config):
+    for entries in (
+        config,
+        [{**GOOD, "at": "first"}, *config] if isinstance(config, list) else config,
+    ):
         with pytest.raises(UserError, match=message) as caught:
             insert_from_config(model, entries)
         assert "\n" not in str(caught.value)
@@ -373,8 +483,13 @@ def test_a_configuration_of_a_block_that_returns_another_shape_is_refused(argume
 
     model = Host()
     entry = {"at": "second", "attention": "Narrow", "arguments": {argument: 6}}
-    with pytest.raises(UserError, match=r"cannot insert Narrow\w+: it must return the shape .*\(2, 6, 7, 9\); got \(2, 5, 7, 9\)"):
-        insert_from_config(model, [GOOD, entry], {"Narrow": NarrowWidth if argument == "width" else NarrowChannels})
+    with pytest.raises(
+        UserError,
+        match=r"cannot insert Narrow\w+: it must return the shape .*\(2, 6, 7, 9\); got \(2, 5, 7, 9\)",
+    ):
+        insert_from_config(
+            model, [GOOD, entry], {"Narrow": NarrowWidth if argument == "width" else NarrowChannels}
+        )
     assert attention_config(model) == []
 
 
@@ -389,7 +504,10 @@ def test_a_block_that_forgets_its_arguments_has_no_configuration():
 
     model = Host()
     insert_attention(model, Forgetful, at="second")
-    with pytest.raises(UserError, match="Forgetful at 'second' does not keep its argument 'strength' as an attribute"):
+    with pytest.raises(
+        UserError,
+        match="Forgetful at 'second' does not keep its argument 'strength' as an attribute",
+    ):
         attention_config(model)
 
 

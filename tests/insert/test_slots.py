@@ -1,4 +1,6 @@
-"""Blocks stay in the slot of a place, whoever puts another module there; where they cannot, an error says so."""
+"""Blocks stay in the slot of a place, whoever puts another module there; where they cannot, an
+error says so.
+"""
 
 import copy
 import io
@@ -14,7 +16,13 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from cpsam.errors import UserError
-from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention
+from cpsam.insert import (
+    attention_config,
+    attention_parameters,
+    insert_attention,
+    insert_from_config,
+    remove_attention,
+)
 from cpsam.insert.slots import Slots
 from cpsam.models.cifar_resnet import ThinResNet
 from cpsam.testing import randomise
@@ -23,7 +31,9 @@ from cpsam.testing import randomise
 def host(at=("1",), block="squeeze_excite"):
     """A host whose blocks are heard, images, and what it makes of them."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6)
+    ).eval()
     randomise(model)
     insert_attention(model, block, at=at)
     for path in at:
@@ -49,7 +59,9 @@ class Wrapper(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "wrap", [Wrapper, lambda place: Wrapper(copy.deepcopy(place)), nn.Sequential], ids=["itself", "a copy", "Sequential"]
+    "wrap",
+    [Wrapper, lambda place: Wrapper(copy.deepcopy(place)), nn.Sequential],
+    ids=["itself", "a copy", "Sequential"],
 )
 def test_a_wrapper_has_the_blocks_inside_and_not_twice(wrap):
     model, x, expected = host(("3",))
@@ -101,7 +113,10 @@ def test_blocks_that_are_wrapped_are_found_and_several_copies_are_refused():
     model[1].attention = Copies(model[1].attention.base_layer)
     assert torch.equal(model(x), expected)
     for ask in (attention_config, lambda model: list(attention_parameters(model))):
-        with pytest.raises(UserError, match="cannot tell which attention counts: Copies holds 2 copies of it; unwrap it first"):
+        with pytest.raises(
+            UserError,
+            match="cannot tell which attention counts: Copies holds 2 copies of it; unwrap it first",
+        ):
             ask(model)
     assert remove_attention(model) == ["1"] and not hasattr(model[1], "attention")
 
@@ -143,7 +158,10 @@ def test_layers_can_be_put_before_a_place():
 )
 def test_a_place_that_is_deleted_is_refused_and_stays(take):
     model, x, expected = host()
-    with pytest.raises(UserError, match="cannot take '1' away: attention is inserted there; call remove_attention first"):
+    with pytest.raises(
+        UserError,
+        match="cannot take '1' away: attention is inserted there; call remove_attention first",
+    ):
         take(model)
     assert torch.equal(model(x), expected) and paths(model) == ["1"]
 
@@ -152,7 +170,10 @@ def test_a_place_with_a_child_of_its_own_by_the_name_is_refused():
     model, _, _ = host()
     layer = nn.Identity()
     layer.attention = nn.Identity()
-    with pytest.raises(UserError, match="cannot put Identity in the slot of '1': it has an attribute 'attention' of its own"):
+    with pytest.raises(
+        UserError,
+        match="cannot put Identity in the slot of '1': it has an attribute 'attention' of its own",
+    ):
         model[1] = layer
 
 
@@ -171,18 +192,31 @@ def test_a_block_between_a_convolution_and_its_norm_is_not_folded_away():
     torch.testing.assert_close(fuse(copy.deepcopy(model))(x), expected)
     assert paths(fuse(copy.deepcopy(model))) == ["0"]
     for names in (["0", "1"], ["0", "1", "2"]):
-        with pytest.raises(UserError, match="cannot fuse Conv2dPlace with what follows it: attention stands between"):
+        with pytest.raises(
+            UserError,
+            match="cannot fuse Conv2dPlace with what follows it: attention stands between",
+        ):
             quantization.fuse_modules(model, names)
 
 
 def test_a_place_has_its_own_class_back_and_its_parent_a_plain_dict():
     model, _, _ = host(("0", "1"))
-    assert isinstance(model[1], nn.BatchNorm2d) and type(model[1]) is not nn.BatchNorm2d and type(model._modules) is Slots
+    assert (
+        isinstance(model[1], nn.BatchNorm2d)
+        and type(model[1]) is not nn.BatchNorm2d
+        and type(model._modules) is Slots
+    )
     assert repr(model[1]).startswith("BatchNorm2dPlace(\n  8, eps=1e-05")
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
-        assert [type(layer) for layer in copied] == [type(layer) for layer in model] and type(copied._modules) is Slots
+        assert [type(layer) for layer in copied] == [type(layer) for layer in model] and type(
+            copied._modules
+        ) is Slots
     remove_attention(model)
-    assert type(model[0]) is nn.Conv2d and type(model[1]) is nn.BatchNorm2d and type(model._modules) is dict
+    assert (
+        type(model[0]) is nn.Conv2d
+        and type(model[1]) is nn.BatchNorm2d
+        and type(model._modules) is dict
+    )
 
 
 def test_whole_models_are_saved_and_loaded():
@@ -222,7 +256,9 @@ def test_features_by_graph_and_interpreter_come_after_attention():
     expected = model(x)
     handle.remove()
     features = create_feature_extractor(model, ["layer2.1", "fc"])
-    assert torch.equal(features(x)["layer2.1"], seen["y"]) and torch.equal(features(x)["fc"], expected)
+    assert torch.equal(features(x)["layer2.1"], seen["y"]) and torch.equal(
+        features(x)["fc"], expected
+    )
     traced = torch.fx.symbolic_trace(model)
     assert torch.equal(torch.fx.Interpreter(traced).run(x), expected)
     assert attention_config(pickle.loads(pickle.dumps(traced))) == attention_config(model)  # noqa: S301
@@ -243,19 +279,38 @@ def test_a_network_that_is_traced_again_still_knows_its_blocks():
 
 def test_blocks_that_a_tool_moved_away_from_their_place_do_not_pass_for_none():
     model, _, _ = host()
-    moved = nn.Sequential(model[0], model[1].attention)  # torch.fx.passes.split_module puts them into such a slot of their own.
-    for ask in (attention_config, remove_attention, lambda model: list(attention_parameters(model))):
-        with pytest.raises(UserError, match="cannot tell where the attention at '1' belongs: ask the model as it was before"):
+    # torch.fx.passes.split_module puts them into such a slot of their own.
+    moved = nn.Sequential(model[0], model[1].attention)
+    for ask in (
+        attention_config,
+        remove_attention,
+        lambda model: list(attention_parameters(model)),
+    ):
+        with pytest.raises(
+            UserError,
+            match="cannot tell where the attention at '1' belongs: ask the model as it was before",
+        ):
             ask(moved)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_scripted_model_does_not_pass_for_a_bare_one():
     model, x, expected = host()
-    for scripted in (torch.jit.script(model), torch.jit.trace(model, x), nn.Sequential(torch.jit.script(model))):
+    for scripted in (
+        torch.jit.script(model),
+        torch.jit.trace(model, x),
+        nn.Sequential(torch.jit.script(model)),
+    ):
         torch.testing.assert_close(scripted(x), expected)
-        for ask in (attention_config, remove_attention, lambda model: list(attention_parameters(model))):
-            with pytest.raises(UserError, match="a scripted model does not know its attention: ask the model that it was made from"):
+        for ask in (
+            attention_config,
+            remove_attention,
+            lambda model: list(attention_parameters(model)),
+        ):
+            with pytest.raises(
+                UserError,
+                match="a scripted model does not know its attention: ask the model that it was made from",
+            ):
                 ask(scripted)
     assert attention_config(nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)))) == []
 
@@ -266,9 +321,13 @@ def test_hooks_of_the_host_see_what_a_block_returns(always, kwargs):
     model, x, _ = host()
     remove_attention(model)
     seen = []
-    model[1].register_forward_hook(lambda *args: seen.append(args[-1]), with_kwargs=kwargs, always_call=always)
+    model[1].register_forward_hook(
+        lambda *args: seen.append(args[-1]), with_kwargs=kwargs, always_call=always
+    )
     insert_attention(model, "squeeze_excite", at="1")
-    model[1].register_forward_hook(lambda *args: seen.append(args[-1]), with_kwargs=kwargs, always_call=always)
+    model[1].register_forward_hook(
+        lambda *args: seen.append(args[-1]), with_kwargs=kwargs, always_call=always
+    )
     model[2] = nn.ReLU(inplace=False)
     model[2].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(x)
@@ -277,7 +336,10 @@ def test_hooks_of_the_host_see_what_a_block_returns(always, kwargs):
 
 
 def test_features_of_timm_by_hook_come_after_attention():
-    model, x = timm.create_model("test_convnext", features_only=True, feature_cls="hook").eval(), torch.randn(2, 3, 64, 64)
+    model, x = (
+        timm.create_model("test_convnext", features_only=True, feature_cls="hook").eval(),
+        torch.randn(2, 3, 64, 64),
+    )
     bare = model(x)
     insert_attention(model, "squeeze_excite", at="stages_3")
     features = model(x)
@@ -311,5 +373,8 @@ class Rebuilt(nn.Sequential):
 
 
 def test_a_host_that_its_trainer_rebuilds_is_named():
-    with pytest.warns(UserWarning, match="a trainer that rebuilds Rebuilt from its `yaml`.* trains it without attention: override"):
+    with pytest.warns(
+        UserWarning,
+        match="a trainer that rebuilds Rebuilt from its `yaml`.* trains it without attention: override",
+    ):
         insert_attention(Rebuilt(), "cpsam", at="0")

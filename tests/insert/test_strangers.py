@@ -1,4 +1,6 @@
-"""Hosts that nothing here was made for: detectors, dense blocks, traced, compiled and channels-last networks."""
+"""Hosts that nothing here was made for: detectors, dense blocks, traced, compiled and channels-last
+networks.
+"""
 
 import threading
 
@@ -46,7 +48,9 @@ def insert_unheard(model, at, *images):
 
 @pytest.fixture(scope="module")
 def detector():
-    return fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96)
+    return fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96
+    )
 
 
 def seeded(call):
@@ -55,9 +59,14 @@ def seeded(call):
 
 
 def test_a_detector_detects_and_trains_as_before(detector):
-    """It builds anchors and makes random choices; its first call after the probe met anchors without values once."""
+    """It builds anchors and makes random choices; its first call after the probe met anchors
+    without values once.
+    """
     images = [torch.rand(3, 70, 90), torch.rand(3, 61, 47)]
-    targets = [{"boxes": torch.tensor([[5.0, 7.0, 40.0, 31.0]]), "labels": torch.tensor([label])} for label in (1, 3)]
+    targets = [
+        {"boxes": torch.tensor([[5.0, 7.0, 40.0, 31.0]]), "labels": torch.tensor([label])}
+        for label in (1, 3)
+    ]
     detector.eval()
     with torch.no_grad():
         found = detector(images)
@@ -65,8 +74,13 @@ def test_a_detector_detects_and_trains_as_before(detector):
     losses = seeded(lambda: detector.train()(images, targets))
     detector.load_state_dict(state)
 
-    places = insert_attention(detector, "cpsam", at=("backbone.body.layer3.*", "backbone.fpn.layer_blocks.0"))
-    assert places == [*(f"backbone.body.layer3.{i}" for i in range(6)), "backbone.fpn.layer_blocks.0.0"]
+    places = insert_attention(
+        detector, "cpsam", at=("backbone.body.layer3.*", "backbone.fpn.layer_blocks.0")
+    )
+    assert places == [
+        *(f"backbone.body.layer3.{i}" for i in range(6)),
+        "backbone.fpn.layer_blocks.0.0",
+    ]
     assert all(module.training for module in detector.modules())
     new_losses = seeded(lambda: detector(images, targets))
     assert new_losses == losses
@@ -85,7 +99,11 @@ def test_a_detector_detects_and_trains_as_before(detector):
 
 
 def test_a_detector_resizes_its_images_so_strides_are_told_by_its_backbone(detector):
-    refuse(detector, "nl-c4-last", "'nl-c4-last' needs output strides, and this model scales its images before: insert into its backbone")
+    refuse(
+        detector,
+        "nl-c4-last",
+        "'nl-c4-last' needs output strides, and this model scales its images before: insert into its backbone",
+    )
     assert insert_attention(detector.backbone.body, "cpsam", at="nl-c4-last") == ["layer3.5"]
     assert remove_attention(detector) == ["backbone.body.layer3.5"]
 
@@ -93,10 +111,16 @@ def test_a_detector_resizes_its_images_so_strides_are_told_by_its_backbone(detec
 @pytest.mark.parametrize(
     "at, message",
     [
-        ("rpn.head.conv", r"'rpn\.head\.conv\.0\.1': it is called 5 times in a forward, so that one block would serve all"),
+        (
+            "rpn.head.conv",
+            r"'rpn\.head\.conv\.0\.1': it is called 5 times in a forward, so that one block would serve all",
+        ),
         ("rpn.head", r"'rpn\.head': it returns a tuple, not one tensor"),
         ("backbone", r"'backbone': it returns a OrderedDict, not one tensor"),
-        ("roi_heads.box_head", r"'roi_heads\.box_head': the forward of the model stopped before it: NotImplementedError"),
+        (
+            "roi_heads.box_head",
+            r"'roi_heads\.box_head': the forward of the model stopped before it: NotImplementedError",
+        ),
     ],
 )
 def test_places_of_a_detector_that_cannot_work_are_refused(detector, at, message):
@@ -105,7 +129,11 @@ def test_places_of_a_detector_that_cannot_work_are_refused(detector, at, message
 
 def test_a_host_that_scales_all_images_to_one_size_is_entered_by_its_backbone():
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
-    refuse(model, "backbone.features.0.3", r"its channel axis is unclear, \(2, 24, 80, 80\) and \(2, 24, 80, 80\) for images")
+    refuse(
+        model,
+        "backbone.features.0.3",
+        r"its channel axis is unclear, \(2, 24, 80, 80\) and \(2, 24, 80, 80\) for images",
+    )
     assert insert_attention(model.backbone, "cpsam", at="features.0.3") == ["features.0.3"]
 
 
@@ -133,7 +161,11 @@ COLLECTORS = {
         "ASPPPooling",
     ),
     "children": (lambda: nn.Sequential(Children(), nn.ReLU()), "0", "Children"),
-    "residual": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Residual(nn.Conv2d(4, 4, 1), nn.ReLU())), "1", "Residual"),
+    "residual": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Residual(nn.Conv2d(4, 4, 1), nn.ReLU())),
+        "1",
+        "Residual",
+    ),
 }
 
 
@@ -143,12 +175,20 @@ def test_a_place_that_runs_whatever_it_holds_is_refused(name):
     build, at, kind = COLLECTORS[name]
     with torch.device("meta"):
         model = build()
-    refuse(model, at, f"cannot insert at '{at}': {kind} calls every module that it holds, and would call the block, too")
+    refuse(
+        model,
+        at,
+        f"cannot insert at '{at}': {kind} calls every module that it holds, and would call the block, too",
+    )
 
 
 def test_inside_a_place_that_runs_whatever_it_holds_there_are_places():
     model = nn.Sequential(Children(), Residual(nn.Conv2d(4, 4, 1), nn.ReLU()))
-    assert insert_unheard(model, ("0.*", "1.1"), torch.randn(2, 3, 5, 7)) == ["0.first", "0.second", "1.1"]
+    assert insert_unheard(model, ("0.*", "1.1"), torch.randn(2, 3, 5, 7)) == [
+        "0.first",
+        "0.second",
+        "1.1",
+    ]
 
 
 TIMM_SWIN = "swin_tiny_patch4_window7_224"
@@ -171,14 +211,24 @@ CHANNELS_LAST = {
 def test_channels_last_hosts_are_refused_but_where_their_channels_come_first(name):
     build, places, (at, named) = CHANNELS_LAST[name]
     model, x = build(), torch.randn(2, 3, 56, 84)
-    refuse(model, at, rf"{named}: its channels are the last axis, \(2, 32, 40, 8\), and attention reads \(N, C, H, W\)")
-    refuse(model, at, rf"{named}: its channels are the last axis, \(2, 14, 21, 8\)", example_input=x)
+    refuse(
+        model,
+        at,
+        rf"{named}: its channels are the last axis, \(2, 32, 40, 8\), and attention reads \(N, C, H, W\)",
+    )
+    refuse(
+        model, at, rf"{named}: its channels are the last axis, \(2, 14, 21, 8\)", example_input=x
+    )
     assert insert_unheard(model, places, x) == list(places)
 
 
 def test_a_host_of_one_image_size_says_so():
     model = timm.create_model(TIMM_SWIN, img_size=(56, 84), **SMALL)
-    refuse(model, "layers.0", r"stopped before it: AssertionError: Input height \(\d+\) doesn't match model \(56\)")
+    refuse(
+        model,
+        "layers.0",
+        r"stopped before it: AssertionError: Input height \(\d+\) doesn't match model \(56\)",
+    )
     message = r"its channel axis is unclear, because a second image size failed: AssertionError: Input height \(88\)"
     refuse(model, "layers.0", message, example_input=torch.empty(1, 3, 56, 84))
 
@@ -222,15 +272,24 @@ def test_parametrised_weights_stay_parametrised():
     model = thin()
     parametrizations.weight_norm(model.layer1[0].conv1)
     parametrizations.spectral_norm(model.layer2[0].conv1)
-    assert insert_unheard(model, ("layer1.0.conv1", "layer2.0"), torch.randn(2, 3, 12, 20)) == ["layer1.0.conv1", "layer2.0"]
+    assert insert_unheard(model, ("layer1.0.conv1", "layer2.0"), torch.randn(2, 3, 12, 20)) == [
+        "layer1.0.conv1",
+        "layer2.0",
+    ]
 
 
 def test_weights_that_wait_for_their_first_images_are_refused():
-    refuse(nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU()), "0", "'0': the forward of the model stopped before it: .*uninitialized")
+    refuse(
+        nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU()),
+        "0",
+        "'0': the forward of the model stopped before it: .*uninitialized",
+    )
 
 
 class CallsForwardOfAStage(nn.Module):
-    """Children of a module that is called through ``.forward()`` are called as modules, and are places; it is not."""
+    """Children of a module that is called through ``.forward()`` are called as modules, and are
+    places; it is not.
+    """
 
     def __init__(self):
         super().__init__()
@@ -256,7 +315,10 @@ def test_the_probe_does_not_run_hooks_of_the_host():
         module.register_forward_pre_hook(lambda module, args: seen.append(args))
     before = snapshot(model)
     with register_module_forward_hook(lambda module, args, output: seen.append(output)):
-        assert insert_attention(model, "cpsam", at=("layer2.0", "layer1.0.bn1")) == ["layer1.0.bn1", "layer2.0"]
+        assert insert_attention(model, "cpsam", at=("layer2.0", "layer1.0.bn1")) == [
+            "layer1.0.bn1",
+            "layer2.0",
+        ]
         assert seen == []
         with torch.no_grad():
             model(torch.randn(2, 3, 12, 20))

@@ -11,7 +11,13 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from cpsam.attention import ATTENTION, CPSAM, GlobalContext
 from cpsam.errors import UserError
-from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention
+from cpsam.insert import (
+    attention_config,
+    attention_parameters,
+    insert_attention,
+    insert_from_config,
+    remove_attention,
+)
 from cpsam.insert.probe import probe
 from cpsam.models.cifar_resnet import cifar_resnet
 from cpsam.testing import randomise
@@ -55,12 +61,22 @@ def test_two_blocks_at_one_place_compose_in_the_order_of_insertion():
     x = torch.randn(2, 3, 12, 20)
     plain = host()
     bare = at_place(plain, "layer2.1", x)
-    for first, second, expected in ((Scale, Double, 2 * (3 * bare + 1)), (Double, Scale, 3 * (2 * bare) + 1)):
+    for first, second, expected in (
+        (Scale, Double, 2 * (3 * bare + 1)),
+        (Double, Scale, 3 * (2 * bare) + 1),
+    ):
         model = copy.deepcopy(plain)
-        assert insert_attention(model, first, at="layer2.1") == insert_attention(model, second, at="layer2.1") == ["layer2.1"]
+        assert (
+            insert_attention(model, first, at="layer2.1")
+            == insert_attention(model, second, at="layer2.1")
+            == ["layer2.1"]
+        )
         assert [type(block) for block in model.layer2[1].attention] == [first, second]
         torch.testing.assert_close(at_place(model, "layer2.1", x), expected)
-        assert [entry["attention"] for entry in attention_config(model)] == [first.__name__, second.__name__]
+        assert [entry["attention"] for entry in attention_config(model)] == [
+            first.__name__,
+            second.__name__,
+        ]
         assert len(model.layer2[1]._forward_hooks) == 1
 
 
@@ -71,7 +87,9 @@ def test_what_a_place_returns_is_what_goes_on():
     insert_attention(model, Double, at="layer3.2")
     with torch.no_grad():
         logits = model(x)
-    torch.testing.assert_close(logits, nn.functional.linear(2 * before.mean((2, 3)), model.fc.weight, model.fc.bias))
+    torch.testing.assert_close(
+        logits, nn.functional.linear(2 * before.mean((2, 3)), model.fc.weight, model.fc.bias)
+    )
 
 
 def test_hooks_of_the_host_stay_before_and_after_ours():
@@ -88,10 +106,13 @@ def test_hooks_of_the_host_stay_before_and_after_ours():
     place.register_forward_hook(lambda module, args, kwargs, output: output, with_kwargs=True)
     before = snapshot(model)
     insert_attention(model, Double, at="layer2.1")
-    later = place.register_forward_hook(lambda module, args, output: seen.__setitem__("later", output))
+    later = place.register_forward_hook(
+        lambda module, args, output: seen.__setitem__("later", output)
+    )
     with torch.no_grad():
         model(x)
-    assert torch.equal(seen["earlier"], 2 * bare)  # the host's, although registered first, sees what the block returns
+    # the host's, although registered first, sees what the block returns
+    assert torch.equal(seen["earlier"], 2 * bare)
     assert torch.equal(seen["later"], 2 * bare + 5)
     assert remove_attention(model) == ["layer2.1"]
     later.remove()
@@ -106,12 +127,18 @@ def test_blocks_take_device_precision_and_mode_of_their_place():
     model.layer3.train()
     insert_attention(model, "cpsam", at=("layer2.0", "layer3.0"))
     parameters = list(attention_parameters(model))
-    assert {p.dtype for p in parameters} == {torch.float64} and all(p.requires_grad for p in parameters)
-    assert not any(m.training for m in model.layer2[0].attention.modules()) and all(m.training for m in model.layer3[0].attention.modules())
+    assert {p.dtype for p in parameters} == {torch.float64} and all(
+        p.requires_grad for p in parameters
+    )
+    assert not any(m.training for m in model.layer2[0].attention.modules()) and all(
+        m.training for m in model.layer3[0].attention.modules()
+    )
     with torch.device("meta"):
         model = resnet18().bfloat16()
     insert_attention(model, "non_local", at="nl-c4-last")
-    assert {(p.device.type, p.dtype) for p in attention_parameters(model)} == {("meta", torch.bfloat16)}
+    assert {(p.device.type, p.dtype) for p in attention_parameters(model)} == {
+        ("meta", torch.bfloat16)
+    }
 
 
 def test_a_place_without_parameters_takes_them_from_the_model():
@@ -122,7 +149,10 @@ def test_a_place_without_parameters_takes_them_from_the_model():
 
 
 def test_the_memory_format_of_the_host_flows_through():
-    model, x = host().to(memory_format=torch.channels_last), torch.randn(2, 3, 12, 20).contiguous(memory_format=torch.channels_last)
+    model, x = (
+        host().to(memory_format=torch.channels_last),
+        torch.randn(2, 3, 12, 20).contiguous(memory_format=torch.channels_last),
+    )
     bare = at_place(model, "layer2.1", x)
     insert_attention(model, "cpsam", at="layer2.1")
     assert bare.is_contiguous(memory_format=torch.channels_last)
@@ -148,7 +178,9 @@ def test_a_frozen_host_trains_its_attention_alone():
 
 
 def test_gradients_of_the_host_do_not_change_at_the_start():
-    """The identity passes gradients through: a new block changes no step of the rest of the network."""
+    """The identity passes gradients through: a new block changes no step of the rest of the
+    network.
+    """
     torch.manual_seed(1)
     model, x = cifar_resnet("resnet20", 5).train(), torch.randn(4, 3, 12, 20)
     twin = copy.deepcopy(model)
@@ -163,13 +195,21 @@ def test_gradients_of_the_host_do_not_change_at_the_start():
 
 def test_configurations_are_plain_data_and_rebuild_what_was_there():
     model, x = host(), torch.randn(2, 3, 12, 20)
-    insert_attention(model, lambda channels: CPSAM(channels, fusion="sum", reduction=4), at=("layer2.1", "layer3.2"))
+    insert_attention(
+        model,
+        lambda channels: CPSAM(channels, fusion="sum", reduction=4),
+        at=("layer2.1", "layer3.2"),
+    )
     insert_attention(model, "eca", at="layer3.2")
     insert_attention(model, lambda channels: Scale(channels, factor=2.0), at="layer1.0")
     config = attention_config(model)
     cpsam = {"reduction": 4, "interaction": "mlp", "fusion": "sum", "norm": "batch"}
     assert config == [
-        {"at": "layer1.0", "attention": "Scale", "arguments": {"in_channels": 16, "factor": 2.0, "shift": 1.0}},
+        {
+            "at": "layer1.0",
+            "attention": "Scale",
+            "arguments": {"in_channels": 16, "factor": 2.0, "shift": 1.0},
+        },
         {"at": "layer2.1", "attention": "cpsam", "arguments": {"in_channels": 32, **cpsam}},
         {"at": "layer3.2", "attention": "cpsam", "arguments": {"in_channels": 64, **cpsam}},
         {"at": "layer3.2", "attention": "eca", "arguments": {"in_channels": 64, "kernel_size": 3}},
@@ -178,7 +218,11 @@ def test_configurations_are_plain_data_and_rebuild_what_was_there():
     rebuilt = host().train()
     with pytest.raises(UserError, match="unknown attention 'Scale'"):
         insert_from_config(rebuilt, config)
-    assert insert_from_config(rebuilt, json.loads(json.dumps(config)), blocks={"Scale": Scale}) == ["layer1.0", "layer2.1", "layer3.2"]
+    assert insert_from_config(rebuilt, json.loads(json.dumps(config)), blocks={"Scale": Scale}) == [
+        "layer1.0",
+        "layer2.1",
+        "layer3.2",
+    ]
     assert all(module.training for module in rebuilt.modules())
     rebuilt.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -197,7 +241,9 @@ def test_insertion_from_a_configuration_needs_no_forward():
             raise AssertionError("a forward was run")
 
     model = Unrunnable()
-    assert insert_from_config(model, [{"at": "conv", "attention": "eca", "arguments": {"in_channels": 4}}]) == ["conv"]
+    assert insert_from_config(
+        model, [{"at": "conv", "attention": "eca", "arguments": {"in_channels": 4}}]
+    ) == ["conv"]
 
 
 def test_removal_is_complete_and_can_be_repeated():
@@ -266,7 +312,9 @@ def test_strides_and_channels_do_not_depend_on_the_size_of_the_example(shape):
 
 def test_a_probe_of_a_strided_network_sees_powers_of_two():
     seen = probe(resnet18())
-    assert [seen.stride(path) for path in ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4")] == [2, 4, 4, 8, 16, 32]
+    assert [
+        seen.stride(path) for path in ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    ] == [2, 4, 4, 8, 16, 32]
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -296,5 +344,9 @@ def test_every_block_by_name_can_be_inserted_where_one_argument_is_enough():
 
 def test_make_gets_the_channels_of_each_place():
     given = []
-    insert_attention(host(), lambda channels: given.append(channels) or GlobalContext(channels), at=("layer*.0", "layer3.*.bn1"))
+    insert_attention(
+        host(),
+        lambda channels: given.append(channels) or GlobalContext(channels),
+        at=("layer*.0", "layer3.*.bn1"),
+    )
     assert given == [16, 32, 64, 64, 64, 64]

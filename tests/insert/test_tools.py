@@ -1,4 +1,6 @@
-"""Tools that replace, fold, freeze or quantise layers keep every block: listed, heard, trained, and in its place."""
+"""Tools that replace, fold, freeze or quantise layers keep every block: listed, heard, trained, and
+in its place.
+"""
 
 import copy
 import pickle
@@ -22,16 +24,31 @@ from cpsam.testing import randomise
 
 
 def plain():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3),
+        nn.BatchNorm2d(6),
+    )
 
 
 HOSTS = {
     "plain": (plain, ("1", "4")),
     "thin": (lambda: ThinResNet(2, 5), ("every-branch", "before-last", "bn1")),
-    "resnet18": (lambda: resnet18(num_classes=5), ("every-branch", "before-last", "layer3.0.downsample")),
+    "resnet18": (
+        lambda: resnet18(num_classes=5),
+        ("every-branch", "before-last", "layer3.0.downsample"),
+    ),
     "mobilenet_v2": (lambda: mobilenet_v2(num_classes=5), ("features.*.conv.3", "stage-ends")),
-    "timm/resnet10t": (lambda: timm.create_model("resnet10t", num_classes=5, zero_init_last=False), ("layer*.*.bn2", "maxpool")),
-    "timm/repvgg_a0": (lambda: timm.create_model("repvgg_a0", num_classes=5), ("stages.2.*", "stages.3.0.act")),
+    "timm/resnet10t": (
+        lambda: timm.create_model("resnet10t", num_classes=5, zero_init_last=False),
+        ("layer*.*.bn2", "maxpool"),
+    ),
+    "timm/repvgg_a0": (
+        lambda: timm.create_model("repvgg_a0", num_classes=5),
+        ("stages.2.*", "stages.3.0.act"),
+    ),
     "timm/test_efficientnet": (
         lambda: timm.create_model("test_efficientnet", num_classes=5),
         ("blocks.*.0.bn3", "blocks.*.0.bn2", "conv_head"),
@@ -40,12 +57,22 @@ HOSTS = {
 
 
 def pairs(model):
-    """The paths of a convolution and the norm that follows it as the next child, as fusion by hand takes them."""
+    """The paths of a convolution and the norm that follows it as the next child, as fusion by hand
+    takes them.
+    """
     found = []
     for path, module in model.named_modules():
-        children = [(name, child) for name, child in module.named_children() if ".attention" not in f".{path}.{name}"]
+        children = [
+            (name, child)
+            for name, child in module.named_children()
+            if ".attention" not in f".{path}.{name}"
+        ]
         for (first, conv), (second, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.out_channels == norm.num_features:
+            if (
+                isinstance(conv, nn.Conv2d)
+                and isinstance(norm, nn.BatchNorm2d)
+                and conv.out_channels == norm.num_features
+            ):
                 found.append([f"{path}.{name}".lstrip(".") for name in (first, second)])
     return found
 
@@ -53,7 +80,11 @@ def pairs(model):
 def fuse_by_hand(model):
     for path, norm in pairs(model):
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, fuse_conv_bn_eval(model.get_submodule(path), model.get_submodule(norm)))
+        setattr(
+            model.get_submodule(parent),
+            name,
+            fuse_conv_bn_eval(model.get_submodule(path), model.get_submodule(norm)),
+        )
         parent, _, name = norm.rpartition(".")
         setattr(model.get_submodule(parent), name, nn.Identity())
     return model
@@ -63,7 +94,9 @@ def fuse_in_place_of_the_dict(model):
     """As mmcv does it."""
     for path, norm in pairs(model):
         parent, _, name = path.rpartition(".")
-        model.get_submodule(parent)._modules[name] = fuse_conv_bn_eval(model.get_submodule(path), model.get_submodule(norm))
+        model.get_submodule(parent)._modules[name] = fuse_conv_bn_eval(
+            model.get_submodule(path), model.get_submodule(norm)
+        )
         parent, _, name = norm.rpartition(".")
         model.get_submodule(parent)._modules[name] = nn.Identity()
     return model
@@ -75,19 +108,29 @@ TOOLS = {
     "frozen": freeze_batch_norm_2d,
     "frozen and thawed": lambda model: unfreeze_batch_norm_2d(freeze_batch_norm_2d(model)),
     "fx fuse": fuse,
-    "fx trace, then SyncBatchNorm": lambda model: convert_sync_batchnorm(torch.fx.symbolic_trace(model)),
+    "fx trace, then SyncBatchNorm": lambda model: convert_sync_batchnorm(
+        torch.fx.symbolic_trace(model)
+    ),
     "fuse_modules": lambda model: quantization.fuse_modules(model, pairs(model)),
     "fuse_modules_qat": lambda model: quantization.fuse_modules_qat(model.train(), pairs(model)),
     "by hand": fuse_by_hand,
     "by hand in the dict": fuse_in_place_of_the_dict,
     "reparameterize": reparameterize_model,
-    "pickle, then SyncBatchNorm": lambda model: convert_sync_batchnorm(pickle.loads(pickle.dumps(model))),  # noqa: S301
+    "pickle, then SyncBatchNorm": lambda model: convert_sync_batchnorm(
+        pickle.loads(pickle.dumps(model))
+    ),  # noqa: S301
 }
 
 
 # Torch's own tools take timm's norm with an activation for a bare norm, or refuse it.
 TIMM_NORMS = {"timm/repvgg_a0", "timm/test_efficientnet"}
-OF_TORCH = {"torch SyncBatchNorm", "fuse_modules", "fuse_modules_qat", "by hand", "by hand in the dict"}
+OF_TORCH = {
+    "torch SyncBatchNorm",
+    "fuse_modules",
+    "fuse_modules_qat",
+    "by hand",
+    "by hand in the dict",
+}
 
 
 @cache
@@ -128,9 +171,12 @@ def test_tools_keep_every_block(name, tool):
     if name in TIMM_NORMS and tool in OF_TORCH:
         pytest.skip("the tool changes the bare host, too")
     # reparameterize_model calls whatever is named `fuse`, as the fusing convolution of CPSAM is.
-    model, x, expected, config = trained(name, "global_context" if tool == "reparameterize" else "cpsam")
+    model, x, expected, config = trained(
+        name, "global_context" if tool == "reparameterize" else "cpsam"
+    )
     after = TOOLS[tool](copy.deepcopy(model))
-    assert_kept(after, x, expected, config, trains=tool != "reparameterize")  # which detaches what it leaves
+    # which detaches what it leaves
+    assert_kept(after, x, expected, config, trains=tool != "reparameterize")
     assert len(remove_attention(after)) == len({entry["at"] for entry in config})
     with torch.no_grad():
         assert not torch.allclose(after(x), expected)

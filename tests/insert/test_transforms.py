@@ -1,4 +1,6 @@
-"""Networks with trained attention inside go through compilers, exports, traces and distribution, and compute the same."""
+"""Networks with trained attention inside go through compilers, exports, traces and distribution,
+and compute the same.
+"""
 
 import pytest
 import timm
@@ -14,7 +16,10 @@ from cpsam.testing import randomise
 
 HOSTS = {
     "resnet8": (lambda: ThinResNet(1, 5), ("layer2", "layer3.0.bn2")),
-    "timm/resnet10t": (lambda: timm.create_model("resnet10t", num_classes=5, zero_init_last=False), ("layer2", "layer3.0.bn2")),
+    "timm/resnet10t": (
+        lambda: timm.create_model("resnet10t", num_classes=5, zero_init_last=False),
+        ("layer2", "layer3.0.bn2"),
+    ),
     "mobilenet_v2": (lambda: mobilenet_v2(num_classes=5), ("features.3", "features.6.conv.3")),
     "efficientnet_b0": (lambda: efficientnet_b0(num_classes=5), ("features.2", "features.3.1")),
     "resnet18": (lambda: resnet18(num_classes=5), ("layer2.*", "layer3.0.downsample")),
@@ -44,7 +49,9 @@ def trained(name, blocks=BOTH):
 def agree(model, other, *images):
     for x in images:
         expected = model(x)
-        torch.testing.assert_close(other(x), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+        torch.testing.assert_close(
+            other(x), expected, rtol=0, atol=1e-4 * expected.abs().max().item()
+        )
 
 
 OTHER = torch.randn(3, 3, 65, 40, generator=torch.Generator().manual_seed(1))
@@ -67,7 +74,9 @@ def test_compiled_gradients():
 def test_export_for_any_batch_and_image_size(name, strict):
     model, x = trained(name, ("cpsam",))
     dynamic = torch.export.Dim.DYNAMIC
-    program = torch.export.export(model, (x,), strict=strict, dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+    program = torch.export.export(
+        model, (x,), strict=strict, dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)
+    )
     agree(model, program.module(), x, OTHER, OTHER[:1])
 
 
@@ -75,15 +84,27 @@ def test_export_for_any_batch_and_image_size(name, strict):
 def test_onnx_for_any_batch_and_image_size():
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x = trained("resnet8", ("cpsam",))
-    program = torch.onnx.export(model, (x,), dynamo=True, dynamic_shapes=({0: "n", 2: "h", 3: "w"},), verbose=False)
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    program = torch.onnx.export(
+        model, (x,), dynamo=True, dynamic_shapes=({0: "n", 2: "h", 3: "w"},), verbose=False
+    )
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     feed = session.get_inputs()[0].name
-    agree(model, lambda images: torch.from_numpy(session.run(None, {feed: images.numpy()})[0]), x, OTHER, OTHER[:1])
+    agree(
+        model,
+        lambda images: torch.from_numpy(session.run(None, {feed: images.numpy()})[0]),
+        x,
+        OTHER,
+        OTHER[:1],
+    )
 
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_symbolic_trace(name):
-    """Of places that tracing enters, and of leaves, which the traced network calls with their hooks."""
+    """Of places that tracing enters, and of leaves, which the traced network calls with their
+    hooks.
+    """
     model, x = (each.double() for each in trained(name))
     agree(model, torch.fx.symbolic_trace(model), x, OTHER.double())
 
@@ -135,7 +156,9 @@ def test_gradient_checkpointing_of_torch():
 
 @pytest.fixture
 def one_process():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 

@@ -29,25 +29,38 @@ def thin_parameters(n, classes, projections):
 def test_parameters_of_the_thin_family(depth, n):
     with torch.device("meta"):
         assert parameters(cifar_resnet(f"resnet{depth}", C100)) == thin_parameters(n, C100, False)
-        assert parameters(cifar_resnet(f"resnet{depth}", 10, shortcut="projection")) == thin_parameters(n, 10, True)
+        assert parameters(
+            cifar_resnet(f"resnet{depth}", 10, shortcut="projection")
+        ) == thin_parameters(n, 10, True)
 
 
 def test_published_parameters_of_the_thin_family():
     """0.27, 0.46, 0.66, 0.85 and 1.7 million, He et al. (2015), table 6, for ten classes."""
     with torch.device("meta"):
-        millions = [parameters(cifar_resnet(f"resnet{depth}", 10)) / 1e6 for depth in (20, 32, 44, 56, 110)]
+        millions = [
+            parameters(cifar_resnet(f"resnet{depth}", 10)) / 1e6 for depth in (20, 32, 44, 56, 110)
+        ]
     assert [round(m, 2) for m in millions] == [0.27, 0.46, 0.66, 0.85, 1.73]
 
 
-@pytest.mark.parametrize("name, depth", [("resnet20", 20), ("resnet56", 56), ("resnet110", 110), ("resnet18", 18), ("resnet50", 50)])
+@pytest.mark.parametrize(
+    "name, depth",
+    [("resnet20", 20), ("resnet56", 56), ("resnet110", 110), ("resnet18", 18), ("resnet50", 50)],
+)
 def test_the_name_is_the_number_of_weighted_layers(name, depth):
     with torch.device("meta"):
         model = cifar_resnet(name, 10)
-    main = [m for path, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in path]
+    main = [
+        m
+        for path, m in model.named_modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in path
+    ]
     assert len(main) == depth
 
 
-@pytest.mark.parametrize("name, expected", [("resnet18", 11_220_132), ("resnet34", 21_328_292), ("resnet50", 23_705_252)])
+@pytest.mark.parametrize(
+    "name, expected", [("resnet18", 11_220_132), ("resnet34", 21_328_292), ("resnet50", 23_705_252)]
+)
 def test_parameters_of_the_wide_family(name, expected):
     """torchvision's networks with a 3x3 stem and 100 classes, as widely used on CIFAR-100."""
     with torch.device("meta"):
@@ -63,7 +76,9 @@ def test_any_image_size_and_the_strides_of_the_stages(name, size):
     with torch.no_grad():
         assert model(torch.randn(3, 2, *size)).shape == (3, 7)
     widths = (16, 32, 64) if name == "resnet20" else (64, 128, 256, 512)
-    assert shapes == [(width, -(-size[0] // 2**k), -(-size[1] // 2**k)) for k, width in enumerate(widths)]
+    assert shapes == [
+        (width, -(-size[0] // 2**k), -(-size[1] // 2**k)) for k, width in enumerate(widths)
+    ]
 
 
 def test_padded_shortcut_keeps_every_second_position_and_pads_channels_on_both_sides():
@@ -85,13 +100,21 @@ def test_forward_by_hand():
 
     def conv_norm(path, y, conv, norm, stride=1):
         y = F.conv2d(y, state[f"{path}{conv}.weight"], stride=stride, padding=1)
-        return F.batch_norm(y, *(state[f"{path}{norm}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")))
+        return F.batch_norm(
+            y,
+            *(
+                state[f"{path}{norm}.{k}"]
+                for k in ("running_mean", "running_var", "weight", "bias")
+            ),
+        )
 
     y = conv_norm("", x, "conv1", "bn1").relu()
     for stage in (1, 2, 3):
         for block in (0, 1, 2):
             path, stride = f"layer{stage}.{block}.", 2 if stage > 1 and block == 0 else 1
-            residual = conv_norm(path, conv_norm(path, y, "conv1", "bn1", stride).relu(), "conv2", "bn2")
+            residual = conv_norm(
+                path, conv_norm(path, y, "conv1", "bn1", stride).relu(), "conv2", "bn2"
+            )
             if stride == 2:
                 half = y.shape[1] // 2
                 y = F.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, half, half))
@@ -103,13 +126,19 @@ def test_forward_by_hand():
 def test_shortcuts_have_parameters_only_as_projections():
     for shortcut, expected in (("padded", 0), ("projection", 2)):
         model = cifar_resnet("resnet20", 10, shortcut=shortcut)
-        downsamples = [m for n, m in model.named_modules() if n.endswith("downsample") and list(m.parameters())]
+        downsamples = [
+            m for n, m in model.named_modules() if n.endswith("downsample") and list(m.parameters())
+        ]
         assert len(downsamples) == expected
 
 
 def test_the_wide_family_pools_nowhere_but_at_the_end():
     model = cifar_resnet("resnet18", 10)
-    assert isinstance(model.maxpool, nn.Identity) and model.conv1.kernel_size == (3, 3) and model.conv1.stride == (1, 1)
+    assert (
+        isinstance(model.maxpool, nn.Identity)
+        and model.conv1.kernel_size == (3, 3)
+        and model.conv1.stride == (1, 1)
+    )
 
 
 def test_convolutions_keep_the_variance_of_gradients():
@@ -123,7 +152,9 @@ def test_convolutions_keep_the_variance_of_gradients():
 
 
 def test_unknown_names_and_shortcuts_are_refused():
-    with pytest.raises(UserError, match=r"unknown model 'resnet21': did you mean 'resnet.*Choices: .*resnet56"):
+    with pytest.raises(
+        UserError, match=r"unknown model 'resnet21': did you mean 'resnet.*Choices: .*resnet56"
+    ):
         cifar_resnet("resnet21", 10)
     with pytest.raises(UserError, match=r"unknown shortcut 'pad': did you mean 'padded'\?"):
         cifar_resnet("resnet20", 10, shortcut="pad")

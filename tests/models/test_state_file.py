@@ -26,10 +26,14 @@ STATE = {"conv.weight": torch.arange(30.0).reshape(2, 3, 5), "conv.bias": torch.
 
 
 def same(found: dict[str, Tensor]) -> bool:
-    return found.keys() == STATE.keys() and all(torch.equal(value, found[key]) for key, value in STATE.items())
+    return found.keys() == STATE.keys() and all(
+        torch.equal(value, found[key]) for key, value in STATE.items()
+    )
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.pth.tar", "w.th", "w.ckpt", "W.PTH", "w.safetensors", "w"])
+@pytest.mark.parametrize(
+    "name", ["w.pth", "w.pt", "w.bin", "w.pth.tar", "w.th", "w.ckpt", "W.PTH", "w.safetensors", "w"]
+)
 @pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
 def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, form: str) -> None:
     path = tmp_path / name
@@ -42,19 +46,28 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, form: s
 
 def test_a_file_of_another_byte_order_holds_the_same_numbers(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "little.pth")
-    with zipfile.ZipFile(tmp_path / "little.pth") as little, zipfile.ZipFile(tmp_path / "big.pth", "w") as big:
+    with (
+        zipfile.ZipFile(tmp_path / "little.pth") as little,
+        zipfile.ZipFile(tmp_path / "big.pth", "w") as big,
+    ):
         for entry in little.infolist():
             content = little.read(entry)
             if "/data/" in entry.filename:
                 content = np.frombuffer(content, "<f4").astype(">f4").tobytes()
-            big.writestr(entry.filename, b"big" if entry.filename.endswith("byteorder") else content)
+            big.writestr(
+                entry.filename, b"big" if entry.filename.endswith("byteorder") else content
+            )
     assert same(read_content(tmp_path / "big.pth").tree)
 
 
 def test_weights_of_ours_have_their_header_and_their_shared_tensors(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.safetensors", {**STATE, "again": STATE["conv.bias"]}, {"attention": []})
+    save_weights(
+        tmp_path / "w.safetensors", {**STATE, "again": STATE["conv.bias"]}, {"attention": []}
+    )
     found = read_content(tmp_path / "w.safetensors")
-    assert found.metadata == {"attention": []} and torch.equal(found.tree["again"], STATE["conv.bias"])
+    assert found.metadata == {"attention": []} and torch.equal(
+        found.tree["again"], STATE["conv.bias"]
+    )
     assert state_file.META_KEY == META_KEY
 
 
@@ -64,7 +77,9 @@ def test_a_flipped_bit_in_weights_of_ours_is_found(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-3] ^= 4
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"w\.safetensors: its SHA-256 is not the one in its header"):
+    with pytest.raises(
+        DataError, match=r"w\.safetensors: its SHA-256 is not the one in its header"
+    ):
         read_content(path)
 
 
@@ -90,7 +105,11 @@ def settings() -> dict[str, Any]:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_objects_beside_the_tensors_are_passed_over_and_named(tmp_path: Path, legacy: bool) -> None:
-    torch.save({"model": STATE, **settings()}, tmp_path / "c.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"model": STATE, **settings()},
+        tmp_path / "c.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
     found = read_content(tmp_path / "c.pth")
     assert same(found.tree["model"])
     assert {"argparse.Namespace", "numpy.dtype", "collections.defaultdict"} < set(found.skipped)
@@ -100,7 +119,9 @@ def test_objects_beside_the_tensors_are_passed_over_and_named(tmp_path: Path, le
 def test_no_stand_in_stays_known_to_torch(tmp_path: Path) -> None:
     torch.save({"model": STATE, **settings()}, tmp_path / "c.pth")
     read_content(tmp_path / "c.pth")
-    assert not any("argparse.Namespace" in str(known) for known in torch.serialization.get_safe_globals())
+    assert not any(
+        "argparse.Namespace" in str(known) for known in torch.serialization.get_safe_globals()
+    )
 
 
 class Call:
@@ -113,20 +134,43 @@ class Call:
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_of_a_newer_protocol_holds_the_same(tmp_path: Path, protocol: int, legacy: bool) -> None:
-    """A tensor under two names stays one, and a string that is written once and named twice is both times the same."""
-    content = {"model": STATE, "again": STATE["conv.weight"], "key": "conv.weight", "sets": [{1}, frozenset([2])], **settings()}
+def test_a_file_of_a_newer_protocol_holds_the_same(
+    tmp_path: Path, protocol: int, legacy: bool
+) -> None:
+    """A tensor under two names stays one, and a string that is written once and named twice is both
+    times the same.
+    """
+    content = {
+        "model": STATE,
+        "again": STATE["conv.weight"],
+        "key": "conv.weight",
+        "sets": [{1}, frozenset([2])],
+        **settings(),
+    }
     content |= {"raw": b"ab", "buffer": bytearray(b"c"), "long": "a" * 300}
-    torch.save(content, tmp_path / "c.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        content,
+        tmp_path / "c.pth",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=not legacy,
+    )
     found = read_content(tmp_path / "c.pth")
-    assert same(found.tree["model"]) and found.tree["key"] == "conv.weight" and found.tree["long"] == "a" * 300
+    assert (
+        same(found.tree["model"])
+        and found.tree["key"] == "conv.weight"
+        and found.tree["long"] == "a" * 300
+    )
     assert found.tree["again"].data_ptr() == found.tree["model"]["conv.weight"].data_ptr()
     assert {"argparse.Namespace", "numpy.dtype", "collections.defaultdict"} < set(found.skipped)
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_a_newer_protocol_calls_nothing(tmp_path: Path, protocol: int) -> None:
-    torch.save({**STATE, "extra": Call(os.system, "touch called")}, tmp_path / "c.pth", pickle_protocol=protocol)
+    torch.save(
+        {**STATE, "extra": Call(os.system, "touch called")},
+        tmp_path / "c.pth",
+        pickle_protocol=protocol,
+    )
     with pytest.raises(UserError, match=r"c\.pth asks for posix\.system"):
         read_content(tmp_path / "c.pth")
 
@@ -138,10 +182,16 @@ def test_strings_of_a_newer_protocol_fill_no_memory() -> None:
         as_protocol_2(io.BytesIO(b"\x80\x04]" + text + b"(" + b"h\0" * 100_000 + b"e."))
 
 
-@pytest.mark.parametrize("function", [eval, exec, os.system, __import__("subprocess").call, getattr])
-def test_a_file_that_calls_something_is_refused_though_its_tensors_are_good(tmp_path: Path, function: Any) -> None:
+@pytest.mark.parametrize(
+    "function", [eval, exec, os.system, __import__("subprocess").call, getattr]
+)
+def test_a_file_that_calls_something_is_refused_though_its_tensors_are_good(
+    tmp_path: Path, function: Any
+) -> None:
     torch.save({"state_dict": STATE, "extra": Call(function, "1")}, tmp_path / "c.pth")
-    with pytest.raises(UserError, match=r"c\.pth asks for \S+; nothing but tensors is read from it"):
+    with pytest.raises(
+        UserError, match=r"c\.pth asks for \S+; nothing but tensors is read from it"
+    ):
         read_content(tmp_path / "c.pth")
 
 
@@ -196,24 +246,34 @@ FOREIGN = {
     "room for": lying(),
     "without data.pkl is": zipped({}),
     "is a TorchScript archive": zipped({"a/data.pkl": b"", "a/constants.pkl": b""}),
-    "NEWOBJ_EX; save it with torch's own pickle protocol, 2": saved({**STATE, "x": Keyword()}, pickle_protocol=4),
+    "NEWOBJ_EX; save it with torch's own pickle protocol, 2": saved(
+        {**STATE, "x": Keyword()}, pickle_protocol=4
+    ),
     "holds a whole module": saved(torch.nn.Linear(2, 3), _use_new_zipfile_serialization=False),
 }
 
 
 @pytest.mark.parametrize("words", FOREIGN)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_what_is_no_file_of_weights_is_called_by_its_name(tmp_path: Path, words: str, suffix: str) -> None:
+def test_what_is_no_file_of_weights_is_called_by_its_name(
+    tmp_path: Path, words: str, suffix: str
+) -> None:
     path = tmp_path / f"101{suffix}"
     path.write_bytes(FOREIGN[words])
     with pytest.raises(DataError) as error:
         read_content(path)
-    assert words in str(error.value) and path.name in str(error.value) and "\n" not in str(error.value)
+    assert (
+        words in str(error.value) and path.name in str(error.value) and "\n" not in str(error.value)
+    )
 
 
 def test_special_files_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    for path, kind in ((tmp_path / "pipe.pth", "a FIFO"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+    for path, kind in (
+        (tmp_path / "pipe.pth", "a FIFO"),
+        (Path("/dev/zero"), "a device"),
+        (tmp_path, "a folder"),
+    ):
         with pytest.raises(DataError, match=f"{path.name}: must be a regular file; it is {kind}"):
             read_content(path)
     with pytest.raises(DataError, match=r"not found: .*none\.pth"):

@@ -14,7 +14,13 @@ from torch import nn
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START, NonLocal
 from cpsam.config.study import Task
 from cpsam.errors import UserError
-from cpsam.insert import attention_config, attention_parameters, insert_attention, insert_from_config, remove_attention
+from cpsam.insert import (
+    attention_config,
+    attention_parameters,
+    insert_attention,
+    insert_from_config,
+    remove_attention,
+)
 from cpsam.models import cifar_resnet, create_model, normalisation
 from cpsam.models.timm_cifar import TimmThinResNet
 from cpsam.models.timm_models import MODELS, AttentionResNet
@@ -37,12 +43,18 @@ def trained(name, **arguments):
 
 def attention_layer(name):
     """What timm builds from the number of channels: the class, with what it has no default for."""
-    return partial(ATTENTION[name], hidden_channels=5) if name == "conv_control" else ATTENTION[name]
+    return (
+        partial(ATTENTION[name], hidden_channels=5) if name == "conv_control" else ATTENTION[name]
+    )
 
 
 def weights_file(path, model, drop=()):
     save_file({key: tensor for key, tensor in model.state_dict().items() if key not in drop}, path)
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": 5}, "num_classes": 5}
+    return {
+        "pretrained": True,
+        "pretrained_cfg_overlay": {"file": str(path), "num_classes": 5},
+        "num_classes": 5,
+    }
 
 
 @pytest.fixture
@@ -61,9 +73,13 @@ def test_every_name_is_registered_with_a_configuration_and_without_weights():
     assert not timm.list_models(module="timm_models", pretrained=True)
 
 
-@pytest.mark.parametrize("name, published", [("nl_resnet50", 32_915_496), ("gc_resnet50", 28_078_773)])
+@pytest.mark.parametrize(
+    "name, published", [("nl_resnet50", 32_915_496), ("gc_resnet50", 28_078_773)]
+)
 def test_published_parameters(name, published):
-    """ResNet-50 with five Non-Local blocks, and with global context in the 13 blocks of c3 to c5, for 1000 classes."""
+    """ResNet-50 with five Non-Local blocks, and with global context in the 13 blocks of c3 to c5,
+    for 1000 classes.
+    """
     model = timm.create_model(name, device="meta")
     assert sum(p.numel() for p in model.parameters()) == published
 
@@ -84,13 +100,20 @@ def test_places_are_those_of_a_named_placement(name):
 @pytest.mark.parametrize("name", ["cpsam_resnet50", "nl_resnet50", "gc_resnet50"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_a_dilated_network_has_the_same_keys(name, stride):
-    plain, dilated = timm.create_model(name, device="meta"), timm.create_model(name, device="meta", output_stride=stride)
+    plain, dilated = (
+        timm.create_model(name, device="meta"),
+        timm.create_model(name, device="meta", output_stride=stride),
+    )
     assert list(dilated.state_dict()) == list(plain.state_dict())
     assert dilated.feature_info[-1]["reduction"] == stride
 
 
 def test_non_local_pools_keys_and_values_as_in_its_recipe():
-    blocks = [m for m in timm.create_model("nl_resnet50", device="meta").modules() if isinstance(m, NonLocal)]
+    blocks = [
+        m
+        for m in timm.create_model("nl_resnet50", device="meta").modules()
+        if isinstance(m, NonLocal)
+    ]
     assert len(blocks) == 5 and all(block.subsample and block.norm == "batch" for block in blocks)
 
 
@@ -149,7 +172,10 @@ def test_an_unknown_argument_is_a_type_error(name):
 
 @each_net
 def test_device_and_precision_from_the_start(name):
-    for model in (timm.create_model(name, device="meta", dtype=torch.bfloat16), timm.create_model(name, dtype=torch.float64)):
+    for model in (
+        timm.create_model(name, device="meta", dtype=torch.bfloat16),
+        timm.create_model(name, dtype=torch.float64),
+    ):
         tensors = [t for t in model.state_dict().values() if t.is_floating_point()]
         assert len({(t.device, t.dtype) for t in tensors}) == 1
     assert model(torch.randn(NETS[name], dtype=torch.float64)).dtype == torch.float64
@@ -167,16 +193,24 @@ def test_features_only(name):
     model, x = (each.double() for each in trained(name))
     expected = model.forward_intermediates(x, intermediates_only=True)
     for kind in ("list", "getter", "fx"):
-        backbone = timm.create_model(name, features_only=True, feature_cls=kind, out_indices=(0, 2, 3)).double().eval()
+        backbone = (
+            timm.create_model(name, features_only=True, feature_cls=kind, out_indices=(0, 2, 3))
+            .double()
+            .eval()
+        )
         target = getattr(backbone, "graph_module", None) or getattr(backbone, "model", backbone)
-        target.load_state_dict({key: value for key, value in model.state_dict().items() if key in target.state_dict()})
+        target.load_state_dict(
+            {key: value for key, value in model.state_dict().items() if key in target.state_dict()}
+        )
         features = backbone(x)
         for feature, index in zip(features, (0, 2, 3), strict=True):
             torch.testing.assert_close(feature, expected[index])
         assert backbone.feature_info.channels() == [f.shape[1] for f in features]
         for feature, stride in zip(features, backbone.feature_info.reduction(), strict=True):
             assert tuple(feature.shape[2:]) == tuple(-(-side // stride) for side in x.shape[2:])
-    assert len(timm.create_model(name, features_only=True, device="meta")(x.to("meta"))) == len(expected)
+    assert len(timm.create_model(name, features_only=True, device="meta")(x.to("meta"))) == len(
+        expected
+    )
 
 
 @each_net
@@ -184,7 +218,9 @@ def test_forward_intermediates_are_what_the_modules_return(name):
     model, x = trained(name)
     seen = {}
     for info in model.feature_info:
-        model.get_submodule(info["module"]).register_forward_hook(lambda _, __, y, at=info["module"]: seen.setdefault(at, y.clone()))
+        model.get_submodule(info["module"]).register_forward_hook(
+            lambda _, __, y, at=info["module"]: seen.setdefault(at, y.clone())
+        )
     last, features = model.forward_intermediates(x)
     for feature, info in zip(features, model.feature_info, strict=True):
         assert torch.equal(feature, seen[info["module"]]) and feature.shape[1] == info["num_chs"]
@@ -204,7 +240,10 @@ def test_pruned_networks_end_at_the_feature_asked_for(name):
         model = timm.create_model(name, num_classes=5).eval()
         model.load_state_dict(full.state_dict())
         assert model.prune_intermediate_layers([index]) == [index]
-        assert torch.equal(model.forward_features(x), feature) and model.num_features == feature.shape[1]
+        assert (
+            torch.equal(model.forward_features(x), feature)
+            and model.num_features == feature.shape[1]
+        )
         assert torch.equal(model(x), feature) and model.num_classes == 0
     model = timm.create_model(name, num_classes=5).eval()
     model.load_state_dict(full.state_dict())
@@ -217,7 +256,9 @@ def test_reset_classifier_keeps_the_pooling_that_it_is_not_given(name):
     model, x = trained(name, global_pool="max")
     features = model.forward_features(x)
     model.reset_classifier(9)
-    assert model(x).shape == (2, 9) and model.num_classes == 9 and model.get_classifier() is model.fc
+    assert (
+        model(x).shape == (2, 9) and model.num_classes == 9 and model.get_classifier() is model.fc
+    )
     model.reset_classifier(0, global_pool=None)
     torch.testing.assert_close(model(x), features.amax((2, 3)))
     model.reset_classifier(0, "avg")
@@ -232,14 +273,20 @@ def test_reset_classifier_keeps_the_pooling_that_it_is_not_given(name):
 @pytest.mark.parametrize("features_only", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(name, features_only):
     torch.manual_seed(1)
-    model = timm.create_model(name, features_only=True) if features_only else timm.create_model(name, num_classes=5)
+    model = (
+        timm.create_model(name, features_only=True)
+        if features_only
+        else timm.create_model(name, num_classes=5)
+    )
     x = torch.randn(NETS[name])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0  # it is the recomputation that would count twice
             nn.init.uniform_(module.weight, 0.5, 1.5)
     calls, gradients = [], []
-    next(m for m in model.modules() if isinstance(m, ATTENTION["cpsam"])).register_forward_pre_hook(lambda *_: calls.append(1))
+    next(m for m in model.modules() if isinstance(m, ATTENTION["cpsam"])).register_forward_pre_hook(
+        lambda *_: calls.append(1)
+    )
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
         model.zero_grad()
@@ -249,8 +296,11 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, features_only):
         assert len(calls) == (3 if enable else 1)  # the second time once more, in the backward pass
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(checkpointed, plain)
-    # The features end before the classifier, and the deepest are taken: nothing but a classifier is without gradient.
-    assert len(gradients[0]) == len([n for n, _ in model.named_parameters() if not (features_only and n.startswith("fc"))])
+    # The features end before the classifier, and the deepest are taken: nothing but a classifier is
+    # without gradient.
+    assert len(gradients[0]) == len(
+        [n for n, _ in model.named_parameters() if not (features_only and n.startswith("fc"))]
+    )
 
 
 @each_net
@@ -268,7 +318,9 @@ def test_parameters_are_grouped_by_depth(name):
     groups = group_parameters(model, model.group_matcher(), reverse=True)
     assert groups["conv1.weight"] == groups["bn1.bias"] == 0
     blocks = [key for key in groups if ".attention." in key]
-    assert blocks and all(groups[key] == groups[f"{key.partition('.attention.')[0]}.conv1.weight"] for key in blocks)
+    assert blocks and all(
+        groups[key] == groups[f"{key.partition('.attention.')[0]}.conv1.weight"] for key in blocks
+    )
     assert groups["fc.weight"] == max(groups.values()) > groups[blocks[-1]]
     coarse = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
     assert len(set(coarse.values())) == 2 + len(model.feature_info) - 1
@@ -279,7 +331,10 @@ def test_parameters_are_grouped_by_depth(name):
 
 def test_weights_of_timms_plain_network_give_its_logits_bit_by_bit(resnet18, tmp_path):
     arguments = weights_file(tmp_path / "host.safetensors", resnet18)
-    model, x = timm.create_model("cpsam_resnet18", **arguments).eval(), torch.randn(NETS["cpsam_resnet18"])
+    model, x = (
+        timm.create_model("cpsam_resnet18", **arguments).eval(),
+        torch.randn(NETS["cpsam_resnet18"]),
+    )
     assert torch.equal(model(x), resnet18(x))
     new = set(model.state_dict()) - set(resnet18.state_dict())
     assert new and all(".attention." in key for key in new)
@@ -291,7 +346,9 @@ def test_weights_of_timms_plain_network_give_its_logits_bit_by_bit(resnet18, tmp
 def test_weights_for_other_classes_channels_and_for_features(resnet18, tmp_path):
     arguments = weights_file(tmp_path / "host.safetensors", resnet18)
     x = torch.randn(NETS["cpsam_resnet18"])
-    other = timm.create_model("cpsam_resnet18", **arguments | {"num_classes": 3, "in_chans": 1}).eval()
+    other = timm.create_model(
+        "cpsam_resnet18", **arguments | {"num_classes": 3, "in_chans": 1}
+    ).eval()
     assert other(x[:, :1]).shape == (2, 3)
     torch.testing.assert_close(other.conv1.weight, resnet18.conv1.weight.sum(1, keepdim=True))
     backbone = timm.create_model("cpsam_resnet18", **arguments, features_only=True).eval()
@@ -301,17 +358,24 @@ def test_weights_for_other_classes_channels_and_for_features(resnet18, tmp_path)
 def test_weights_of_a_trained_network_come_back(tmp_path):
     for name in NETS:
         model, x = trained(name)
-        again = timm.create_model(name, **weights_file(tmp_path / f"{name}.safetensors", model)).eval()
+        again = timm.create_model(
+            name, **weights_file(tmp_path / f"{name}.safetensors", model)
+        ).eval()
         assert torch.equal(again(x), model(x))
 
 
 def test_weights_that_lack_more_than_the_blocks_are_refused(resnet18, tmp_path):
     with pytest.raises(RuntimeError, match=r'Missing key.*: "layer3.1.conv2.weight"'):
-        timm.create_model("cpsam_resnet18", **weights_file(tmp_path / "host.safetensors", resnet18, ["layer3.1.conv2.weight"]))
+        timm.create_model(
+            "cpsam_resnet18",
+            **weights_file(tmp_path / "host.safetensors", resnet18, ["layer3.1.conv2.weight"]),
+        )
     model, _ = trained("cpsam_resnet18")
     key = "layer3.0.attention.0.channel_squeeze.key.weight"
     with pytest.raises(RuntimeError, match=rf'Missing key.*: "{key}"'):
-        timm.create_model("cpsam_resnet18", **weights_file(tmp_path / "part.safetensors", model, [key]))
+        timm.create_model(
+            "cpsam_resnet18", **weights_file(tmp_path / "part.safetensors", model, [key])
+        )
     with pytest.raises(RuntimeError, match="Unexpected key"):
         timm.create_model("gc_resnet50", **weights_file(tmp_path / "other.safetensors", model))
 
@@ -319,7 +383,9 @@ def test_weights_that_lack_more_than_the_blocks_are_refused(resnet18, tmp_path):
 def test_weights_of_a_thin_network(tmp_path):
     host = cifar_resnet("resnet20", 5)
     randomise(host)
-    model = timm.create_model("cpsam_cifar_resnet20", **weights_file(tmp_path / "thin.safetensors", host)).eval()
+    model = timm.create_model(
+        "cpsam_cifar_resnet20", **weights_file(tmp_path / "thin.safetensors", host)
+    ).eval()
     x = torch.randn(NETS["cpsam_cifar_resnet20"])
     torch.testing.assert_close(model(x), host.eval()(x))
 
@@ -329,7 +395,12 @@ def test_weights_of_a_thin_network(tmp_path):
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_every_block_is_an_attention_layer_of_timms_networks(name):
-    model = timm.create_model("test_resnet", num_classes=3, dtype=torch.float64, block_args={"attn_layer": attention_layer(name)})
+    model = timm.create_model(
+        "test_resnet",
+        num_classes=3,
+        dtype=torch.float64,
+        block_args={"attn_layer": attention_layer(name)},
+    )
     blocks = [module for module in model.modules() if isinstance(module, ATTENTION[name])]
     assert len(blocks) == sum(len(getattr(model, f"layer{stage}")) for stage in (1, 2, 3, 4))
     assert {p.dtype for p in model.parameters()} == {torch.float64}
@@ -341,7 +412,11 @@ def test_every_block_is_an_attention_layer_of_timms_networks(name):
 
 @pytest.mark.parametrize("name", [name for name in ATTENTION if name not in NOT_IDENTITY_AT_START])
 def test_blocks_start_as_they_do_though_timm_draws_every_convolution(name):
-    small = {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32), "block_args": {"attn_layer": attention_layer(name)}}
+    small = {
+        "layers": (1, 1, 1, 1),
+        "channels": (8, 16, 24, 32),
+        "block_args": {"attn_layer": attention_layer(name)},
+    }
     model = AttentionResNet(BasicBlock, **small, attention="cpsam", at="layer2").eval()
     for _ in range(2):
         for block in [m for m in model.modules() if isinstance(m, tuple(ATTENTION.values()))]:
@@ -356,7 +431,9 @@ def test_blocks_start_as_they_do_though_timm_draws_every_convolution(name):
 # cpsam's own functions
 
 
-@pytest.mark.parametrize("name, host", [("cpsam_resnet18", "resnet18"), ("gc_resnet50", "resnet50")])
+@pytest.mark.parametrize(
+    "name, host", [("cpsam_resnet18", "resnet18"), ("gc_resnet50", "resnet50")]
+)
 def test_attention_is_seen_removed_and_rebuilt(name, host):
     model, plain = timm.create_model(name, device="meta"), timm.create_model(host, device="meta")
     keys, config = list(model.state_dict()), attention_config(model)
@@ -367,11 +444,19 @@ def test_attention_is_seen_removed_and_rebuilt(name, host):
 
 
 def test_create_model_draws_the_host_as_without_attention(resnet18, tmp_path):
-    model, host = create_model("timm/cpsam_resnet18", 7, seed=3), create_model("timm/resnet18", 7, seed=3)
-    assert all(torch.equal(model.state_dict()[key], value) for key, value in host.state_dict().items())
+    model, host = (
+        create_model("timm/cpsam_resnet18", 7, seed=3),
+        create_model("timm/resnet18", 7, seed=3),
+    )
+    assert all(
+        torch.equal(model.state_dict()[key], value) for key, value in host.state_dict().items()
+    )
     weights_file(tmp_path / "host.safetensors", resnet18)
     x = torch.randn(NETS["cpsam_resnet18"])
-    assert torch.equal(create_model("timm/cpsam_resnet18", 5, weights=tmp_path / "host.safetensors").eval()(x), resnet18(x))
+    assert torch.equal(
+        create_model("timm/cpsam_resnet18", 5, weights=tmp_path / "host.safetensors").eval()(x),
+        resnet18(x),
+    )
     assert isinstance(create_model("timm/cifar_resnet20", 4, attention="cpsam"), TimmThinResNet)
 
 
@@ -380,15 +465,27 @@ def test_a_network_with_attention_of_its_own_is_no_host_of_a_comparison():
     for attention in ("none", "cpsam", "non_local"):
         with pytest.raises(UserError, match=refusal):
             create_model("timm/cpsam_cifar_resnet20", 10, attention=attention)
-    task, dataset = Task(model="timm/cpsam_cifar_resnet20"), SimpleNamespace(num_classes=10, in_channels=3)
+    task, dataset = (
+        Task(model="timm/cpsam_cifar_resnet20"),
+        SimpleNamespace(num_classes=10, in_channels=3),
+    )
     with pytest.raises(UserError, match=refusal):
         build_arm(task, parse_arm("none"), dataset, 0)
     with pytest.raises(UserError, match=refusal):
-        insertion_cost(task.model, "non_local", ["early"], image_shape=(3, 20, 13), num_classes=10, batch_size=2)
+        insertion_cost(
+            task.model,
+            "non_local",
+            ["early"],
+            image_shape=(3, 20, 13),
+            num_classes=10,
+            batch_size=2,
+        )
 
 
 def test_a_name_without_its_library_is_told_which():
-    with pytest.raises(UserError, match="unknown model 'cpsam_resnet50': did you mean 'timm/cpsam_resnet50'"):
+    with pytest.raises(
+        UserError, match="unknown model 'cpsam_resnet50': did you mean 'timm/cpsam_resnet50'"
+    ):
         create_model("cpsam_resnet50", 10)
 
 

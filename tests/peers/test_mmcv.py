@@ -14,10 +14,24 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 def non_local(mode, subsample=False, norm="batch", scaled=False):
     block = ours(NonLocal, mode=mode, subsample=subsample, norm=norm, scaled=scaled)
-    peer = NonLocal2d(C, mode=mode, sub_sample=subsample, use_scale=scaled, norm_cfg={"type": "BN"} if norm == "batch" else None)
+    peer = NonLocal2d(
+        C,
+        mode=mode,
+        sub_sample=subsample,
+        use_scale=scaled,
+        norm_cfg={"type": "BN"} if norm == "batch" else None,
+    )
     names = {"query": "theta.conv", "proj": "conv_out.conv", "batch_norm": "conv_out.bn"}
-    names |= {"value": "g.0.conv", "key": "phi.0.conv"} if subsample else {"value": "g.conv", "key": "phi.conv"}
-    state = {f"{names[name.split('.')[0]]}.{name.split('.')[1]}": t for name, t in block.state_dict().items() if "attend" not in name}
+    names |= (
+        {"value": "g.0.conv", "key": "phi.0.conv"}
+        if subsample
+        else {"value": "g.conv", "key": "phi.conv"}
+    )
+    state = {
+        f"{names[name.split('.')[0]]}.{name.split('.')[1]}": t
+        for name, t in block.state_dict().items()
+        if "attend" not in name
+    }
     if mode == "concatenation":
         halves = [block.attend.query_logits.weight, block.attend.key_logits.weight]
         state["concat_project.conv.weight"] = torch.cat(halves, 1).detach()
@@ -28,7 +42,9 @@ def non_local(mode, subsample=False, norm="batch", scaled=False):
     return block, peer
 
 
-@pytest.mark.parametrize("mode, subsample, norm", [*product(MODES, (False, True), ("batch", "none"))])
+@pytest.mark.parametrize(
+    "mode, subsample, norm", [*product(MODES, (False, True), ("batch", "none"))]
+)
 def test_non_local_in_all_modes(mode, subsample, norm):
     block, peer = non_local(mode, subsample, norm)
     same(block, peer, images(2, C, 6, 8) if subsample else images())
@@ -55,11 +71,18 @@ def test_mmcv_leaves_an_odd_edge_out_when_it_subsamples():
     changed = x.clone()
     changed[:, :, -1] += 1
     with torch.no_grad():
-        ours_moved, theirs_moved = ((module(changed) - module(x))[:, :, :-1].abs().max() for module in (block, peer))
+        ours_moved, theirs_moved = (
+            (module(changed) - module(x))[:, :, :-1].abs().max() for module in (block, peer)
+        )
     assert theirs_moved == 0 and ours_moved > 1e-3
 
 
-CONTEXT = {"key": "conv_mask", "squeeze": "channel_add_conv.0", "norm": "channel_add_conv.1", "expand": "channel_add_conv.3"}
+CONTEXT = {
+    "key": "conv_mask",
+    "squeeze": "channel_add_conv.0",
+    "norm": "channel_add_conv.1",
+    "expand": "channel_add_conv.3",
+}
 
 
 def test_the_context_block_that_adds_what_attention_pools():
@@ -74,11 +97,16 @@ def test_the_context_block_that_adds_the_average():
         parameter.data.zero_()
     peer = ContextBlock(C, ratio=1 / 2, pooling_type="avg").double()
     state = with_weights_of(block, ContextBlock(C, ratio=1 / 2), CONTEXT).state_dict()
-    peer.load_state_dict({name: tensor for name, tensor in state.items() if "conv_mask" not in name})
+    peer.load_state_dict(
+        {name: tensor for name, tensor in state.items() if "conv_mask" not in name}
+    )
     same(block, peer, images())
 
 
-@pytest.mark.parametrize("fusion, start", [(("channel_add",), 1), (("channel_mul",), 0.5), (("channel_mul", "channel_add"), 0.5)])
+@pytest.mark.parametrize(
+    "fusion, start",
+    [(("channel_add",), 1), (("channel_mul",), 0.5), (("channel_mul", "channel_add"), 0.5)],
+)
 def test_a_context_block_that_multiplies_halves_its_features_at_the_start(fusion, start):
     x = images()
     with torch.no_grad():

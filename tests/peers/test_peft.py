@@ -14,7 +14,9 @@ from cpsam.testing import randomise
 
 
 def with_lora(model, target):
-    return get_peft_model(model, LoraConfig(r=16, target_modules=[target], init_lora_weights=False)).eval()
+    return get_peft_model(
+        model, LoraConfig(r=16, target_modules=[target], init_lora_weights=False)
+    ).eval()
 
 
 def effects(model, target, x):
@@ -34,11 +36,15 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("make, target", LAYERS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "make, target", LAYERS, ids=lambda value: value if isinstance(value, str) else ""
+)
 @torch.no_grad()
 def test_lora_on_a_layer_of_a_block_takes_effect(make, target):
     torch.manual_seed(0)
-    moved, merged, _ = effects(nn.Sequential(randomise(make())).eval(), target, torch.randn(2, 16, 9, 7))
+    moved, merged, _ = effects(
+        nn.Sequential(randomise(make())).eval(), target, torch.randn(2, 16, 9, 7)
+    )
     assert moved > 1e-3 and merged < 1e-4 * moved
 
 

@@ -14,9 +14,15 @@ PLACES = {
     "efficientnet-b0": ("_blocks.10", ("_blocks.1", "_blocks.3", "_blocks.9", "_blocks.14")),
     "densenet121": (
         "features.denseblock3.denselayer24",
-        tuple(f"features.denseblock{block}.denselayer{layer}" for block, layer in ((2, 11), (3, 23), (4, 15))),
+        tuple(
+            f"features.denseblock{block}.denselayer{layer}"
+            for block, layer in ((2, 11), (3, 23), (4, 15))
+        ),
     ),
-    "tu-convnext_atto": ("model.stages_2.blocks.5", ("model.stages_1.blocks.0", "model.stages_2.blocks.4", "model.stages_3.blocks.0")),
+    "tu-convnext_atto": (
+        "model.stages_2.blocks.5",
+        ("model.stages_1.blocks.0", "model.stages_2.blocks.4", "model.stages_3.blocks.0"),
+    ),
 }
 
 
@@ -40,7 +46,11 @@ def test_a_unet_starts_as_it_was_and_hears_its_attention(encoder):
     model, x = unet(encoder), torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         expected = model(x)
-        places = [path for at in ("before-last", "decoder.blocks.1") for path in insert_attention(model, "cpsam", at=at)]
+        places = [
+            path
+            for at in ("before-last", "decoder.blocks.1")
+            for path in insert_attention(model, "cpsam", at=at)
+        ]
         assert torch.equal(model(x), expected)
     model.train()(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in attention_parameters(model))
@@ -57,5 +67,7 @@ def test_a_unet_starts_as_it_was_and_hears_its_attention(encoder):
 
 
 def test_an_encoder_as_a_whole_is_no_place():
-    with pytest.raises(UserError, match="cannot insert at 'encoder': it returns a list, not one tensor"):
+    with pytest.raises(
+        UserError, match="cannot insert at 'encoder': it returns a list, not one tensor"
+    ):
         insert_attention(unet("resnet18"), "cpsam", at="encoder")

@@ -15,7 +15,9 @@ from cpsam.errors import StoppedError
 BOARD = Upkeep(tensorboard=True)
 
 
-def test_the_curves_of_a_run_that_was_stopped_are_whole_and_without_repetition(tmp_path: Path) -> None:
+def test_the_curves_of_a_run_that_was_stopped_are_whole_and_without_repetition(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(StoppedError):
         run(tmp_path, upkeep=BOARD, on_event=interrupt("epoch", 1))
     run(tmp_path, upkeep=BOARD)
@@ -23,6 +25,8 @@ def test_the_curves_of_a_run_that_was_stopped_are_whole_and_without_repetition(t
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for name in ("train_loss", "loss", "top1", "top5"):
         points = {point.step: point.value for point in shown.Scalars(f"epoch/{name}")}
-        assert points == pytest.approx({record["step"]: record[name] for record in records}, rel=1e-6)
+        assert points == pytest.approx(
+            {record["step"]: record[name] for record in records}, rel=1e-6
+        )
         assert len(shown.Scalars(f"epoch/{name}")) == len(records)
     assert {"step/loss", "step/lr", "step/images_per_s"} <= set(shown.Tags()["scalars"])

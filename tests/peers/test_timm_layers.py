@@ -11,18 +11,34 @@ import cpsam.attention as blocks
 from cpsam.insert import insert_attention
 
 NON_LOCAL = {"query": "t", "key": "p", "value": "g", "proj": "z", "batch_norm": "norm"}
-CONTEXT = {"key": "conv_attn", "squeeze": "mlp_add.fc1", "norm": "mlp_add.norm", "expand": "mlp_add.fc2"}
+CONTEXT = {
+    "key": "conv_attn",
+    "squeeze": "mlp_add.fc1",
+    "norm": "mlp_add.norm",
+    "expand": "mlp_add.fc2",
+}
 
 
 def test_squeeze_excite():
     block = ours(blocks.SqueezeExcite, reduction=2)
-    same(block, with_weights_of(block, SEModule(C, rd_channels=12), {"squeeze": "fc1", "expand": "fc2"}), images())
+    same(
+        block,
+        with_weights_of(block, SEModule(C, rd_channels=12), {"squeeze": "fc1", "expand": "fc2"}),
+        images(),
+    )
 
 
 def test_cbam():
     block = ours(blocks.CBAM, reduction=2)
-    names = {"squeeze": "channel.fc1", "expand": "channel.fc2", "spatial": "spatial.conv.conv", "norm": "spatial.conv.bn"}
-    same(block, with_weights_of(block, CbamModule(C, rd_channels=12, mlp_bias=True), names), images())
+    names = {
+        "squeeze": "channel.fc1",
+        "expand": "channel.fc2",
+        "spatial": "spatial.conv.conv",
+        "norm": "spatial.conv.bn",
+    }
+    same(
+        block, with_weights_of(block, CbamModule(C, rd_channels=12, mlp_bias=True), names), images()
+    )
 
 
 def test_eca():
@@ -43,7 +59,8 @@ def test_eca_of_timm_ignores_the_kernel_that_it_is_given():
 def test_global_context_that_adds():
     block = ours(blocks.GlobalContext, reduction=2)
     peer = GlobalContext(C, fuse_add=True, fuse_scale=False, rd_channels=12)
-    assert (block.norm.eps, peer.mlp_add.norm.eps) == (1e-5, 1e-6)  # ours is the one of the published code
+    # ours is the one of the published code
+    assert (block.norm.eps, peer.mlp_add.norm.eps) == (1e-5, 1e-6)
     peer.mlp_add.norm.eps = 1e-5
     same(block, with_weights_of(block, peer, CONTEXT), images())
 
@@ -63,7 +80,9 @@ def test_a_new_global_context_of_timm_is_not_the_identity_even_where_it_adds():
     """The weight of its last layer is zero, and the bias is not."""
     x = images()
     with torch.no_grad():
-        assert (GlobalContext(C, fuse_add=True, fuse_scale=False).double()(x) - x).abs().max() > 1e-2
+        assert (
+            GlobalContext(C, fuse_add=True, fuse_scale=False).double()(x) - x
+        ).abs().max() > 1e-2
         assert torch.equal(blocks.GlobalContext(C).double()(x), x)
 
 
@@ -75,7 +94,11 @@ def test_gc_of_timm_multiplies_and_gca_is_the_one_of_the_paper():
 
 def test_non_local_without_a_scale():
     block = ours(blocks.NonLocal)
-    same(block, with_weights_of(block, NonLocalAttn(C, use_scale=False, rd_channels=12), NON_LOCAL), images())
+    same(
+        block,
+        with_weights_of(block, NonLocalAttn(C, use_scale=False, rd_channels=12), NON_LOCAL),
+        images(),
+    )
 
 
 def test_non_local_of_timm_scales_by_the_channels_though_the_product_runs_over_the_inner_width():
@@ -102,4 +125,6 @@ def test_attention_of_timm_goes_into_every_block_and_its_network_no_longer_takes
     ours = timm.create_model("resnet18")
     assert insert_attention(ours, "global_context", at="layer3.1") == ["layer3.1"]
     found = ours.load_state_dict(plain.state_dict(), strict=False)
-    assert not found.unexpected_keys and all(key.startswith("layer3.1.attention.") for key in found.missing_keys)
+    assert not found.unexpected_keys and all(
+        key.startswith("layer3.1.attention.") for key in found.missing_keys
+    )

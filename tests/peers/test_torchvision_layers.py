@@ -8,4 +8,8 @@ from cpsam.attention import SqueezeExcite
 
 def test_squeeze_excite():
     block = ours(SqueezeExcite, reduction=2)
-    same(block, with_weights_of(block, SqueezeExcitation(C, 12), {"squeeze": "fc1", "expand": "fc2"}), images())
+    same(
+        block,
+        with_weights_of(block, SqueezeExcitation(C, 12), {"squeeze": "fc1", "expand": "fc2"}),
+        images(),
+    )

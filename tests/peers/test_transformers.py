@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import RegNetConfig, RegNetForImageClassification, ResNetConfig, ResNetForImageClassification
+from transformers import (
+    RegNetConfig,
+    RegNetForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from cpsam.insert import attention_parameters, insert_attention, remove_attention
 from cpsam.testing import randomise
@@ -15,13 +20,19 @@ def resnet(layer):
 
 
 def regnet(layer):
-    return RegNetForImageClassification(RegNetConfig(**SHAPE, groups_width=8, layer_type=layer)).eval()
+    return RegNetForImageClassification(
+        RegNetConfig(**SHAPE, groups_width=8, layer_type=layer)
+    ).eval()
 
 
 # By name: what a block is called, and the last layer of its branch.
 HOSTS = {
     "resnet basic": (lambda: resnet("basic"), "resnet.encoder.stages.{}.layers.{}", ".layer.1"),
-    "resnet bottleneck": (lambda: resnet("bottleneck"), "resnet.encoder.stages.{}.layers.{}", ".layer.2"),
+    "resnet bottleneck": (
+        lambda: resnet("bottleneck"),
+        "resnet.encoder.stages.{}.layers.{}",
+        ".layer.2",
+    ),
     "regnet x": (lambda: regnet("x"), "regnet.encoder.stages.{}.layers.{}", ".layer.2"),
     "regnet y": (lambda: regnet("y"), "regnet.encoder.stages.{}.layers.{}", ".layer.3"),
 }
@@ -34,7 +45,9 @@ def test_names_mean_the_same_as_in_other_networks(name):
     meanings = {
         "before-last": [block.format(stage, 0) for stage in (1, 2, 3)],
         "stage-ends": [block.format(stage, 1) for stage in (1, 2, 3)],
-        "every-branch": [block.format(stage, layer) + last for stage in range(4) for layer in (0, 1)],
+        "every-branch": [
+            block.format(stage, layer) + last for stage in range(4) for layer in (0, 1)
+        ],
     }
     for at, paths in meanings.items():
         assert insert_attention(model, "norm_only", at=at) == paths, at

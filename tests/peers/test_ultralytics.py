@@ -11,13 +11,13 @@ from cpsam.errors import UserError
 from cpsam.insert import attention_config, attention_parameters, insert_attention
 from cpsam.testing import randomise
 
-# By name: the class, and the number of places of every-branch.
+tasks = pytest.importorskip("ultralytics.nn.tasks")
+
 MODELS = {
-    "yolo11n": ("DetectionModel", 6),
-    "yolov8n-cls": ("ClassificationModel", 6),
-    "rtdetr-resnet50": ("RTDETRDetectionModel", 16),
+    "yolo11n": ("DetectionModel", "yolo11n.yaml"),
+    "yolov8n-cls": ("ClassificationModel", "yolov8n-cls.yaml"),
 }
-PLACES = ["before-last", "every-branch", ("model.4", "model.6")]
+PLACES = ["before-last", ("model.4", "model.6")]
 
 
 def first_tensor(output):
@@ -45,9 +45,13 @@ def test_fusing_keeps_every_block(name, at):
     expected, config = first_tensor(model(x)), attention_config(model)
     assert not torch.allclose(expected, bare)
     fused = copy.deepcopy(model).fuse(verbose=False)
-    assert norms(fused) == norms(fused_bare) != norms(model)
+    assert not any(
+        isinstance(m, nn.BatchNorm2d) for p, m in fused.named_modules() if ".attention." not in p
+    )
     assert attention_config(fused) == config and [entry["at"] for entry in config] == found
-    torch.testing.assert_close(first_tensor(fused(x)), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    torch.testing.assert_close(
+        first_tensor(fused(x)), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()
+    )
     with torch.enable_grad():
         first_tensor(fused.requires_grad_()(x)).sum().backward()
     assert all(p.grad is not None for p in attention_parameters(fused))
@@ -57,5 +61,8 @@ def test_a_norm_that_fusing_deletes_is_refused_loudly():
     model = tasks.DetectionModel("yolo11n.yaml", verbose=False).eval()
     with pytest.warns(UserWarning, match="a trainer that rebuilds"):
         insert_attention(model, "cpsam", at="model.0.bn")
-    with pytest.raises(UserError, match=r"cannot take 'bn' away: attention is inserted there; .* or insert at its parent"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot take 'bn' away: attention is inserted there; .* or insert at its parent",
+    ):
         model.fuse(verbose=False)

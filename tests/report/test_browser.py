@@ -34,15 +34,34 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_everything_is_seen_and_nothing_runs_over(browser: Browser, page: Path, width: int, mode: str) -> None:
+def test_everything_is_seen_and_nothing_runs_over(
+    browser: Browser, page: Path, width: int, mode: str
+) -> None:
     browser.show(page, width, mode)
-    assert browser.ask("document.documentElement.scrollWidth") <= width, "a reader would have to scroll sideways"
+    assert browser.ask("document.documentElement.scrollWidth") <= width, (
+        "a reader would have to scroll sideways"
+    )
     assert browser.ask(OVER) == []
-    assert all(browser.ask(SEEN.format(what=what)) for what in ("h1", "h2", "figure", "svg[role=img]", "td", ".failures tr", "pre"))
-    assert browser.ask("document.querySelector('h1').getBoundingClientRect().top") < 200, "the answer comes first"
+    assert all(
+        browser.ask(SEEN.format(what=what))
+        for what in ("h1", "h2", "figure", "svg[role=img]", "td", ".failures tr", "pre")
+    )
+    assert browser.ask("document.querySelector('h1').getBoundingClientRect().top") < 200, (
+        "the answer comes first"
+    )
     assert browser.ask("document.querySelectorAll('svg[role=img]').length") == 1 + 2 * 8
     assert browser.ask("document.querySelectorAll('.curve').length") == 2 * (10 + 1)
-    dark = sum(map(int, browser.ask("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(","))) < 200
+    dark = (
+        sum(
+            map(
+                int,
+                browser.ask("getComputedStyle(document.body).backgroundColor")
+                .strip("rgb()")
+                .split(","),
+            )
+        )
+        < 200
+    )
     assert dark == (mode == "dark")
 
 
@@ -72,7 +91,9 @@ def test_no_line_strikes_a_name_through(browser: Browser, page: Path) -> None:
 
 def test_facts_have_room_on_a_phone(browser: Browser, page: Path) -> None:
     browser.show(page, 390, "light")
-    assert browser.ask("[...document.querySelectorAll('dd')].every(e => e.getBoundingClientRect().width > 300)")
+    assert browser.ask(
+        "[...document.querySelectorAll('dd')].every(e => e.getBoundingClientRect().width > 300)"
+    )
 
 
 def test_a_row_is_a_card_on_a_phone_and_a_row_on_a_screen(browser: Browser, page: Path) -> None:
@@ -85,12 +106,22 @@ def test_a_row_is_a_card_on_a_phone_and_a_row_on_a_screen(browser: Browser, page
 
 def test_it_loads_nothing_and_complains_of_nothing(browser: Browser, page: Path) -> None:
     browser.show(page, 1200, "light")
-    requests = [event["params"]["request"]["url"] for event in browser.events if event.get("method") == "Network.requestWillBeSent"]
+    requests = [
+        event["params"]["request"]["url"]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+    ]
     assert requests == [page.as_uri()]
-    assert not [event for event in browser.events if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    assert not [
+        event
+        for event in browser.events
+        if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")
+    ]
 
 
 def test_a_wide_table_scrolls_by_keyboard(browser: Browser, page: Path) -> None:
     browser.show(page, 390, "light")
-    assert browser.ask("[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))")
+    assert browser.ask(
+        "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))"
+    )
     assert page.stat().st_size < 400_000

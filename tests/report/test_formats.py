@@ -1,4 +1,6 @@
-"""A report of a whole study, with several settings, contrasts, curves and a run that broke off, in all its forms."""
+"""A report of a whole study, with several settings, contrasts, curves and a run that broke off, in
+all its forms.
+"""
 
 import csv
 import io
@@ -22,8 +24,20 @@ from cpsam.report.words import control_words, remarks, unbroken
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 
 ARMS = {
-    "late": {"none": 0.55, "conv_control": 0.56, "non_local": 0.552, "global_context_wide": 0.567, "cpsam": 0.571},
-    "every-branch": {"none": 0.55, "norm_only": 0.556, "squeeze_excite": 0.569, "eca": 0.561, "cpsam": 0.566},
+    "late": {
+        "none": 0.55,
+        "conv_control": 0.56,
+        "non_local": 0.552,
+        "global_context_wide": 0.567,
+        "cpsam": 0.571,
+    },
+    "every-branch": {
+        "none": 0.55,
+        "norm_only": 0.556,
+        "squeeze_excite": 0.569,
+        "eca": 0.561,
+        "cpsam": 0.566,
+    },
 }
 SEEDS = (4, 1, 7, 0, 2, 9, 11)
 BROKEN = ("late", "global_context_wide", 7)
@@ -37,29 +51,79 @@ def whole_study() -> dict[str, Any]:
         for index, (name, mean) in enumerate(means.items()):
             runs = []
             for seed in SEEDS:
-                curve = [mean * share for share in (0.4, 0.8)] + [mean + float(draw.normal(0, 0.003))]
-                run = {"seed": seed, "folder": f"{name}-{seed}-{setting}", "status": "done", "error": None, "top5": 0.8, "loss": 1.5}
+                curve = [mean * share for share in (0.4, 0.8)] + [
+                    mean + float(draw.normal(0, 0.003))
+                ]
+                run = {
+                    "seed": seed,
+                    "folder": f"{name}-{seed}-{setting}",
+                    "status": "done",
+                    "error": None,
+                    "top5": 0.8,
+                    "loss": 1.5,
+                }
                 run |= {"top1": curve[-1], "curve": {"top1": curve, "train_loss": [3.0, 2.0, 1.0]}}
                 if (setting, name, seed) == BROKEN:
-                    run |= {"status": "diverged", "error": "the loss is nan", "top1": None, "top5": None, "loss": None}
+                    run |= {
+                        "status": "diverged",
+                        "error": "the loss is nan",
+                        "top1": None,
+                        "top5": None,
+                        "loss": None,
+                    }
                     run["curve"] = {"top1": curve[:2], "train_loss": [3.0, 2.0]}
                 runs.append(run)
-            top1[setting, name] = {run["seed"]: run["top1"] for run in runs if run["status"] == "done"}
-            arm = {"name": f"{name} @ {setting}", "arm": name, "setting": setting, "attention": name, "arguments": {}, "recipe": {}}
-            arm |= {"places": ["layer3.1"], "parameters": 1000 + 37 * index, "parameters_added": 37 * index, "macs": 9000 + index}
-            arms.append(arm | {"macs_added": index, "runs": runs, "top1": asdict(summarize(top1[setting, name].values()))})
+            top1[setting, name] = {
+                run["seed"]: run["top1"] for run in runs if run["status"] == "done"
+            }
+            arm = {
+                "name": f"{name} @ {setting}",
+                "arm": name,
+                "setting": setting,
+                "attention": name,
+                "arguments": {},
+                "recipe": {},
+            }
+            arm |= {
+                "places": ["layer3.1"],
+                "parameters": 1000 + 37 * index,
+                "parameters_added": 37 * index,
+                "macs": 9000 + index,
+            }
+            arms.append(
+                arm
+                | {
+                    "macs_added": index,
+                    "runs": runs,
+                    "top1": asdict(summarize(top1[setting, name].values())),
+                }
+            )
     for arm in arms:
         mine = top1[arm["setting"], arm["arm"]]
         arm["difference"] = {}
         for reference in ("none", "non_local"):
             other = top1.get((arm["setting"], reference)) if reference != arm["arm"] else None
-            arm["difference"][f"{reference} @ {arm['setting']}"] = asdict(paired_difference(mine, other)) if other else None
+            arm["difference"][f"{reference} @ {arm['setting']}"] = (
+                asdict(paired_difference(mine, other)) if other else None
+            )
     contrasts = [contrast(top1, "late", "non_local")]
-    contrasts += [contrast(top1, setting, name) for setting in ARMS for name in ARMS[setting] if name not in ("cpsam", "non_local")]
+    contrasts += [
+        contrast(top1, setting, name)
+        for setting in ARMS
+        for name in ARMS[setting]
+        if name not in ("cpsam", "non_local")
+    ]
     adjusted = holm([each["p"] for each in contrasts[1:]])
     for each, p in zip(contrasts, [None, *adjusted], strict=True):
         each |= {"p_holm": p, "primary": p is None}
-    data = {"name": "cifar100", "note": "A note.", "measured_on": "validation split", "train_images": 45, "test_images": 5, "classes": 3}
+    data = {
+        "name": "cifar100",
+        "note": "A note.",
+        "measured_on": "validation split",
+        "train_images": 45,
+        "test_images": 5,
+        "classes": 3,
+    }
     data["fingerprint"] = "4be1"
     times = {arm["name"]: clock(index) for index, arm in enumerate(arms)}
     plan = {"primary": ["cpsam", "non_local", "late"], "contrasts": [], "budget": "epochs"}
@@ -72,7 +136,9 @@ def whole_study() -> dict[str, Any]:
         "data": data,
         "model": "resnet20",
         "at": ["layer3.*"],
-        "settings": [{"name": name, "data": data, "model": "resnet20", "at": [name]} for name in ARMS],
+        "settings": [
+            {"name": name, "data": data, "model": "resnet20", "at": [name]} for name in ARMS
+        ],
         "recipe": {"epochs": 3},
         "budget": "epochs",
         "seeds": list(SEEDS),
@@ -80,19 +146,32 @@ def whole_study() -> dict[str, Any]:
         "contrasts": contrasts,
         "arms": arms,
         "notes": ["late: conv_control has 37 parameters."],
-        "warnings": ["eca in every-branch differs from the others in more than its block: lr 0.2 instead of 0.1."],
+        "warnings": [
+            "eca in every-branch differs from the others in more than its block: lr 0.2 instead of 0.1."
+        ],
         "environment": {"processor": "x", "threads": 1},
-        "timing": {"arms": times, "batch_size": 64, "memory_batch_size": 16, "total_seconds": 7000.0},
+        "timing": {
+            "arms": times,
+            "batch_size": 64,
+            "memory_batch_size": 16,
+            "total_seconds": 7000.0,
+        },
         "plans": plans,
     }
 
 
 def clock(index: int) -> dict[str, Any]:
     latency = {"median": 20.0 + index, "q1": 19.0 + index, "q3": 22.0 + index, "n": 20}
-    return {"latency_ms": latency, "peak_memory_bytes": (100 + 9 * index) * 2**20, "train_seconds": [1.0] * len(SEEDS)}
+    return {
+        "latency_ms": latency,
+        "peak_memory_bytes": (100 + 9 * index) * 2**20,
+        "train_seconds": [1.0] * len(SEEDS),
+    }
 
 
-def contrast(top1: dict[tuple[str, str], dict[int, float]], setting: str, name: str) -> dict[str, Any]:
+def contrast(
+    top1: dict[tuple[str, str], dict[int, float]], setting: str, name: str
+) -> dict[str, Any]:
     one, other = top1[setting, "cpsam"], top1[setting, name]
     record = {"arm": f"cpsam @ {setting}", "reference": f"{name} @ {setting}", "setting": setting}
     return record | asdict(paired_difference(one, other)) | asdict(evidence(one, other))
@@ -111,7 +190,9 @@ def test_each_setting_has_its_table_with_its_own_references() -> None:
     assert header[6:] == ["vs non_local, points", "vs none, points"]
     everything = table_rows(whole_study())
     assert everything[0] == header
-    assert [row[0] for row in everything[1]] == [f"{name} @ {setting}" for setting in ARMS for name in ARMS[setting]]
+    assert [row[0] for row in everything[1]] == [
+        f"{name} @ {setting}" for setting in ARMS for name in ARMS[setting]
+    ]
 
 
 def test_the_questions_are_shown_with_the_p_that_counts() -> None:
@@ -119,24 +200,40 @@ def test_the_questions_are_shown_with_the_p_that_counts() -> None:
     contrasts = whole_study()["contrasts"]
     assert header[0].startswith("cpsam ")
     assert rows[0][0] == "non_local, late"
-    assert rows[0][3] != "\N{EN DASH}" and rows[0][4] == "\N{EN DASH}", "the primary p is not adjusted"
-    assert all(row[3] == "\N{EN DASH}" for row in rows[1:]), "of the others only the adjusted p is shown"
-    assert [row[4] for row in rows[1:]] == ["< 0.001" if c["p_holm"] < 0.001 else f"{c['p_holm']:.3f}" for c in contrasts[1:]]
+    assert rows[0][3] != "\N{EN DASH}" and rows[0][4] == "\N{EN DASH}", (
+        "the primary p is not adjusted"
+    )
+    assert all(row[3] == "\N{EN DASH}" for row in rows[1:]), (
+        "of the others only the adjusted p is shown"
+    )
+    assert [row[4] for row in rows[1:]] == [
+        "< 0.001" if c["p_holm"] < 0.001 else f"{c['p_holm']:.3f}" for c in contrasts[1:]
+    ]
 
 
 def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
     results = whole_study()
-    untested = [contrast | dict.fromkeys(("p", "p_holm", "p_sign_flip")) for contrast in results["contrasts"]]
+    untested = [
+        contrast | dict.fromkeys(("p", "p_holm", "p_sign_flip"))
+        for contrast in results["contrasts"]
+    ]
     few = {**results, "contrasts": untested}
     header, rows = contrast_rows(few)
-    assert header[1:] == ["difference, points", "n", "could be found, points"] and {len(row) for row in rows} == {4}
+    assert header[1:] == ["difference, points", "n", "could be found, points"] and {
+        len(row) for row in rows
+    } == {4}
     assert "Holm" in render_report(results) and "Holm" not in render_report(few)
 
 
 @pytest.mark.parametrize(
     ("low", "mean", "high", "words"),
     [
-        (0.004, 0.006, 0.008, "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80 ({})."),
+        (
+            0.004,
+            0.006,
+            0.008,
+            "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80 ({}).",
+        ),
         (
             -0.008,
             -0.006,
@@ -153,22 +250,47 @@ def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("n", "pairs"), [(7, "n = 7 paired seeds"), (2, "n = 2 paired seeds, too few for a test"), (1, "n = 1 paired seed, too few for a test")]
+    ("n", "pairs"),
+    [
+        (7, "n = 7 paired seeds"),
+        (2, "n = 2 paired seeds, too few for a test"),
+        (1, "n = 1 paired seed, too few for a test"),
+    ],
 )
 def test_the_best_control_stands_beside_the_answer_in_every_form(
-    low: float | None, mean: float, high: float | None, words: str, n: int, pairs: str, capsys: pytest.CaptureFixture[str]
+    low: float | None,
+    mean: float,
+    high: float | None,
+    words: str,
+    n: int,
+    pairs: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    control = {"arm": "conv_control @ late", "of": 2, "fewer": [], "n": n, "mean": mean, "low": low, "high": high}
+    control = {
+        "arm": "conv_control @ late",
+        "of": 2,
+        "fewer": [],
+        "n": n,
+        "mean": mean,
+        "low": low,
+        "high": high,
+    }
     results = {**whole_study(), "control": control}
     (said,) = control_words(results)
     assert said == words.format("the best of 2 controls, which attend to nothing", pairs)
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
     page, markdown = render_report(results), render_markdown(results)
-    assert shown.index(answer(results)) < shown.index(said) and said in markdown and unbroken(said) in page
+    assert (
+        shown.index(answer(results)) < shown.index(said)
+        and said in markdown
+        and unbroken(said) in page
+    )
     (one,) = control_words({**results, "control": control | {"of": 1}})
     assert one == words.format("the control, which attends to nothing", pairs)
-    (fewer,) = control_words({**results, "control": control | {"fewer": ["norm_only @ every-branch"]}})
+    (fewer,) = control_words(
+        {**results, "control": control | {"fewer": ["norm_only @ every-branch"]}}
+    )
     assert fewer == f"{said} Left out there, with fewer seeds: norm_only."
     assert control_words({**results, "control": None}) == control_words(whole_study()) == []
 
@@ -187,32 +309,59 @@ def test_all_forms_say_the_same() -> None:
             assert f"| {' | '.join(row)} |" in forms["report.md"]
     runs = list(csv.DictReader(io.StringIO(forms["runs.csv"])))
     assert len(runs) == 70
-    lost = [(run["setting"], run["arm"], int(run["seed"]), run["status"], run["top1"]) for run in runs if run["status"] != "done"]
+    lost = [
+        (run["setting"], run["arm"], int(run["seed"]), run["status"], run["top1"])
+        for run in runs
+        if run["status"] != "done"
+    ]
     assert lost == [(*BROKEN, "diverged", "")]
-    arms = {(arm["setting"], arm["arm"]): arm for arm in csv.DictReader(io.StringIO(forms["arms.csv"]))}
+    arms = {
+        (arm["setting"], arm["arm"]): arm for arm in csv.DictReader(io.StringIO(forms["arms.csv"]))
+    }
     for arm in results["arms"]:
         assert float(arms[arm["setting"], arm["arm"]]["top1_mean"]) == arm["top1"]["mean"]
     contrasts = list(csv.DictReader(io.StringIO(forms["contrasts.csv"])))
     assert [float(each["p"]) for each in contrasts] == [each["p"] for each in results["contrasts"]]
-    for words in ("the loss is nan", "differs from the others", "cpsam study plan.toml", "4 more seeds (0, 2, 9, 11)"):
+    for words in (
+        "the loss is nan",
+        "differs from the others",
+        "cpsam study plan.toml",
+        "4 more seeds (0, 2, 9, 11)",
+    ):
         assert words in forms["report.md"] and words in forms["report.html"]
     assert "blocks" in forms["report.html"] and json.dumps(results)
 
 
 def test_every_form_says_what_an_arm_is_and_what_was_equal() -> None:
     first, *others = whole_study()["arms"]
-    wide = {**first, "name": "wide @ late", "arm": "wide", "attention": "cpsam", "arguments": {"reduction": 4}, "recipe": {"lr": 0.5}}
+    wide = {
+        **first,
+        "name": "wide @ late",
+        "arm": "wide",
+        "attention": "cpsam",
+        "arguments": {"reduction": 4},
+        "recipe": {"lr": 0.5},
+    }
     results = {**whole_study(), "arms": [wide, *others], "budget": "time"}
     forms = written_forms(results)
     for form in ("report.html", "report.md"):
         assert "cpsam, reduction 4, at layer3.1, recipe of its own: lr 0.5" in forms[form]
-        assert "equal time" in forms[form] and "after the last epoch, on the validation split" in forms[form]
+        assert (
+            "equal time" in forms[form]
+            and "after the last epoch, on the validation split" in forms[form]
+        )
     row = next(csv.DictReader(io.StringIO(forms["arms.csv"])))
-    assert (row["attention"], json.loads(row["arguments"]), json.loads(row["recipe"])) == ("cpsam", {"reduction": 4}, {"lr": 0.5})
+    assert (row["attention"], json.loads(row["arguments"]), json.loads(row["recipe"])) == (
+        "cpsam",
+        {"reduction": 4},
+        {"lr": 0.5},
+    )
 
 
 @pytest.mark.parametrize("width", [50, 80, 100])
-def test_on_a_narrow_terminal_no_word_is_broken(width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_narrow_terminal_no_word_is_broken(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", str(width))
@@ -232,10 +381,14 @@ def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert answer(results) in lines and "Report: out/report.html" in lines
-    assert [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")] == remarks(results)
+    assert [
+        line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")
+    ] == remarks(results)
     assert len(remarks(results)) == 3
     for setting in ARMS:
-        assert setting in lines and all(cell in shown for row in table_rows(results, setting)[1] for cell in row)
+        assert setting in lines and all(
+            cell in shown for row in table_rows(results, setting)[1] for cell in row
+        )
     assert f"{count_words(results)}; those that did not finish are in no mean" in lines
 
 
@@ -243,13 +396,24 @@ def test_images_that_were_held_out_are_not_called_test_images() -> None:
     results = whole_study()
     assert "45 images to train on, 5 held out to measure on" in render_report(results)
     data = {**results["data"], "measured_on": "test split"}
-    on_test = {**results, "settings": [{**setting, "data": data} for setting in results["settings"]]}
+    on_test = {
+        **results,
+        "settings": [{**setting, "data": data} for setting in results["settings"]],
+    }
     assert "45 images to train on, 5 to test on" in render_report(on_test)
 
 
-def test_every_dataset_of_a_study_is_named_once_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_dataset_of_a_study_is_named_once_in_every_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     results = whole_study()
-    other = {**results["data"], "name": "digits", "note": "Another note.", "train_images": 1437, "fingerprint": "77aa"}
+    other = {
+        **results["data"],
+        "name": "digits",
+        "note": "Another note.",
+        "train_images": 1437,
+        "fingerprint": "77aa",
+    }
     late, every_branch = results["settings"]
     results = {**results, "settings": [late, {**every_branch, "data": other}]}
     print_results(results, Path("runs"))
@@ -262,13 +426,18 @@ def test_every_dataset_of_a_study_is_named_once_in_every_form(capsys: pytest.Cap
 
 
 def test_a_plan_that_grew_says_so() -> None:
-    assert "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more run." in render_report(
-        whole_study()
+    assert (
+        "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more run."
+        in render_report(whole_study())
     )
-    assert "The plan was changed" not in render_report({**whole_study(), "plans": whole_study()["plans"][:1]})
+    assert "The plan was changed" not in render_report(
+        {**whole_study(), "plans": whole_study()["plans"][:1]}
+    )
     first = whole_study()["plans"][0]
     turned = {**first, "seeds": first["seeds"][::-1], "ended_before": 1}
-    assert "The plan was changed" not in render_report({**whole_study(), "plans": [first, turned]}), "another order is no other plan"
+    assert "The plan was changed" not in render_report(
+        {**whole_study(), "plans": [first, turned]}
+    ), "another order is no other plan"
 
 
 def test_a_dot_a_run_and_a_thread_a_seed() -> None:
@@ -285,32 +454,65 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
         assert picture.count('class="band"') == 5
         assert picture.count('class="curve broken"') == 1
         assert picture.count('class="curve leading"') == 2
-    without = {**whole_study(), "arms": [{**arm, "runs": [{**run, "curve": None} for run in arm["runs"]]} for arm in whole_study()["arms"]]}
+    without = {
+        **whole_study(),
+        "arms": [
+            {**arm, "runs": [{**run, "curve": None} for run in arm["runs"]]}
+            for arm in whole_study()["arms"]
+        ],
+    }
     assert curve_plot(without, "late") is None
 
 
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
     late, every_branch = render_report(whole_study()).split('id="plot-curves.every-branch"')
-    assert "Dashed: a run that broke off" in late and "Dashed: a run that broke off" not in every_branch
-    empty = {"top1": [], "train_loss": []}  # of a run that broke off before its first epoch was over
-    arms = [{**a, "runs": [r if r["status"] == "done" else {**r, "curve": empty} for r in a["runs"]]} for a in whole_study()["arms"]]
+    assert (
+        "Dashed: a run that broke off" in late
+        and "Dashed: a run that broke off" not in every_branch
+    )
+    # of a run that broke off before its first epoch was over
+    empty = {"top1": [], "train_loss": []}
+    arms = [
+        {**a, "runs": [r if r["status"] == "done" else {**r, "curve": empty} for r in a["runs"]]}
+        for a in whole_study()["arms"]
+    ]
     assert "Dashed" not in render_report({**whole_study(), "arms": arms})
 
 
 def test_a_picture_of_questions_names_both_sides_unless_one_is_the_same_in_all() -> None:
     results = whole_study()
     alike = contrast_plot(results)
-    assert alike is not None and "Top-1 of cpsam minus that of others" in alike and "cpsam \N{MINUS SIGN}" not in alike
+    assert (
+        alike is not None
+        and "Top-1 of cpsam minus that of others" in alike
+        and "cpsam \N{MINUS SIGN}" not in alike
+    )
     first, second, *others = results["contrasts"]
-    mixed = contrast_plot({**results, "contrasts": [first, {**second, "arm": "none @ late", "reference": "eca @ every-branch"}, *others]})
+    mixed = contrast_plot(
+        {
+            **results,
+            "contrasts": [
+                first,
+                {**second, "arm": "none @ late", "reference": "eca @ every-branch"},
+                *others,
+            ],
+        }
+    )
     assert mixed is not None and "cpsam minus" not in mixed
     assert "cpsam \N{MINUS SIGN} non_local (late)" in mixed and "none \N{MINUS SIGN} eca" in mixed
 
 
 def test_the_front_is_what_nothing_as_cheap_beats() -> None:
-    points = [(float(cost), float(value)) for cost, value in np.random.default_rng(3).integers(0, 9, (40, 2))]
+    points = [
+        (float(cost), float(value))
+        for cost, value in np.random.default_rng(3).integers(0, 9, (40, 2))
+    ]
     chosen = {points[index] for index in front(points)}
-    beaten = {(c, v) for c, v in points if any(oc <= c and ov >= v and (oc, ov) != (c, v) for oc, ov in points)}
+    beaten = {
+        (c, v)
+        for c, v in points
+        if any(oc <= c and ov >= v and (oc, ov) != (c, v) for oc, ov in points)
+    }
     assert chosen == set(points) - beaten
     assert len(re.findall('class="front"', render_report(whole_study()))) == 2 * 4
 

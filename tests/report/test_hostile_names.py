@@ -1,4 +1,6 @@
-"""Names that would act on a terminal, a page, a Markdown viewer or a spreadsheet: in every form of a report they are text."""
+"""Names that would act on a terminal, a page, a Markdown viewer or a spreadsheet: in every form of
+a report they are text.
+"""
 
 import csv
 import io
@@ -74,7 +76,9 @@ NAMES = [
     '" onload="x',
     "{{ 7*7 }} ${x} %s {0}",
 ]
-ACTS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\u200b]|[\ud800-\udfff]")
+ACTS = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\u200b]|[\ud800-\udfff]"
+)
 
 
 def renamed(value: Any, name: str) -> Any:
@@ -83,13 +87,27 @@ def renamed(value: Any, name: str) -> Any:
         return {renamed(key, name): renamed(inner, name) for key, inner in value.items()}
     if isinstance(value, list):
         return [renamed(inner, name) for inner in value]
-    return value.replace("cpsam", name).replace("the loss is nan", name) if isinstance(value, str) else value
+    return (
+        value.replace("cpsam", name).replace("the loss is nan", name)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def hostile(name: str) -> dict[str, Any]:
     results = renamed(whole_study(), name)
-    more = {"command": f"cpsam study {name}", "notes": [name], "warnings": [f"{name} differs"], "unlike": {"4": ["processor"]}}
-    return {**results, **more, "data": {**results["data"], "note": name}, "environment": {"processor": name}}
+    more = {
+        "command": f"cpsam study {name}",
+        "notes": [name],
+        "warnings": [f"{name} differs"],
+        "unlike": {"4": ["processor"]},
+    }
+    return {
+        **results,
+        **more,
+        "data": {**results["data"], "note": name},
+        "environment": {"processor": name},
+    }
 
 
 class Tags(HTMLParser):
@@ -106,12 +124,21 @@ def structure(text: str) -> list[str]:
     """The tokens of a Markdown document but for its text."""
     viewer = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     tokens = viewer.parse(text)
-    return [token.type for each in tokens for token in (each, *(each.children or [])) if token.type not in ("text", "text_special")]
+    return [
+        token.type
+        for each in tokens
+        for token in (each, *(each.children or []))
+        if token.type not in ("text", "text_special")
+    ]
 
 
 def shown_markdown(text: str) -> str:
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
-    return "".join(token.content for each in tokens for token in (each.children or [each] if each.type == "fence" else each.children or []))
+    return "".join(
+        token.content
+        for each in tokens
+        for token in (each.children or [each] if each.type == "fence" else each.children or [])
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,12 +151,20 @@ def test_a_name_is_text_in_every_form(name: str, capsys: pytest.CaptureFixture[s
     assert Tags(forms["report.html"]).found == Tags(known["report.html"]).found
     assert structure(forms["report.md"]) == structure(known["report.md"])
     assert printable(" ".join(name.split())) in shown_markdown(forms["report.md"])
-    assert not re.search(r"(?<![\\:])(?<!\\:)//|(?<!\\)\bwww\.(?=e)", forms["report.md"].split("## The command")[0])
+    assert not re.search(
+        r"(?<![\\:])(?<!\\:)//|(?<!\\)\bwww\.(?=e)", forms["report.md"].split("## The command")[0]
+    )
     for file in ("arms.csv", "runs.csv", "contrasts.csv"):
         rows = list(csv.reader(io.StringIO(forms[file])))
-        assert [len(row) for row in rows] == [len(row) for row in csv.reader(io.StringIO(known[file]))]
+        assert [len(row) for row in rows] == [
+            len(row) for row in csv.reader(io.StringIO(known[file]))
+        ]
         cells = [part.strip() for row in rows for cell in row for part in cell.split(";")]
-        assert all(cell[0] not in "=@\uff1d" and (cell[0] not in "+-" or float(cell) is not None) for cell in cells if cell)
+        assert all(
+            cell[0] not in "=@\uff1d" and (cell[0] not in "+-" or float(cell) is not None)
+            for cell in cells
+            if cell
+        )
     assert json.loads(json.dumps(results)) == results
     print_results(results, Path(name))
     shown = capsys.readouterr().out
@@ -164,18 +199,37 @@ def test_a_name_is_text_while_a_study_runs(name: str, terminal: bool) -> None:
         ):
             live(event)
         live.view.refresh()
-    # On a terminal rich itself moves the cursor and colours words; a title or a bell is never its own.
+    # On a terminal rich itself moves the cursor and colours words; a title or a bell is never its
+    # own.
     said = Text.from_ansi(out.getvalue()).plain if terminal else out.getvalue()
     assert printable(name) in said.replace("\n", "") and not ACTS.search(said.replace("\r", ""))
-    assert "\x07" not in out.getvalue() and "\x1b[31m" not in out.getvalue() and "\x1b]" not in out.getvalue()
+    assert (
+        "\x07" not in out.getvalue()
+        and "\x1b[31m" not in out.getvalue()
+        and "\x1b]" not in out.getvalue()
+    )
 
 
-VERBS = (["study"], ["eval"], ["compare", "--attention"], ["cost", "--model"], [], ["list"], ["data", "verify"])
-GIVEN = [(VERBS[index % len(VERBS)], name) for index, name in enumerate(NAMES) if not name.startswith("-")]
+VERBS = (
+    ["study"],
+    ["eval"],
+    ["compare", "--attention"],
+    ["cost", "--model"],
+    [],
+    ["list"],
+    ["data", "verify"],
+)
+GIVEN = [
+    (VERBS[index % len(VERBS)], name)
+    for index, name in enumerate(NAMES)
+    if not name.startswith("-")
+]
 
 
 @pytest.mark.parametrize(("verb", "name"), GIVEN)
-def test_an_error_shows_a_name_in_one_line(verb: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_shows_a_name_in_one_line(
+    verb: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         main([*verb, name])
     error = capsys.readouterr().err
@@ -190,7 +244,10 @@ def test_warnings_of_anybody_are_printable(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "a\\x1b]0;x\\x07 b\\u202e\nc\\x9b\n"
 
 
-@pytest.mark.parametrize("number", [0, -0.5, 1.25e-7, True, 10**30, "-0.5", "+1.2 [-0.3, +2.7]", "-1e-05", "0.5", "a-b", ""])
+@pytest.mark.parametrize(
+    "number",
+    [0, -0.5, 1.25e-7, True, 10**30, "-0.5", "+1.2 [-0.3, +2.7]", "-1e-05", "0.5", "a-b", ""],
+)
 def test_numbers_in_a_spreadsheet_stay_numbers(number: object) -> None:
     assert spreadsheet(number) == number
 
@@ -217,7 +274,18 @@ def test_a_locale_without_our_characters_gets_others(encoding: str, tmp_path: Pa
         "    print_results(whole_study(), Path('caf\\u00e9\\u4e2d')); print('\\u2212\\u4e2d\\u00b1', file=sys.stderr)\n"
     )
     environment = {"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program, str(Path(__file__).parent)], capture_output=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        capture_output=True,
+        env=environment,
+        check=True,
+    )
     shown, said = done.stdout.decode(encoding), done.stderr.decode(encoding)
-    assert ("[-0.10" in shown or re.search(r"\[-\d", shown)) if encoding != "utf-8" else "\N{MINUS SIGN}" in shown
-    assert said.split() == [{"utf-8": "\N{MINUS SIGN}\u4e2d\u00b1", "latin-1": "-?\u00b1", "ascii": "-?+-"}[encoding]]
+    assert (
+        ("[-0.10" in shown or re.search(r"\[-\d", shown))
+        if encoding != "utf-8"
+        else "\N{MINUS SIGN}" in shown
+    )
+    assert said.split() == [
+        {"utf-8": "\N{MINUS SIGN}\u4e2d\u00b1", "latin-1": "-?\u00b1", "ascii": "-?+-"}[encoding]
+    ]

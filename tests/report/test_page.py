@@ -11,7 +11,16 @@ import pytest
 from cpsam.errors import UserError
 from cpsam.report.markup import Markup, element
 from cpsam.report.page import render_report
-from cpsam.report.svg import LEFT, RIGHT, cost_axis, identity_of, linear_ticks, place_label, spread, tick_words
+from cpsam.report.svg import (
+    LEFT,
+    RIGHT,
+    cost_axis,
+    identity_of,
+    linear_ticks,
+    place_label,
+    spread,
+    tick_words,
+)
 from cpsam.report.table import answer, count, failed_runs, made_by, points, table_rows
 from cpsam.report.words import place_words
 from cpsam.statistics import paired_difference, summarize
@@ -22,7 +31,12 @@ TOP1 = {
     "non_local": [0.905, 0.912, 0.908],
     "cpsam": [0.915, 0.921, 0.919],
 }
-COSTS = {"none": (0, 0), "conv_control": (2340, 580_000), "non_local": (83_648, 5_300_000), "cpsam": (2362, 210_000)}
+COSTS = {
+    "none": (0, 0),
+    "conv_control": (2340, 580_000),
+    "non_local": (83_648, 5_300_000),
+    "cpsam": (2362, 210_000),
+}
 
 
 def arm(name: str, top1: dict[int, float | None]) -> dict:
@@ -53,15 +67,25 @@ def arm(name: str, top1: dict[int, float | None]) -> dict:
 
 
 def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: object) -> dict:
-    """Results as the study writes them; `top1` is arm -> seed -> value, None for a run that diverged."""
+    """Results as the study writes them; `top1` is arm -> seed -> value, None for a run that
+    diverged.
+    """
     top1 = top1 or {name: dict(enumerate(values)) for name, values in TOP1.items()}
-    done = {name: {seed: value for seed, value in by_seed.items() if value is not None} for name, by_seed in top1.items()}
+    done = {
+        name: {seed: value for seed, value in by_seed.items() if value is not None}
+        for name, by_seed in top1.items()
+    }
     arms = []
     for name in top1:
-        record = arm(name, top1[name]) | {"top1": asdict(summarize(done[name].values())), "difference": {}}
+        record = arm(name, top1[name]) | {
+            "top1": asdict(summarize(done[name].values())),
+            "difference": {},
+        }
         for reference in ("none", "non_local"):
             paired = name != reference and done[name].keys() & done.get(reference, {}).keys()
-            record["difference"][reference] = asdict(paired_difference(done[name], done[reference])) if paired else None
+            record["difference"][reference] = (
+                asdict(paired_difference(done[name], done[reference])) if paired else None
+            )
         arms.append(record)
     results = {
         "schema": 1,
@@ -80,10 +104,21 @@ def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: obj
         "seeds": sorted({seed for by_seed in top1.values() for seed in by_seed}),
         "primary": ["cpsam", "non_local"],
         "arms": arms,
-        "environment": {"versions": {"torch": "2.14.1"}, "device": "cpu", "threads": 2, "commit": "a1b2c3d"},
+        "environment": {
+            "versions": {"torch": "2.14.1"},
+            "device": "cpu",
+            "threads": 2,
+            "commit": "a1b2c3d",
+        },
         "notes": ["conv_control has 2,340 parameters, cpsam has 2,362."],
         "timing": {
-            "arms": {name: {"latency_ms": {"median": 12.34, "q1": 12.0, "q3": 13.0, "n": 20}, "train_seconds": [9.0]} for name in top1},
+            "arms": {
+                name: {
+                    "latency_ms": {"median": 12.34, "q1": 12.0, "q3": 13.0, "n": 20},
+                    "train_seconds": [9.0],
+                }
+                for name in top1
+            },
             "batch_size": 64,
             "total_seconds": 141.2,
         },
@@ -92,7 +127,9 @@ def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: obj
 
 
 class Page(HTMLParser):
-    """Checks nesting and unique ids while reading, and keeps every element with its attributes and text."""
+    """Checks nesting and unique ids while reading, and keeps every element with its attributes and
+    text.
+    """
 
     def __init__(self, text: str):
         super().__init__()
@@ -117,8 +154,14 @@ class Page(HTMLParser):
             self.elements[index][2].append(data)
 
     def find(self, tag: str, **wanted: str) -> list[tuple[dict[str, str | None], str]]:
-        found = [(attributes, "".join(text)) for name, attributes, text in self.elements if name == tag]
-        return [(attributes, text) for attributes, text in found if all(attributes.get(k.rstrip("_")) == v for k, v in wanted.items())]
+        found = [
+            (attributes, "".join(text)) for name, attributes, text in self.elements if name == tag
+        ]
+        return [
+            (attributes, text)
+            for attributes, text in found
+            if all(attributes.get(k.rstrip("_")) == v for k, v in wanted.items())
+        ]
 
 
 def plain(text: str) -> str:
@@ -134,16 +177,28 @@ VARIANTS = {
     "three seeds": study(),
     "one seed": study({name: {0: values[0]} for name, values in TOP1.items()}),
     "a run diverged": study(
-        {name: {0: values[0], 1: None if name == "cpsam" else values[1], 2: values[2]} for name, values in TOP1.items()}
+        {
+            name: {0: values[0], 1: None if name == "cpsam" else values[1], 2: values[2]}
+            for name, values in TOP1.items()
+        }
     ),
-    "an arm all diverged": study({"none": {0: 0.9, 1: 0.91}, "non_local": {0: 0.9, 1: 0.9}, "cpsam": {0: None, 1: None}}),
+    "an arm all diverged": study(
+        {"none": {0: 0.9, 1: 0.91}, "non_local": {0: 0.9, 1: 0.9}, "cpsam": {0: None, 1: None}}
+    ),
     "nothing finished": study({name: {0: None} for name in TOP1}),
     "without non_local": study({name: dict(enumerate(TOP1[name])) for name in ("none", "cpsam")}),
     "one arm": study({"cpsam": dict(enumerate(TOP1["cpsam"]))}),
     "one arm, not finished": study({"none": {0: None}}, primary=["none", "(no other arm)"]),
     "all the same": study({name: {0: 1.0, 1: 1.0} for name in TOP1}),
-    "many seeds": study({name: {seed: values[seed % 3] + seed / 10_000 for seed in range(12)} for name, values in TOP1.items()}),
-    "without timing and notes": {key: value for key, value in study().items() if key not in ("timing", "notes")},
+    "many seeds": study(
+        {
+            name: {seed: values[seed % 3] + seed / 10_000 for seed in range(12)}
+            for name, values in TOP1.items()
+        }
+    ),
+    "without timing and notes": {
+        key: value for key, value in study().items() if key not in ("timing", "notes")
+    },
 }
 
 
@@ -157,17 +212,25 @@ def test_every_page_is_well_formed_and_says_what_the_table_says(results):
     cells = [(attributes["data-label"], text) for attributes, text in page.find("td", role="cell")]
     assert names == [row[0] for row in rows] == [arm["name"] for arm in results["arms"]]
     assert cells == [pair for row in rows for pair in zip(header[1:], row[1:], strict=True)]
-    said = [text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NON-BREAKING HYPHEN}", "-") for _, text in page.find("h1")]
+    said = [
+        text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NON-BREAKING HYPHEN}", "-")
+        for _, text in page.find("h1")
+    ]
     assert said == [answer(results)]
     assert all(attributes["scope"] in ("row", "col") for attributes, _ in page.find("th"))
     assert len(page.find("caption")) == len(page.find("table"))
-    assert (results["command"], results["data"]["note"]) == (page.find("code")[0][1], page.find("p", class_="callout")[0][1])
+    assert (results["command"], results["data"]["note"]) == (
+        page.find("code")[0][1],
+        page.find("p", class_="callout")[0][1],
+    )
 
 
 @pytest.mark.parametrize("results", VARIANTS.values(), ids=VARIANTS)
 def test_a_dot_is_a_finished_run_and_higher_is_better(results):
     page = Page(render_report(results))
-    tops = [run["top1"] for arm in results["arms"] for run in arm["runs"] if run["status"] == "done"]
+    tops = [
+        run["top1"] for arm in results["arms"] for run in arm["runs"] if run["status"] == "done"
+    ]
     dots = [float(attributes["cy"]) for attributes, _ in page.find("circle", class_="run")]
     others = [page.find("svg", id=name) for name in ("plot-difference", "plot-seeds")]
     plots = len(page.find("svg", role="img")) - sum(map(len, others))
@@ -179,13 +242,23 @@ def test_a_dot_is_a_finished_run_and_higher_is_better(results):
             assert (above < below) == (high > low) and (above == below) == (high == low)
     for tag in ("circle", "text", "line"):
         for attributes, _ in page.find(tag):
-            numbers = {key: float(value) for key, value in attributes.items() if key in ("cx", "cy", "x", "y", "x1", "x2", "y1", "y2")}
+            numbers = {
+                key: float(value)
+                for key, value in attributes.items()
+                if key in ("cx", "cy", "x", "y", "x1", "x2", "y1", "y2")
+            }
             assert all(0 <= value <= (300 if "y" in key else 420) for key, value in numbers.items())
 
 
 def test_cost_orders_the_arms_from_left_to_right():
-    svg = re.search(r'<svg[^>]*id="plot-parameters-added".*?</svg>', render_report(study()), re.S)[0]
-    left = [float(re.search(r'x1="([\d.]+)"[^>]*class="mean"', group)[1]) for group in re.findall(r"<g .*?</g>", svg) if "mean" in group]
+    svg = re.search(r'<svg[^>]*id="plot-parameters-added".*?</svg>', render_report(study()), re.S)[
+        0
+    ]
+    left = [
+        float(re.search(r'x1="([\d.]+)"[^>]*class="mean"', group)[1])
+        for group in re.findall(r"<g .*?</g>", svg)
+        if "mean" in group
+    ]
     by_cost = sorted(zip([COSTS[name] for name in TOP1], left, strict=True))
     assert [x for _, x in by_cost] == sorted(left) and len(set(left)) == 4
 
@@ -201,18 +274,32 @@ def test_axes_show_zero_difference_and_stop_at_100_percent(results):
 
 def test_a_picture_has_a_name_and_a_description_in_words():
     page = Page(render_report(study()))
-    texts = {attributes["id"]: text for tag in ("title", "desc") for attributes, text in page.find(tag) if "id" in attributes}
+    texts = {
+        attributes["id"]: text
+        for tag in ("title", "desc")
+        for attributes, text in page.find(tag)
+        if "id" in attributes
+    }
     assert len(page.find("svg", role="img")) == 5
     for attributes, _ in page.find("svg"):
         title, description = (texts[identity] for identity in attributes["aria-labelledby"].split())
         assert title and "cpsam" in description
-    assert "cpsam: +1.00 points, n = 3, 95 % interval +0.75 to +1.25" in texts["plot-difference-desc"]
+    assert (
+        "cpsam: +1.00 points, n = 3, 95 % interval +0.75 to +1.25" in texts["plot-difference-desc"]
+    )
 
 
 def test_nothing_from_outside_becomes_markup():
     hostile = """<script>alert("1")</script>&'<img src=x onerror=alert(1)>\udcff"""
     top1 = {"none": {0: 0.9}, hostile: {0: None}, "non_local": {0: 0.9}, hostile + "2": {0: 0.95}}
-    results = study(top1, command=hostile, model=hostile, at=hostile, notes=[hostile], primary=[hostile + "2", "non_local"])
+    results = study(
+        top1,
+        command=hostile,
+        model=hostile,
+        at=hostile,
+        notes=[hostile],
+        primary=[hostile + "2", "non_local"],
+    )
     results["data"] |= {"name": hostile, "note": hostile, "fingerprint": hostile}
     results["recipe"] = {hostile: hostile}
     results["environment"] = {"device": hostile, "versions": {hostile: hostile}}
@@ -222,15 +309,23 @@ def test_nothing_from_outside_becomes_markup():
             run |= {"error": hostile, "folder": hostile}
     text = render_report(results)
     page = Page(text)
-    assert {tag for tag, _, _ in page.elements}.isdisjoint({"script", "img", "a", "link", "iframe", "object", "form"})
-    assert not any(key.startswith("on") or key in ("src", "href", "style") for _, attributes, _ in page.elements for key in attributes)
+    assert {tag for tag, _, _ in page.elements}.isdisjoint(
+        {"script", "img", "a", "link", "iframe", "object", "form"}
+    )
+    assert not any(
+        key.startswith("on") or key in ("src", "href", "style")
+        for _, attributes, _ in page.elements
+        for key in attributes
+    )
     assert page.find("code")[0][1] == hostile.replace("\udcff", "\\udcff")
     text.encode("utf-8")
 
 
 def test_the_page_loads_nothing():
     text = render_report(study())
-    assert not re.search(r"https?:|//|@import|url\(", re.sub(r"<!doctype html>|/\*.*?\*/|sha256-[^']*", "", text))
+    assert not re.search(
+        r"https?:|//|@import|url\(", re.sub(r"<!doctype html>|/\*.*?\*/|sha256-[^']*", "", text)
+    )
     policy = Page(text).find("meta", **{"http-equiv": "Content-Security-Policy"})[0][0]["content"]
     style = re.search("<style>(.*?)</style>", text, re.S)[1]
     assert policy.startswith("default-src 'none'; ")
@@ -241,11 +336,15 @@ def test_the_page_loads_nothing():
 def test_every_colour_that_writes_is_readable_on_every_ground(mode):
     def luminance(colour: str) -> float:
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     style = files("cpsam.report").joinpath("report.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", style, re.S)[mode]))
+    colours = dict(
+        re.findall(r"--([\w-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", style, re.S)[mode])
+    )
     for name, colour in colours.items():
         if name in ("ink", "soft", "warn") or name.startswith("arm"):
             for ground in ("paper", "card"):
@@ -256,49 +355,95 @@ def test_every_colour_that_writes_is_readable_on_every_ground(mode):
 @pytest.mark.parametrize(
     "cpsam, non_local, sentence",
     [
-        ({0: 0.92, 1: 0.93, 2: 0.925}, {0: 0.91, 1: 0.921, 2: 0.914}, "cpsam is 1.00 points of top-1 ahead of non_local (95 % interval"),
+        (
+            {0: 0.92, 1: 0.93, 2: 0.925},
+            {0: 0.91, 1: 0.921, 2: 0.914},
+            "cpsam is 1.00 points of top-1 ahead of non_local (95 % interval",
+        ),
         (
             {0: 0.91, 1: 0.921, 2: 0.914},
             {0: 0.92, 1: 0.93, 2: 0.925},
             "cpsam is 1.00 points of top-1 behind non_local (95 % interval -1.25 to",
         ),
-        ({0: 0.92, 1: 0.90}, {0: 0.91, 1: 0.905}, "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25 points"),
+        (
+            {0: 0.92, 1: 0.90},
+            {0: 0.91, 1: 0.905},
+            "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25 points",
+        ),
         (
             {0: 0.5, 1: 0.6},
             {0: 0.5, 1: 0.6},
             "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no interval (n = 2 paired seeds",
         ),
-        ({0: 0.9}, {0: 0.95}, "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so there is no interval)."),
-        ({0: 0.9}, {1: 0.95}, "cpsam against non_local is not answered: no seed finished with both."),
+        (
+            {0: 0.9},
+            {0: 0.95},
+            "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so there is no interval).",
+        ),
+        (
+            {0: 0.9},
+            {1: 0.95},
+            "cpsam against non_local is not answered: no seed finished with both.",
+        ),
     ],
 )
 def test_the_answer_claims_what_the_interval_allows(cpsam, non_local, sentence):
     words = plain(answer(study({"cpsam": cpsam, "non_local": non_local})))
     assert sentence in words and words.endswith(".")
     claims = "ahead of" in words or "behind" in words
-    assert claims == all(no not in words for no in ("are not told apart", "no claim", "not answered", "no interval"))
+    assert claims == all(
+        no not in words for no in ("are not told apart", "no claim", "not answered", "no interval")
+    )
     assert len(cpsam) == 1 or f"n = {len(cpsam)} paired seeds" in words
 
 
 def test_the_answer_names_an_arm_that_did_not_take_part():
-    assert answer(VARIANTS["without non_local"]) == "cpsam against non_local is not answered: non_local did not take part."
+    assert (
+        answer(VARIANTS["without non_local"])
+        == "cpsam against non_local is not answered: non_local did not take part."
+    )
     assert answer(study({"none": {0: 0.9}})).endswith("cpsam and non_local did not take part.")
 
 
 def test_a_row_in_words():
-    header = ["arm", "parameters added", "MACs", "ms a batch of 64", "top-1, %", "n", "vs non_local, points", "vs none, points"]
+    header = [
+        "arm",
+        "parameters added",
+        "MACs",
+        "ms a batch of 64",
+        "top-1, %",
+        "n",
+        "vs non_local, points",
+        "vs none, points",
+    ]
     assert table_rows(study())[0] == header
     rows = plain_rows(study())
-    assert rows[0] == ["none", "0", "40.81 M", "12.3 (12.0-13.0)", "90.30 ± 0.20", "3", "-0.53 [-0.91, -0.15]", "-"]
+    assert rows[0] == [
+        "none",
+        "0",
+        "40.81 M",
+        "12.3 (12.0-13.0)",
+        "90.30 ± 0.20",
+        "3",
+        "-0.53 [-0.91, -0.15]",
+        "-",
+    ]
     assert rows[2][1:3] == ["83,648", "46.11 M"] and rows[2][6] == "-"
-    assert plain_rows(VARIANTS["one seed"])[3][4:] == ["91.50", "1", "+1.00 (one seed)", "+1.40 (one seed)"]
+    assert plain_rows(VARIANTS["one seed"])[3][4:] == [
+        "91.50",
+        "1",
+        "+1.00 (one seed)",
+        "+1.40 (one seed)",
+    ]
     assert table_rows(VARIANTS["without non_local"])[0][6:] == ["vs none, points"]
     assert plain_rows(VARIANTS["a run diverged"])[3][5] == "2"
     assert plain_rows(VARIANTS["an arm all diverged"])[2][4:] == ["-", "0", "-", "-"]
 
 
 def test_the_same_difference_on_every_seed_is_no_proof():
-    alike = study({"none": {0: 0.9, 1: 0.8}, "non_local": {0: 0.9, 1: 0.8}, "cpsam": {0: 0.91, 1: 0.81}})
+    alike = study(
+        {"none": {0: 0.9, 1: 0.8}, "non_local": {0: 0.9, 1: 0.8}, "cpsam": {0: 0.91, 1: 0.81}}
+    )
     assert answer(alike) == (
         "Top-1 of cpsam minus non_local is +1.00 points on every seed, which gives no interval (n = 2 paired seeds, too few for a test)."
     )
@@ -340,7 +485,10 @@ def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
         "commit": "0123456789ab",
         "versions": {"torch": "2.14"},
     }
-    made = [{"runs": 11, "resumed": 2, **where}, {"runs": 1, "resumed": 0, **where, "processor": "Chip B"}]
+    made = [
+        {"runs": 11, "resumed": 2, **where},
+        {"runs": 1, "resumed": 0, **where, "processor": "Chip B"},
+    ]
     lines = made_by(study(made_by=made))
     assert lines == [
         "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
@@ -357,7 +505,9 @@ def test_many_places_are_counted_and_few_are_named():
 
 def test_one_arm_with_runs_among_others_is_no_picture():
     assert "<svg" in render_report(study())
-    top1 = {name: dict.fromkeys((0, 1, 2), None) for name in TOP1} | {"none": {0: 0.9, 1: 0.91, 2: 0.9}}
+    top1 = {name: dict.fromkeys((0, 1, 2), None) for name in TOP1} | {
+        "none": {0: 0.9, 1: 0.91, 2: 0.9}
+    }
     page = render_report(study(top1))
     assert "<svg" not in page and "Accuracy and cost" not in page
 
@@ -368,7 +518,10 @@ def test_another_schema_is_refused():
 
 
 def test_markup_escapes_text_and_attributes_once():
-    assert element("p", "a<b", Markup("<i>"), [1, None, "&"], title='"x"', id=None) == '<p title="&quot;x&quot;">a&lt;b<i>1&amp;</p>'
+    assert (
+        element("p", "a<b", Markup("<i>"), [1, None, "&"], title='"x"', id=None)
+        == '<p title="&quot;x&quot;">a&lt;b<i>1&amp;</p>'
+    )
     assert element("meta", http_equiv="x", class_="y") == '<meta http-equiv="x" class="y">'
 
 
@@ -381,10 +534,16 @@ def test_counts_and_points():
         "4.089 G",
         "\N{EN DASH}",
     ]
-    assert [points(value) for value in (0.00521, -0.0123, 0.0)] == ["+0.52", "\N{MINUS SIGN}1.23", "+0.00"]
+    assert [points(value) for value in (0.00521, -0.0123, 0.0)] == [
+        "+0.52",
+        "\N{MINUS SIGN}1.23",
+        "+0.00",
+    ]
 
 
-@pytest.mark.parametrize("low, high", [(0, 1), (0.4, 93.2), (91.03, 91.34), (-3.3, 7.7), (5, 5), (0, 83_648)])
+@pytest.mark.parametrize(
+    "low, high", [(0, 1), (0.4, 93.2), (91.03, 91.34), (-3.3, 7.7), (5, 5), (0, 83_648)]
+)
 def test_ticks_cover_the_range_evenly(low, high):
     ticks = linear_ticks(low, high)
     steps = [after - before for before, after in pairwise(ticks)]
@@ -393,7 +552,8 @@ def test_ticks_cover_the_range_evenly(low, high):
 
 
 @pytest.mark.parametrize(
-    "costs, logarithmic", [([0, 10, 150], False), ([0, 10, 1000], True), ([0], False), ([7, 7], False), ([3, 5e6], True)]
+    "costs, logarithmic",
+    [([0, 10, 150], False), ([0, 10, 1000], True), ([0], False), ([7, 7], False), ([3, 5e6], True)],
 )
 def test_a_cost_axis_keeps_order_and_frame(costs, logarithmic):
     place, ticks, chosen = cost_axis(costs)
@@ -407,7 +567,10 @@ def test_spread_moves_only_neighbours_that_touch():
     assert spread([201, 200, 300], 30) == [215.5, 185.5, 300]
 
 
-@pytest.mark.parametrize("positions", [[50] * 3, [409, 408, 400], [100, 101, 102, 140, 150, 300], [60, 90, 91, 92, 93], [200] * 25])
+@pytest.mark.parametrize(
+    "positions",
+    [[50] * 3, [409, 408, 400], [100, 101, 102, 140, 150, 300], [60, 90, 91, 92, 93], [200] * 25],
+)
 def test_spread_keeps_order_distance_and_frame(positions):
     moved = spread(positions, 30)
     order = sorted(range(len(positions)), key=positions.__getitem__)
@@ -422,7 +585,10 @@ def test_a_label_stays_in_the_picture(x, crowded):
     """Even where nothing is free: it then covers something rather than running out at the side."""
     taken = [(0.0, 0.0, 1000.0, 1000.0)] if crowded else []
     label = place_label("conv_control", x, 100.0, taken)
-    at, anchor = float(re.search(r' x="([^"]+)"', label)[1]), re.search(r'text-anchor="(\w+)"', label)[1]
+    at, anchor = (
+        float(re.search(r' x="([^"]+)"', label)[1]),
+        re.search(r'text-anchor="(\w+)"', label)[1],
+    )
     width = 7.8 * len("conv_control")
     left = {"start": at, "middle": at - width / 2, "end": at - width}[anchor]
     assert left >= LEFT - 1
@@ -430,7 +596,8 @@ def test_a_label_stays_in_the_picture(x, crowded):
 
 
 @pytest.mark.parametrize("step", [2.0, 0.5, 0.1, 0.05, 0.001, 2e-5])
-@pytest.mark.parametrize("first", [7, *range(540, 560)])  # far from zero, ticks are apart by a little more or less than a step
+# far from zero, ticks are apart by a little more or less than a step
+@pytest.mark.parametrize("first", [7, *range(540, 560)])
 def test_the_numbers_of_an_axis_differ_as_its_ticks_do(step: float, first: int) -> None:
     ticks = [step * index for index in range(first, first + 6)]
     texts = tick_words(ticks)
@@ -446,8 +613,14 @@ def test_pictures_of_settings_with_names_alike_have_names_of_their_own() -> None
 
 def test_an_arm_alone_is_compared_with_nothing():
     alone, begun = VARIANTS["one arm"], VARIANTS["one arm, not finished"]
-    assert answer(alone) == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ± 0.31 %."
-    assert answer(begun) == "none is the only arm, so there is nothing to compare it with; no run of it has finished."
+    assert (
+        answer(alone)
+        == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ± 0.31 %."
+    )
+    assert (
+        answer(begun)
+        == "none is the only arm, so there is nothing to compare it with; no run of it has finished."
+    )
     for results, name in ((alone, "cpsam"), (begun, "none")):
         assert Page(render_report(results)).find("title")[0][1] == f"{name} on digits"
         assert f"cpsam compare: {name} on digits" in render_report(results)

@@ -70,14 +70,26 @@ def test_a_slug_is_safe_as_a_part_of_a_file_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "slug"),
-    [(".writing-x", "writing-x"), ("..", "cpsam"), ("--help", "help"), ("\u6ce8\u610f", "cpsam"), ("\U0001f600", "cpsam"), ("CON", "CON")],
+    [
+        (".writing-x", "writing-x"),
+        ("..", "cpsam"),
+        ("--help", "help"),
+        ("\u6ce8\u610f", "cpsam"),
+        ("\U0001f600", "cpsam"),
+        ("CON", "CON"),
+    ],
 )
 def test_the_folder_of_an_arm_is_neither_hidden_nor_an_option(name: str, slug: str) -> None:
-    """Files whose name starts with a dot are ours, and those of writers that were killed are removed."""
+    """Files whose name starts with a dot are ours, and those of writers that were killed are
+    removed.
+    """
     assert checked_arm(name, "cpsam", {}).slug == slug
 
 
 @pytest.mark.parametrize("name", ["", " ", "\u3000", "cpsam ", "\nx", "x" * 1001])
 def test_the_name_of_an_arm_can_be_read(name: str) -> None:
-    with pytest.raises(UserError, match="the name of an arm must have 1 to 1,000 letters, and no space at its ends; got"):
+    with pytest.raises(
+        UserError,
+        match="the name of an arm must have 1 to 1,000 letters, and no space at its ends; got",
+    ):
         checked_arm(name, "cpsam", {})

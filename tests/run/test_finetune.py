@@ -1,4 +1,6 @@
-"""The commonest use: a pretrained network of timm, weights from a file, a person's own pictures in a folder a class."""
+"""The commonest use: a pretrained network of timm, weights from a file, a person's own pictures in
+a folder a class.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +28,16 @@ from cpsam.study.compare import compare, opening, settle_plan
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of noise around a colour of their own, 61x47 pixels."""
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for label, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
+    for label, colour in {
+        "red": (200, 40, 40),
+        "green": (40, 200, 40),
+        "blue": (40, 40, 200),
+    }.items():
         (root / label).mkdir()
         for index in range(10):
-            pixels = np.clip(np.array(colour) + rng.integers(-40, 40, (47, 61, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(np.array(colour) + rng.integers(-40, 40, (47, 61, 3)), 0, 255).astype(
+                np.uint8
+            )
             Image.fromarray(pixels).save(root / label / f"{index}.png")
     return root
 
@@ -43,32 +51,53 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_folder_of_pictures_with_pretrained_weights(pictures: Path, weights: Path, tmp_path: Path) -> None:
-    task = Task(data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights)
+def test_a_folder_of_pictures_with_pretrained_weights(
+    pictures: Path, weights: Path, tmp_path: Path
+) -> None:
+    task = Task(
+        data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights
+    )
     arms = ("none", "non_local", "cpsam")
-    results = compare(Comparison(task, arms, (0,), Recipe(epochs=1, batch_size=8, lr=0.01), tmp_path))
+    results = compare(
+        Comparison(task, arms, (0,), Recipe(epochs=1, batch_size=8, lr=0.01), tmp_path)
+    )
     assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 4
     assert results["arms"][1]["places"] == ["layer2.0", "layer3.0", "layer4.0"]
     assert results["data"]["classes"] == 3
 
 
 @pytest.mark.parametrize(
-    ("classes", "words"), [(1000, ["classifier fc starts anew: 1000 classes in the file, 10 wanted"]), (10, ["its classifier is kept"])]
+    ("classes", "words"),
+    [
+        (1000, ["classifier fc starts anew: 1000 classes in the file, 10 wanted"]),
+        (10, ["its classifier is kept"]),
+    ],
 )
-def test_what_becomes_of_the_classifier_is_said_at_once(classes: int, words: list[str], tmp_path: Path) -> None:
-    save_file(create_model("resnet20", classes, in_channels=1).state_dict(), tmp_path / "w.safetensors")
+def test_what_becomes_of_the_classifier_is_said_at_once(
+    classes: int, words: list[str], tmp_path: Path
+) -> None:
+    save_file(
+        create_model("resnet20", classes, in_channels=1).state_dict(), tmp_path / "w.safetensors"
+    )
     task = Task(weights=tmp_path / "w.safetensors")
-    plan, _ = settle_plan(Study("", (Setting("", task, ("none",)),), (0,)), tmp_path, lambda event: None)
+    plan, _ = settle_plan(
+        Study("", (Setting("", task, ("none",)),), (0,)), tmp_path, lambda event: None
+    )
     (setting,) = opening(plan, tmp_path)["settings"]
     assert setting["heads"] == words
 
 
 def test_all_arms_start_from_the_pretrained_network(weights: Path) -> None:
-    """Bit by bit the same features, whatever is inserted; the classifier, for other classes, is new and the same for all arms of a seed."""
+    """Bit by bit the same features, whatever is inserted; the classifier, for other classes, is new
+    and the same for all arms of a seed.
+    """
     x = torch.randn(2, 3, 45, 67)
     reference = timm.create_model("resnet18").eval()
     reference.load_state_dict(load_file(weights))
-    models = [create_model("timm/resnet18", 7, attention=name, weights=weights, seed=3).eval() for name in ("none", "non_local", "cpsam")]
+    models = [
+        create_model("timm/resnet18", 7, attention=name, weights=weights, seed=3).eval()
+        for name in ("none", "non_local", "cpsam")
+    ]
     with torch.inference_mode():
         features = reference.forward_features(x)
         assert all(torch.equal(model.forward_features(x), features) for model in models)
@@ -77,7 +106,9 @@ def test_all_arms_start_from_the_pretrained_network(weights: Path) -> None:
 
 
 def test_pixels_are_scaled_as_the_pretrained_network_expects(pictures: Path, weights: Path) -> None:
-    task = Task(data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights)
+    task = Task(
+        data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights
+    )
     dataset, sha256 = load_task(task, lambda event: None)
     assert dataset.mean == tuple(timm.get_pretrained_cfg("resnet18").mean)
     assert sha256 is not None and len(sha256) == 64
@@ -86,7 +117,9 @@ def test_pixels_are_scaled_as_the_pretrained_network_expects(pictures: Path, wei
 def test_each_run_trains_on_the_data_of_its_own_setting(
     pictures: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of the same files: at two sizes, otherwise cropped, and read at once with and without a pretrained network."""
+    """Of the same files: at two sizes, otherwise cropped, and read at once with and without a
+    pretrained network.
+    """
     given: dict[str, Dataset] = {}
 
     def seen(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -94,7 +127,14 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
         return {}
 
     monkeypatch.setattr(study_compare, "train_run", seen)
-    small = Task(data="folder", data_root=pictures, image_size=32, model="timm/resnet18", stream=True, workers=0)
+    small = Task(
+        data="folder",
+        data_root=pictures,
+        image_size=32,
+        model="timm/resnet18",
+        stream=True,
+        workers=0,
+    )
     tasks = {
         "small": small,
         "large": replace(small, image_size=48),
@@ -103,7 +143,9 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
         "pretrained": replace(small, stream=False, weights=weights),
     }
     settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
-    plan, _ = settle_plan(Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None)
+    plan, _ = settle_plan(
+        Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None
+    )
     execute = study_compare.trainer(plan)
     for arm in plan.arms:
         (spec,) = arm.specs
@@ -124,6 +166,12 @@ def test_weights_that_do_not_fit_are_refused_with_the_keys(weights: Path, tmp_pa
         assert all(word in str(error.value) for word in words), error.value
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
-    refused({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, "lacks 1 key ", "layer2.0.conv1.weight")
+    refused(
+        {key: value for key, value in state.items() if key != "layer2.0.conv1.weight"},
+        "lacks 1 key ",
+        "layer2.0.conv1.weight",
+    )
     refused({**state, "extra.weight": torch.zeros(3)}, "extra.weight")
-    refused({**state, "layer1.0.bn1.weight": torch.zeros(5)}, "another shape", "layer1.0.bn1.weight")
+    refused(
+        {**state, "layer1.0.bn1.weight": torch.zeros(5)}, "another shape", "layer1.0.bn1.weight"
+    )

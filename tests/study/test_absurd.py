@@ -26,20 +26,41 @@ PLAIN = {"seeds": "[0]", "recipe": "", "arguments": "", "setting": ""}
         ({"seeds": "[" * 300 + "]" * 300}, "seeds is nested too deeply"),
         ({"seeds": "[1, " * 20 + "2" + "]" * 20}, "seeds is nested too deeply"),
         ({"seeds": f"[{10**30}]"}, "seeds must be a finite number of at most 64 bits; got 1000"),
-        ({"seeds": f"[0x{'f' * 9000}]"}, "seeds must be a finite number of at most 64 bits; got a number of more than 4,300 digits"),
+        (
+            {"seeds": f"[0x{'f' * 9000}]"},
+            "seeds must be a finite number of at most 64 bits; got a number of more than 4,300 digits",
+        ),
         ({"seeds": f"[{'9' * 5000}]"}, "not TOML"),
-        ({"seeds": f"{[*range(50_001)]}"}, "a study has at most 100,000 runs; seeds x arms x settings are 100,002"),
-        ({"seeds": "[[0]]"}, "seeds must be a whole number from 0 to 9,223,372,036,854,775,807; got [0]"),
-        ({"seeds": "[1979-05-27]"}, "seeds must be text, a number, true or false, a list or a table; got 1979-05-27"),
+        (
+            {"seeds": f"{[*range(50_001)]}"},
+            "a study has at most 100,000 runs; seeds x arms x settings are 100,002",
+        ),
+        (
+            {"seeds": "[[0]]"},
+            "seeds must be a whole number from 0 to 9,223,372,036,854,775,807; got [0]",
+        ),
+        (
+            {"seeds": "[1979-05-27]"},
+            "seeds must be text, a number, true or false, a list or a table; got 1979-05-27",
+        ),
         ({"seeds": "[nan]"}, "seeds must be a finite number"),
-        ({"seeds": "[" + ", ".join(["7"] * 50_000) + "]"}, "seeds must not repeat; 7 is given more than once"),
+        (
+            {"seeds": "[" + ", ".join(["7"] * 50_000) + "]"},
+            "seeds must not repeat; 7 is given more than once",
+        ),
         ({"recipe": f"epochs = {10**59}"}, "epochs must be a finite number of at most 64 bits"),
         ({"recipe": "lr = inf"}, "lr must be a finite number"),
         ({"arguments": "reduction = nan"}, "reduction must be a finite number"),
-        ({"arguments": "reduction = [[1]]"}, "reduction must be text, a number, true or false, or a list or a table of these; got [1]"),
+        (
+            {"arguments": "reduction = [[1]]"},
+            "reduction must be text, a number, true or false, or a list or a table of these; got [1]",
+        ),
         ({"arguments": "reduction = {a = {b = 1}}"}, "reduction must be text"),
         ({"arguments": f"reduction = {2**62}"}, "reduction must be at most 65,536"),
-        ({"arguments": f'fusion = "{"x" * 10**6}"'}, "fusion must have at most 1,000 letters; got 1,000,000"),
+        (
+            {"arguments": f'fusion = "{"x" * 10**6}"'},
+            "fusion must have at most 1,000 letters; got 1,000,000",
+        ),
         ({"setting": r'weights = "a\u0000b"'}, r"weights must not hold a zero byte; got 'a\x00b'"),
         ({"setting": f'["{"k" * 10**6}"]'}, "a key must have at most 1,000 letters; got 1,000,000"),
         ({"setting": f"image_size = {10**9}"}, "image_size must be a whole number from 8 to 4,096"),
@@ -99,7 +120,14 @@ def test_an_arm_is_refused_before_it_takes_memory(words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{"seeds": (10**20,)}, {"threads": 10**12}, {"threads": -1}, {"seeds": tuple(range(30_000))}, {"task": "workers"}]
+    "words",
+    [
+        {"seeds": (10**20,)},
+        {"threads": 10**12},
+        {"threads": -1},
+        {"seeds": tuple(range(30_000))},
+        {"task": "workers"},
+    ],
 )
 def test_a_comparison_is_refused_before_anything_is_loaded(words: dict[str, Any]) -> None:
     with pytest.raises(UserError):
@@ -138,7 +166,10 @@ def test_a_study_of_100_000_runs_is_a_plan_in_one_pass() -> None:
 def test_a_plan_that_grew_by_100_000_runs_is_told_in_one_pass() -> None:
     Counted.compared = 0
     plan = {"contrasts": [], "budget": "epochs", "ended_before": 3, "seeds": [0]}
-    plans = [plan | {"runs": [Counted(value) for value in range(start, start + 100_000)]} for start in (0, 50_000)]
+    plans = [
+        plan | {"runs": [Counted(value) for value in range(start, start + 100_000)]}
+        for start in (0, 50_000)
+    ]
     assert history_words({"plans": plans}) == [
         "The plan was changed after 3 of its 100000 runs had ended: 50000 more runs and 50000 fewer runs."
     ]

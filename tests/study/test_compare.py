@@ -1,4 +1,6 @@
-"""A comparison from end to end on real, small data: what it writes, what it reads back, and that an interruption changes nothing."""
+"""A comparison from end to end on real, small data: what it writes, what it reads back, and that an
+interruption changes nothing.
+"""
 
 import json
 from dataclasses import replace
@@ -17,7 +19,12 @@ ARMS = ("none", "conv_control", "non_local", "cpsam")
 
 
 def small(out: Path, **changes: Any) -> Comparison:
-    return replace(Comparison(attention=ARMS, seeds=(0, 4), recipe=Recipe(epochs=1, lr=0.1), out=out, threads=2), **changes)
+    return replace(
+        Comparison(
+            attention=ARMS, seeds=(0, 4), recipe=Recipe(epochs=1, lr=0.1), out=out, threads=2
+        ),
+        **changes,
+    )
 
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
@@ -39,11 +46,16 @@ def test_each_arm_has_each_seed_once(done: tuple[Comparison, dict[str, Any]]) ->
     assert all((comparison.folder / folder / "summary.json").is_file() for folder in folders)
 
 
-def test_the_numbers_of_the_table_are_those_of_the_runs(done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_the_numbers_of_the_table_are_those_of_the_runs(
+    done: tuple[Comparison, dict[str, Any]],
+) -> None:
     comparison, results = done
     arms = {arm["name"]: arm for arm in results["arms"]}
     top1 = {
-        name: [json.loads((comparison.folder / run["folder"] / "summary.json").read_text())["top1"] for run in arm["runs"]]
+        name: [
+            json.loads((comparison.folder / run["folder"] / "summary.json").read_text())["top1"]
+            for run in arm["runs"]
+        ]
         for name, arm in arms.items()
     }
     for name, values in top1.items():
@@ -54,17 +66,27 @@ def test_the_numbers_of_the_table_are_those_of_the_runs(done: tuple[Comparison, 
     assert arms["non_local"]["difference"]["non_local"] is None
 
 
-def test_costs_are_exact_and_the_control_is_matched(done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_costs_are_exact_and_the_control_is_matched(
+    done: tuple[Comparison, dict[str, Any]],
+) -> None:
     arms = {arm["name"]: arm for arm in done[1]["arms"]}
     assert (arms["none"]["parameters_added"], arms["none"]["macs_added"]) == (0, 0)
-    # Non-Local with inner width C/2 and a BatchNorm has 2 C^2 + 2.5 C + 2 C parameters, at C = 32 and 64.
-    assert arms["non_local"]["parameters_added"] == sum(2 * c * c + 4 * c + c // 2 for c in (32, 64))
+    # Non-Local with inner width C/2 and a BatchNorm has 2 C^2 + 2.5 C + 2 C parameters, at C = 32
+    # and 64.
+    assert arms["non_local"]["parameters_added"] == sum(
+        2 * c * c + 4 * c + c // 2 for c in (32, 64)
+    )
     assert arms["cpsam"]["parameters_added"] < arms["non_local"]["parameters_added"]
-    assert abs(arms["conv_control"]["parameters_added"] / arms["cpsam"]["parameters_added"] - 1) <= 0.01
+    assert (
+        abs(arms["conv_control"]["parameters_added"] / arms["cpsam"]["parameters_added"] - 1)
+        <= 0.01
+    )
     assert arms["cpsam"]["places"] == ["layer2.1", "layer3.1"]
 
 
-def test_the_same_call_again_reads_and_does_not_train(done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_the_same_call_again_reads_and_does_not_train(
+    done: tuple[Comparison, dict[str, Any]],
+) -> None:
     comparison, results = done
     events: list[dict[str, Any]] = []
     again = compare(comparison, command="cpsam compare", on_event=events.append)
@@ -76,14 +98,18 @@ def test_the_same_call_again_reads_and_does_not_train(done: tuple[Comparison, di
 def test_more_seeds_and_arms_repeat_nothing(done: tuple[Comparison, dict[str, Any]]) -> None:
     comparison, _ = done
     events: list[dict[str, Any]] = []
-    more = compare(replace(comparison, attention=("none", "norm_only"), seeds=(4, 0)), on_event=events.append)
+    more = compare(
+        replace(comparison, attention=("none", "norm_only"), seeds=(4, 0)), on_event=events.append
+    )
     finished = [event for event in events if event["event"] == "finished"]
     assert [event["read"] for event in finished] == [True, False, True, False]
     assert [run["seed"] for run in more["arms"][0]["runs"]] == [4, 0]
 
 
 def test_hosts_of_all_arms_start_alike(done: tuple[Comparison, dict[str, Any]]) -> None:
-    """Paired seeds: all arms begin as the same function of the image, but for the control blocks that they carry."""
+    """Paired seeds: all arms begin as the same function of the image, but for the control blocks
+    that they carry.
+    """
     import torch
 
     from cpsam.data import load_dataset
@@ -92,21 +118,30 @@ def test_hosts_of_all_arms_start_alike(done: tuple[Comparison, dict[str, Any]]) 
 
     dataset, x = load_dataset("digits"), torch.randn(3, 1, 13, 17)
     task = Task()
-    hosts = [build_arm(task, parse_arm(name), dataset, seed=5).eval() for name in ("none", "non_local", "cpsam", "norm_only")]
+    hosts = [
+        build_arm(task, parse_arm(name), dataset, seed=5).eval()
+        for name in ("none", "non_local", "cpsam", "norm_only")
+    ]
     with torch.inference_mode():
         logits = [host(x) for host in hosts]
     assert all(torch.equal(logits[0], other) for other in logits[1:])
     assert not torch.equal(logits[0], build_arm(task, parse_arm("none"), dataset, seed=6).eval()(x))
 
 
-def test_one_seed_gives_no_interval_and_says_why(tmp_path: Path, done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_one_seed_gives_no_interval_and_says_why(
+    tmp_path: Path, done: tuple[Comparison, dict[str, Any]]
+) -> None:
     results = compare(replace(done[0], seeds=(0,)))
-    difference = next(arm for arm in results["arms"] if arm["name"] == "cpsam")["difference"]["non_local"]
+    difference = next(arm for arm in results["arms"] if arm["name"] == "cpsam")["difference"][
+        "non_local"
+    ]
     assert (difference["n"], difference["low"], difference["high"]) == (1, None, None)
     assert "one seed" in difference["note"]
 
 
-def test_an_interrupt_keeps_what_is_finished_and_the_same_call_continues(tmp_path: Path, done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_an_interrupt_keeps_what_is_finished_and_the_same_call_continues(
+    tmp_path: Path, done: tuple[Comparison, dict[str, Any]]
+) -> None:
     comparison = small(tmp_path)
 
     def interrupt_in_third_run(event: dict[str, Any]) -> None:
@@ -120,17 +155,24 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_call_continues(tmp_pat
 
 
 def test_a_diverged_run_stays_in_the_table_and_is_not_repeated(tmp_path: Path) -> None:
-    comparison = small(tmp_path, attention=("none", "cpsam"), seeds=(0,), recipe=Recipe(epochs=1, lr=1e30))
+    comparison = small(
+        tmp_path, attention=("none", "cpsam"), seeds=(0,), recipe=Recipe(epochs=1, lr=1e30)
+    )
     first = compare(comparison)
     assert [arm["runs"][0]["status"] for arm in first["arms"]] == ["diverged", "diverged"]
-    assert "not" in first["arms"][0]["runs"][0]["error"] or "nan" in first["arms"][0]["runs"][0]["error"]
+    assert (
+        "not" in first["arms"][0]["runs"][0]["error"]
+        or "nan" in first["arms"][0]["runs"][0]["error"]
+    )
     assert first["arms"][0]["top1"]["n"] == 0
     events: list[dict[str, Any]] = []
     assert timeless(compare(comparison, on_event=events.append)) == timeless(first)
     assert not any(event["event"] == "diverged" for event in events)
 
 
-def test_a_finished_run_is_measured_again_from_its_weights(done: tuple[Comparison, dict[str, Any]]) -> None:
+def test_a_finished_run_is_measured_again_from_its_weights(
+    done: tuple[Comparison, dict[str, Any]],
+) -> None:
     comparison, results = done
     run = next(arm for arm in results["arms"] if arm["name"] == "cpsam")["runs"][1]
     measured = evaluate_run(comparison.folder / run["folder"], None, "test", lambda event: None)

@@ -22,14 +22,24 @@ from cpsam.study.compare import conduct, known_epochs, known_plans, settle_plan
 from cpsam.study.executor import InProcess
 from cpsam.study.run_end import Job, attempt, count_attempt, forget_failure, outcome
 
-STUDY = Study("kept", (Setting("last", Task(), ("none", "non_local", "cpsam")),), (0, 1), Recipe(epochs=1), control=False)
+STUDY = Study(
+    "kept",
+    (Setting("last", Task(), ("none", "non_local", "cpsam")),),
+    (0, 1),
+    Recipe(epochs=1),
+    control=False,
+)
 QUIET: OnEvent = lambda event: None  # noqa: E731
 
 
 @pytest.fixture(autouse=True)
 def without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency and memory have tests of their own, and take longer than all that is asked here."""
-    monkeypatch.setattr(compare, "measured_here", lambda plan, runs, on_event: {"environment": {}, "timing": {"arms": {}}})
+    monkeypatch.setattr(
+        compare,
+        "measured_here",
+        lambda plan, runs, on_event: {"environment": {}, "timing": {"arms": {}}},
+    )
 
 
 class Fake:
@@ -52,11 +62,19 @@ def carried_out(folder: Path, fake: Fake, study: Study = STUDY, **options: Any) 
 
 
 def statuses(results: dict[str, Any]) -> dict[str, str]:
-    return {f"{arm['arm']}{run['seed']}": run["status"] for arm in results["arms"] for run in arm["runs"]}
+    return {
+        f"{arm['arm']}{run['seed']}": run["status"]
+        for arm in results["arms"]
+        for run in arm["runs"]
+    }
 
 
 def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path) -> None:
-    fake = Fake(non_local0=RuntimeError("no memory"), cpsam1=DivergedError("the loss is nan"), none1=ValueError("a bad block"))
+    fake = Fake(
+        non_local0=RuntimeError("no memory"),
+        cpsam1=DivergedError("the loss is nan"),
+        none1=ValueError("a bad block"),
+    )
     results = carried_out(tmp_path, fake)
     assert statuses(results) == {
         "none0": "done",
@@ -78,12 +96,20 @@ def test_a_run_that_fails_stays_in_the_table_and_the_others_go_on(tmp_path: Path
     assert list(statuses(retried).values()).count("done") == 5
 
 
-MENDABLE = [DataError("a/7.png: cannot be read"), UserError("this holds a run on cuda, and this is cpu"), OSError("disk full")]
+MENDABLE = [
+    DataError("a/7.png: cannot be read"),
+    UserError("this holds a run on cuda, and this is cpu"),
+    OSError("disk full"),
+]
 
 
 @pytest.mark.parametrize("error", [*MENDABLE, StoppedError("stopped"), KeyboardInterrupt()])
-def test_what_is_no_fault_of_the_run_ends_the_study_and_not_the_run(tmp_path: Path, error: Exception) -> None:
-    """A disk that is full or gone, data that is not that of the plan, another kind of machine: mended, the same command goes on."""
+def test_what_is_no_fault_of_the_run_ends_the_study_and_not_the_run(
+    tmp_path: Path, error: Exception
+) -> None:
+    """A disk that is full or gone, data that is not that of the plan, another kind of machine:
+    mended, the same command goes on.
+    """
     with pytest.raises(StoppedError if isinstance(error, KeyboardInterrupt) else type(error)):
         carried_out(tmp_path, Fake(non_local0=error))
     fake = Fake()
@@ -95,36 +121,60 @@ def test_the_plan_is_written_before_anything_runs_and_each_change_is_kept(tmp_pa
     with pytest.raises(StoppedError):
         carried_out(tmp_path, Fake(none0=StoppedError("stopped")))
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["seeds"] == [0, 1] and plan["primary"] == ["cpsam", "non_local", "last"] and len(plan["runs"]) == 6
+    assert (
+        plan["seeds"] == [0, 1]
+        and plan["primary"] == ["cpsam", "non_local", "last"]
+        and len(plan["runs"]) == 6
+    )
     carried_out(tmp_path, Fake())
     results = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
-    assert [(each["seeds"], len(each["runs"]), each["ended_before"]) for each in results["plans"]] == [([0, 1], 6, 0), ([0, 1, 5], 9, 6)]
+    assert [
+        (each["seeds"], len(each["runs"]), each["ended_before"]) for each in results["plans"]
+    ] == [([0, 1], 6, 0), ([0, 1, 5], 9, 6)]
     assert "1 more seed (5) and 3 more runs." in (tmp_path / "report.md").read_text()
     again = carried_out(tmp_path, Fake(), replace(STUDY, seeds=(0, 1, 5)))
     assert again["plans"] == results["plans"]
     carried_out(tmp_path, Fake(), replace(STUDY, seeds=(1, 5)))
-    assert "after 9 of its 9 runs had ended: 1 fewer seed (0) and 3 fewer runs." in (tmp_path / "report.md").read_text()
+    assert (
+        "after 9 of its 9 runs had ended: 1 fewer seed (0) and 3 fewer runs."
+        in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_the_same_plan_in_another_order_is_no_change_of_it(tmp_path: Path) -> None:
     contrasts = (Contrast("cpsam", "none", "last"), Contrast("non_local", "none", "last"))
     first = carried_out(tmp_path, Fake(), replace(STUDY, contrasts=contrasts))
-    turned = carried_out(tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[::-1]))
+    turned = carried_out(
+        tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[::-1])
+    )
     assert turned["plans"] == first["plans"] and len(first["plans"]) == 1
-    fewer = carried_out(tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[:1]))
+    fewer = carried_out(
+        tmp_path, Fake(), replace(STUDY, seeds=STUDY.seeds[::-1], contrasts=contrasts[:1])
+    )
     assert len(fewer["plans"]) == 2
-    assert "of its 6 runs had ended: other secondary contrasts." in (tmp_path / "report.md").read_text()
+    assert (
+        "of its 6 runs had ended: other secondary contrasts."
+        in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_a_change_of_the_plan_is_told_by_what_changed(tmp_path: Path) -> None:
     narrow = NamedArm("narrow", "cpsam", {"reduction": 4})
-    with_it = replace(STUDY, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", narrow)),))
+    with_it = replace(
+        STUDY, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", narrow)),)
+    )
     faster = replace(with_it, recipe=Recipe(epochs=1, lr=0.05))
     wider = replace(narrow, arguments={"reduction": 2}, recipe={"momentum": 0.5})
-    other = replace(faster, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", wider)),))
+    other = replace(
+        faster, settings=(Setting("last", Task(), ("none", "non_local", "cpsam", wider)),)
+    )
     for plan in (STUDY, with_it, faster, other, replace(STUDY, recipe=faster.recipe)):
         carried_out(tmp_path, Fake(), plan)
-    told = [line.rpartition("had ended: ")[2] for line in (tmp_path / "report.md").read_text().splitlines() if "had ended: " in line]
+    told = [
+        line.rpartition("had ended: ")[2]
+        for line in (tmp_path / "report.md").read_text().splitlines()
+        if "had ended: " in line
+    ]
     assert told == [
         "1 more arm (narrow in last) and 2 more runs.",
         "8 more runs, 8 fewer runs and recipe (lr 0.05 instead of 0.1).",
@@ -138,7 +188,10 @@ def test_a_look_at_a_study_changes_nothing_but_the_report(tmp_path: Path) -> Non
     kept = {path: path.read_bytes() for path in tmp_path.rglob("plan*.json")}
     results = conduct(replace(STUDY, seeds=(0,)), tmp_path, train=False)
     assert {path: path.read_bytes() for path in tmp_path.rglob("plan*.json")} == kept
-    assert results["seeds"] == [0] and "1 fewer seed (1) and 3 fewer runs." in (tmp_path / "report.md").read_text(), "and it is told"
+    assert (
+        results["seeds"] == [0]
+        and "1 fewer seed (1) and 3 fewer runs." in (tmp_path / "report.md").read_text()
+    ), "and it is told"
     carried_out(tmp_path, Fake())
     assert "The plan was changed" not in (tmp_path / "report.md").read_text()
 
@@ -154,7 +207,9 @@ def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: P
     results = conduct(STUDY, tmp_path, executor=Overtaken(Fake()))
     assert results["overtaken"] is True
     assert results["seeds"] == [0, 1] and [each["seeds"] for each in results["plans"]] == [[0, 1]]
-    assert results["warnings"][-1].startswith("Another process changed the plan of this study meanwhile")
+    assert results["warnings"][-1].startswith(
+        "Another process changed the plan of this study meanwhile"
+    )
     assert json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1, 5]
     assert "1 more seed (5) and 3 more runs." in (tmp_path / "report.md").read_text()
 
@@ -164,10 +219,14 @@ def test_a_plan_that_was_only_begun_elsewhere_holds_no_report_back(tmp_path: Pat
         def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
             super().run(jobs, on_event)
             with pytest.raises(StoppedError):
-                carried_out(tmp_path, Fake(none5=StoppedError("stopped")), replace(STUDY, seeds=(5, 0, 1)))
+                carried_out(
+                    tmp_path, Fake(none5=StoppedError("stopped")), replace(STUDY, seeds=(5, 0, 1))
+                )
 
     results = conduct(STUDY, tmp_path, executor=Begun(Fake()))
-    assert not results["overtaken"] and json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1]
+    assert not results["overtaken"] and json.loads((tmp_path / "results.json").read_text())[
+        "seeds"
+    ] == [0, 1]
     carried_out(tmp_path, Fake(), replace(STUDY, seeds=(5, 0, 1)))
     assert json.loads((tmp_path / "results.json").read_text())["seeds"] == [5, 0, 1]
 
@@ -180,14 +239,24 @@ def test_what_others_changed_and_changed_back_meanwhile_is_told(tmp_path: Path) 
                 carried_out(tmp_path, Fake(), replace(STUDY, seeds=seeds))
 
     results = conduct(STUDY, tmp_path, executor=Meanwhile(Fake()))
-    assert not results["overtaken"] and [each["seeds"] for each in results["plans"]] == [[0, 1], [0, 1, 5], [1, 0]]
-    assert "1 more seed (5)" in (tmp_path / "report.md").read_text() and "1 fewer seed (5)" in (tmp_path / "report.md").read_text()
+    assert not results["overtaken"] and [each["seeds"] for each in results["plans"]] == [
+        [0, 1],
+        [0, 1, 5],
+        [1, 0],
+    ]
+    assert (
+        "1 more seed (5)" in (tmp_path / "report.md").read_text()
+        and "1 fewer seed (5)" in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     carried_out(tmp_path, Fake())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"cpsam against non_local in last, .* cpsam against none in last; another question needs"):
+    with pytest.raises(
+        UserError,
+        match=r"cpsam against non_local in last, .* cpsam against none in last; another question needs",
+    ):
         carried_out(tmp_path, Fake(), replace(STUDY, primary=Contrast("cpsam", "none", "last")))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -214,26 +283,43 @@ def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> No
     assert results["made_by"] == [], "these runs left no word of it"
     plan, _ = settle_plan(STUDY, tmp_path, QUIET)
     for index, spec in enumerate(plan.runs):
-        where = {"commit": "ab" if index < 4 else "cd"} | ({"resumed": [{"commit": "ef"}]} if index == 1 else {})
+        where = {"commit": "ab" if index < 4 else "cd"} | (
+            {"resumed": [{"commit": "ef"}]} if index == 1 else {}
+        )
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
     made = conduct(STUDY, tmp_path, train=False)["made_by"]
-    assert made == [{"runs": 4, "resumed": 1, "commit": "ab"}, {"runs": 2, "resumed": 0, "commit": "cd"}]
+    assert made == [
+        {"runs": 4, "resumed": 1, "commit": "ab"},
+        {"runs": 2, "resumed": 0, "commit": "cd"},
+    ]
 
 
 def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_path: Path) -> None:
     """Pairing takes out what a seed shares; the processor and the precision are no part of it."""
     carried_out(tmp_path, Fake())
     plan, _ = settle_plan(STUDY, tmp_path, QUIET)
-    alike = {"processor": "A", "precision": "float32", "versions": {"torch": "2.14"}, "system": "Linux"}
-    changes: dict[str, dict[str, Any]] = {"cpsam0": {"precision": "bfloat16", "versions": {"torch": "2.15"}}}
+    alike = {
+        "processor": "A",
+        "precision": "float32",
+        "versions": {"torch": "2.14"},
+        "system": "Linux",
+    }
+    changes: dict[str, dict[str, Any]] = {
+        "cpsam0": {"precision": "bfloat16", "versions": {"torch": "2.15"}}
+    }
     changes["none1"] = {"system": "Linux 2"}
     for spec in plan.runs:
         where = alike | changes.get(f"{spec.arm.name}{spec.seed}", {})
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(where))
     results = conduct(STUDY, tmp_path, train=False)
-    assert results["unlike"] == {"0": ["precision", "versions"]}, "of the kernel's name no result depends"
+    assert results["unlike"] == {"0": ["precision", "versions"]}, (
+        "of the kernel's name no result depends"
+    )
     for form in ("report.md", "report.html"):
-        assert "seed 0 were not all made alike: precision, versions differ" in (tmp_path / form).read_text()
+        assert (
+            "seed 0 were not all made alike: precision, versions differ"
+            in (tmp_path / form).read_text()
+        )
     for spec in plan.runs:
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(alike))
     assert conduct(STUDY, tmp_path, train=False)["unlike"] == {}
@@ -241,12 +327,16 @@ def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_pa
 
 
 def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> None:
-    """Threads of one process hold no lock against each other by process, but by open file, as processes do."""
+    """Threads of one process hold no lock against each other by process, but by open file, as
+    processes do.
+    """
     fakes, left = [Fake(), Fake()], []
 
     def master(fake: Fake) -> None:
         plan, _ = settle_plan(STUDY, tmp_path, QUIET)
-        jobs = [Job(spec, tmp_path / spec.folder_name, index, 6) for index, spec in enumerate(plan.runs)]
+        jobs = [
+            Job(spec, tmp_path / spec.folder_name, index, 6) for index, spec in enumerate(plan.runs)
+        ]
         InProcess(fake, poll_seconds=0.01).run(jobs, QUIET)
         left.append([outcome(job.folder) is None for job in jobs])
 
@@ -273,30 +363,66 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
 
 def test_secondary_p_are_adjusted_together_and_too_few_seeds_have_none(tmp_path: Path) -> None:
     few = carried_out(tmp_path / "few", Fake())
-    assert all(contrast["p"] is None and contrast["p_holm"] is None for contrast in few["contrasts"])
+    assert all(
+        contrast["p"] is None and contrast["p_holm"] is None for contrast in few["contrasts"]
+    )
     assert "not enough seeds for a test: 2 pairs" in few["contrasts"][0]["note"]
     assert "Not enough seeds for a test" in (tmp_path / "few" / "report.html").read_text()
 
 
 def test_the_control_that_comes_nearest_is_kept_beside_the_answer(tmp_path: Path) -> None:
-    """Of the fake runs an arm has the more, the longer its name. A control with fewer pairs is no match for one with all."""
-    arms = ("none", "non_local", "cpsam", "norm_only", "bare_fusion", "constant_gate", "conv_control")
-    wanted = replace(STUDY, settings=(Setting("last", Task(), arms), Setting("early", Task(at=("early",)), ("none", "conv_control"))))
+    """Of the fake runs an arm has the more, the longer its name. A control with fewer pairs is no
+    match for one with all.
+    """
+    arms = (
+        "none",
+        "non_local",
+        "cpsam",
+        "norm_only",
+        "bare_fusion",
+        "constant_gate",
+        "conv_control",
+    )
+    wanted = replace(
+        STUDY,
+        settings=(
+            Setting("last", Task(), arms),
+            Setting("early", Task(at=("early",)), ("none", "conv_control")),
+        ),
+    )
     control = carried_out(tmp_path, Fake(), wanted)["control"]
-    assert (control["arm"], control["of"], control["n"], control["fewer"]) == ("constant_gate @ last", 4, 2, [])
+    assert (control["arm"], control["of"], control["n"], control["fewer"]) == (
+        "constant_gate @ last",
+        4,
+        2,
+        [],
+    )
     assert control["mean"] == pytest.approx(0.01 * (len("cpsam") - len("constant_gate")))
-    broken = Fake(constant_gate1=RuntimeError("no memory"), norm_only0=RuntimeError("no memory"), norm_only1=RuntimeError("no memory"))
+    broken = Fake(
+        constant_gate1=RuntimeError("no memory"),
+        norm_only0=RuntimeError("no memory"),
+        norm_only1=RuntimeError("no memory"),
+    )
     control = carried_out(tmp_path / "broken", broken, wanted)["control"]
     assert (control["arm"], control["of"], control["n"]) == ("conv_control @ last", 2, 2)
     assert control["fewer"] == ["norm_only @ last", "constant_gate @ last"]
     assert carried_out(tmp_path / "without", Fake())["control"] is None
 
 
-def test_what_is_told_of_a_run_names_the_setting_where_another_has_such_an_arm(tmp_path: Path) -> None:
+def test_what_is_told_of_a_run_names_the_setting_where_another_has_such_an_arm(
+    tmp_path: Path,
+) -> None:
     settings = (*STUDY.settings, Setting("early", Task(at=("early",)), ("none", "cpsam")))
     told: set[str] = set()
-    carried_out(tmp_path, Fake(), replace(STUDY, settings=settings), on_event=lambda event: told.add(event.get("arm", "")))
-    assert told - {""} == {"none", "non_local @ last", "cpsam @ last", "cpsam @ early"}, "the bare network is one run for both"
+    carried_out(
+        tmp_path,
+        Fake(),
+        replace(STUDY, settings=settings),
+        on_event=lambda event: told.add(event.get("arm", "")),
+    )
+    assert told - {""} == {"none", "non_local @ last", "cpsam @ last", "cpsam @ early"}, (
+        "the bare network is one run for both"
+    )
     told.clear()
     carried_out(tmp_path / "one", Fake(), on_event=lambda event: told.add(event.get("arm", "")))
     assert told - {""} == {"none", "non_local", "cpsam"}
@@ -305,7 +431,10 @@ def test_what_is_told_of_a_run_names_the_setting_where_another_has_such_an_arm(t
 def test_a_command_that_is_no_text_leaves_a_whole_set_of_reports(tmp_path: Path) -> None:
     carried_out(tmp_path, Fake(), command="cpsam study caf\udce9.toml")
     assert "cpsam study caf\\udce9.toml" in (tmp_path / "report.md").read_text()
-    assert len(list(tmp_path.glob("*.csv"))) == 3 and "caf\\udce9" in (tmp_path / "report.html").read_text()
+    assert (
+        len(list(tmp_path.glob("*.csv"))) == 3
+        and "caf\\udce9" in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_a_damaged_file_that_is_made_from_others_is_written_anew(tmp_path: Path) -> None:
@@ -319,12 +448,22 @@ def test_a_damaged_file_that_is_made_from_others_is_written_anew(tmp_path: Path)
     again = carried_out(tmp_path, Fake(), on_event=told.append)
     renewed = [event["error"] for event in told if event["event"] == "renewed"]
     assert [str(tmp_path / "results.json") in error for error in renewed] == [True]
-    assert again["plans"] == first["plans"] and json.loads((tmp_path / "results.json").read_text())["seeds"] == [0, 1]
+    assert again["plans"] == first["plans"] and json.loads((tmp_path / "results.json").read_text())[
+        "seeds"
+    ] == [0, 1]
     assert (tmp_path / "report.md").is_file() and not (tmp_path.parent / "outside").exists()
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"plans": 3}', '{"plans": [{}]}', '{"plans": [null]}', '{"plans": [{"primary": "cpsam"}]}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"plans": 3}',
+        '{"plans": [{}]}',
+        '{"plans": [null]}',
+        '{"plans": [{"primary": "cpsam"}]}',
+    ],
 )
 def test_a_damaged_history_is_named_and_kept(tmp_path: Path, content: str) -> None:
     """It says what was asked before anything ran."""
@@ -335,7 +474,17 @@ def test_a_damaged_history_is_named_and_kept(tmp_path: Path, content: str) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ['{"a": 0}', '{"a": "2"}', '{"a": 1.5}', '{"a": true}', '{"a": null}', f'{{"a": {10**29}}}', "[", "NaN"]
+    "content",
+    [
+        '{"a": 0}',
+        '{"a": "2"}',
+        '{"a": 1.5}',
+        '{"a": true}',
+        '{"a": null}',
+        f'{{"a": {10**29}}}',
+        "[",
+        "NaN",
+    ],
 )
 def test_a_damaged_budget_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "budget.json").write_text(content)
@@ -357,7 +506,9 @@ def one_job(folder: Path) -> Job:
     return Job(spec, folder / spec.folder_name, 0, 1)
 
 
-def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_again(
+    tmp_path: Path,
+) -> None:
     job, fake = one_job(tmp_path), Fake()
     die(job.folder, 3)
     assert attempt(job, fake, QUIET) and fake.made == []
@@ -368,7 +519,10 @@ def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_a
     assert attempt(job, fake, QUIET) and fake.made == ["none0"]
 
 
-@pytest.mark.parametrize("error", [StoppedError("stopped"), KeyboardInterrupt(), OSError("disk full"), DataError("an image")])
+@pytest.mark.parametrize(
+    "error",
+    [StoppedError("stopped"), KeyboardInterrupt(), OSError("disk full"), DataError("an image")],
+)
 def test_a_run_that_was_stopped_in_words_has_not_died(tmp_path: Path, error: BaseException) -> None:
     job = one_job(tmp_path)
     die(job.folder, 2)
@@ -388,7 +542,9 @@ def test_a_run_that_gets_ahead_between_two_deaths_goes_on(tmp_path: Path) -> Non
     assert attempt(job, fake, QUIET) and fake.made == ["none0"], "and one that does not, has failed"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"deaths": -1}', '{"deaths": "9", "checkpoint": ""}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"deaths": -1}', '{"deaths": "9", "checkpoint": ""}']
+)
 def test_a_damaged_count_of_deaths_begins_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / ".attempts").write_text(content)
     assert count_attempt(tmp_path) == 0 and count_attempt(tmp_path) == 1

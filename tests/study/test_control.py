@@ -14,7 +14,9 @@ def total(model: str, at: str, arm: str, widths: list[int] | None = None) -> tup
     if widths is not None:
         target = match_parameters(target, parse_arm("cpsam"), widths)
     network = create_model(model, 10, attention=target.maker(), at=at, seed=0)
-    return sum(p.numel() for p in attention_parameters(network)), [e["arguments"]["in_channels"] for e in attention_config(network)]
+    return sum(p.numel() for p in attention_parameters(network)), [
+        e["arguments"]["in_channels"] for e in attention_config(network)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,13 @@ def test_no_other_widths_come_nearer(widths: list[int]) -> None:
         for step in (-3, -2, -1, 1, 2, 3):
             other = {**table, width: max(1, table[width] + step)}
             parameters = sum(
-                sum(p.numel() for p in ATTENTION["conv_control"](c, hidden_channels=other[str(c)]).parameters()) for c in widths
+                sum(
+                    p.numel()
+                    for p in ATTENTION["conv_control"](
+                        c, hidden_channels=other[str(c)]
+                    ).parameters()
+                )
+                for c in widths
             )
             assert abs(parameters - wanted) >= best
 
@@ -59,4 +67,7 @@ def test_the_table_survives_json_and_says_what_was_built() -> None:
     assert json.loads(json.dumps(matched.arguments)) == matched.arguments
     make = matched.maker()
     assert make is not None
-    assert block_arguments(make(32)) == {"in_channels": 32, "hidden_channels": matched.arguments["hidden_channels"]["32"]}
+    assert block_arguments(make(32)) == {
+        "in_channels": 32,
+        "hidden_channels": matched.arguments["hidden_channels"]["32"],
+    }

@@ -29,7 +29,10 @@ def planned(study: Study, known: dict[str, int] | None = None) -> Plan:
 
 
 def study(**changes: Any) -> Study:
-    settings = (Setting("last", Task(), ARMS), Setting("early", Task(at=("early",)), ("none", "cpsam", "squeeze_excite")))
+    settings = (
+        Setting("last", Task(), ARMS),
+        Setting("early", Task(at=("early",)), ("none", "cpsam", "squeeze_excite")),
+    )
     return replace(Study("s", settings, (5, 2), Recipe(epochs=1)), **changes)
 
 
@@ -40,7 +43,9 @@ def test_arms_seeds_and_settings_are_crossed_and_what_settings_share_is_one_run(
         *(("early", name) for name in ("none", "cpsam", "squeeze_excite")),
     ]
     names = [spec.folder_name for spec in plan.runs]
-    assert len(names) == len(set(names)) == 2 * (4 + 2), "the bare network is the same in both settings"
+    assert len(names) == len(set(names)) == 2 * (4 + 2), (
+        "the bare network is the same in both settings"
+    )
     assert [spec.seed for spec in plan.runs] == [5] * 6 + [2] * 6, "seed by seed"
     bare = [arm.specs[0].folder_name for arm in plan.arms if arm.arm.name == "none"]
     assert bare[0] == bare[1]
@@ -49,7 +54,11 @@ def test_arms_seeds_and_settings_are_crossed_and_what_settings_share_is_one_run(
 def test_more_seeds_arms_or_settings_add_runs_and_rename_none() -> None:
     first = {spec.folder_name for spec in planned(study()).runs}
     wider = (*study().settings, Setting("branch", Task(at=("every-branch",)), ("none", "eca")))
-    for change in ({"seeds": (9, 2, 5)}, {"settings": wider}, {"contrasts": (Contrast("cpsam", "none", "early"),)}):
+    for change in (
+        {"seeds": (9, 2, 5)},
+        {"settings": wider},
+        {"contrasts": (Contrast("cpsam", "none", "early"),)},
+    ):
         assert first <= {spec.folder_name for spec in planned(study(**change)).runs}
 
 
@@ -68,8 +77,12 @@ def test_whatever_changes_a_run_changes_its_name() -> None:
         replace(spec, threads=1),
     ]
     assert len({other.folder_name for other in [spec, *others]}) == len(others) + 1
-    assert replace(spec, task=Task(data_root=Path("elsewhere"), workers=3)).folder_name == spec.folder_name
-    # Names that runs out there have: a change here is a change that repeats every run of every study.
+    assert (
+        replace(spec, task=Task(data_root=Path("elsewhere"), workers=3)).folder_name
+        == spec.folder_name
+    )
+    # Names that runs out there have: a change here is a change that repeats every run of every
+    # study.
     assert spec.folder_name == "cpsam-seed3-fd6aaf376a"
 
 
@@ -80,14 +93,24 @@ def test_the_control_comes_with_the_question_and_can_be_left_out() -> None:
     own = Setting("last", Task(), (*ARMS, "conv_control:hidden_channels=5"))
     assert names(planned(study(settings=(own,)))) == [*ARMS, "conv_control:hidden_channels=5"]
     plan = planned(study())
-    parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms if arm.setting == "last"}
+    parameters = {
+        arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters
+        for arm in plan.arms
+        if arm.setting == "last"
+    }
     assert abs(parameters["conv_control"] / parameters["cpsam"] - 1) <= 0.01
 
 
 def test_the_control_matches_the_arm_of_the_question() -> None:
     arms = (*ARMS, NamedArm("wide", "cpsam", {"reduction": 2}))
-    plan = planned(study(settings=(Setting("last", Task(), arms),), primary=Contrast("wide", "non_local", "last")))
-    parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms}
+    plan = planned(
+        study(
+            settings=(Setting("last", Task(), arms),), primary=Contrast("wide", "non_local", "last")
+        )
+    )
+    parameters = {
+        arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms
+    }
     assert abs(parameters["conv_control"] / parameters["wide"] - 1) <= 0.01
 
 
@@ -104,7 +127,9 @@ def test_the_question_and_the_others() -> None:
     assert planned(study(contrasts=asked)).contrasts == asked
     with pytest.raises(UserError, match=r"unknown arm of a contrast in early 'non_local'"):
         planned(study(contrasts=(Contrast("cpsam", "non_local", "early"),)))
-    with pytest.raises(UserError, match=r"unknown arm of a contrast in last 'cpsm': did you mean 'cpsam'"):
+    with pytest.raises(
+        UserError, match=r"unknown arm of a contrast in last 'cpsm': did you mean 'cpsam'"
+    ):
         planned(study(primary=Contrast("cpsm", "none", "last")))
 
 
@@ -120,8 +145,12 @@ def test_the_question_and_the_others() -> None:
         (("none",), ("none", ALONE), False),
     ],
 )
-def test_the_question_is_what_was_asked(arms: tuple[str, ...], question: tuple[str, str], control: bool) -> None:
-    """CPSAM against Non-Local where both take part, else the last arm against the first; only the former brings its control."""
+def test_the_question_is_what_was_asked(
+    arms: tuple[str, ...], question: tuple[str, str], control: bool
+) -> None:
+    """CPSAM against Non-Local where both take part, else the last arm against the first; only the
+    former brings its control.
+    """
     plan = planned(Study("", (Setting("", Task(), arms),), (0,), Recipe(epochs=1)))
     assert plan.study.primary == Contrast(*question, "")
     assert [arm.arm.name for arm in plan.arms] == [*arms, *(["conv_control"] if control else [])]
@@ -131,7 +160,12 @@ def test_a_question_about_the_control_brings_it_or_is_refused() -> None:
     def names(plan: Plan, setting: str) -> list[str]:
         return [arm.arm.name for arm in plan.arms if arm.setting == setting]
 
-    alone = planned(study(settings=(Setting("last", Task(), ("none", "cpsam")),), primary=Contrast("cpsam", "conv_control", "last")))
+    alone = planned(
+        study(
+            settings=(Setting("last", Task(), ("none", "cpsam")),),
+            primary=Contrast("cpsam", "conv_control", "last"),
+        )
+    )
     assert names(alone, "last") == ["none", "cpsam", "conv_control"]
     second = planned(study(contrasts=(Contrast("squeeze_excite", "conv_control", "early"),)))
     assert names(second, "early") == ["none", "cpsam", "squeeze_excite", "conv_control"]
@@ -144,11 +178,21 @@ def test_a_question_about_the_control_brings_it_or_is_refused() -> None:
 
 
 def test_where_the_arm_of_the_question_is_not_the_control_matches_the_first_cpsam() -> None:
-    without = Setting("early", Task(at=("early",)), ("none", "non_local", NamedArm("wide", "cpsam", {"reduction": 2}), "conv_control"))
+    without = Setting(
+        "early",
+        Task(at=("early",)),
+        ("none", "non_local", NamedArm("wide", "cpsam", {"reduction": 2}), "conv_control"),
+    )
     plan = planned(study(settings=(study().settings[0], without)))
-    added = {arm.arm.name: arm.cost.parameters - plan.bare["early"].parameters for arm in plan.arms if arm.setting == "early"}
+    added = {
+        arm.arm.name: arm.cost.parameters - plan.bare["early"].parameters
+        for arm in plan.arms
+        if arm.setting == "early"
+    }
     assert abs(added["conv_control"] / added["wide"] - 1) <= 0.01
-    nobody = planned(study(settings=(Setting("last", Task(), ("none", "non_local", "conv_control")),)))
+    nobody = planned(
+        study(settings=(Setting("last", Task(), ("none", "non_local", "conv_control")),))
+    )
     as_cpsam = next(arm for arm in planned(study()).arms if arm.arm.name == "conv_control")
     assert next(arm for arm in nobody.arms if arm.arm.name == "conv_control").arm == as_cpsam.arm
     about_it = planned(study(primary=Contrast("cpsam", "conv_control", "last")))
@@ -160,22 +204,32 @@ def test_the_control_matches_the_block_of_the_question_on_whichever_side_it_is(o
     arms = ("none", "eca", NamedArm("wide", "cpsam", {"reduction": 2}))
     for primary in (Contrast(one, "wide", "last"), Contrast("wide", one, "last")):
         plan = planned(study(settings=(Setting("last", Task(), arms),), primary=primary))
-        parameters = {arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms}
+        parameters = {
+            arm.arm.name: arm.cost.parameters - plan.bare["last"].parameters for arm in plan.arms
+        }
         target = "eca" if primary.arm == "eca" else "wide"
         # The least convolution has one channel inside, and still some hundred parameters.
-        assert abs(parameters["conv_control"] - parameters[target]) <= max(0.01 * parameters[target], 800)
+        assert abs(parameters["conv_control"] - parameters[target]) <= max(
+            0.01 * parameters[target], 800
+        )
 
 
 def test_an_arm_that_differs_in_more_than_its_block_is_warned_of() -> None:
     assert planned(study()).warnings == ()
     arms = ("none", NamedArm("tuned", "cpsam", {}, {"lr": 0.02, "epochs": 1}), "non_local")
     plan = planned(study(settings=(Setting("last", Task(), arms),)))
-    assert plan.warnings == ("tuned in last differs from the others in more than its block: lr 0.02 instead of 0.1.",)
+    assert plan.warnings == (
+        "tuned in last differs from the others in more than its block: lr 0.02 instead of 0.1.",
+    )
     assert {arm.arm.name: arm.specs[0].recipe.lr for arm in plan.arms}["tuned"] == 0.02
     assert plan.study.primary == Contrast("tuned", "non_local", "last")
     arms = ("none", NamedArm("plain", "cpsam", {}, {"mixup": 0.0}), "non_local")
-    plan = planned(study(settings=(Setting("last", Task(), arms),), recipe=Recipe(epochs=1, mixup=0.2)))
-    assert plan.warnings == ("plain in last differs from the others in more than its block: mixup 0.0 instead of 0.2.",)
+    plan = planned(
+        study(settings=(Setting("last", Task(), arms),), recipe=Recipe(epochs=1, mixup=0.2))
+    )
+    assert plan.warnings == (
+        "plain in last differs from the others in more than its block: mixup 0.0 instead of 0.2.",
+    )
 
 
 def test_arms_that_would_share_a_folder_are_refused() -> None:
@@ -186,7 +240,10 @@ def test_arms_that_would_share_a_folder_are_refused() -> None:
 
 def test_arms_that_are_one_block_are_warned_of() -> None:
     """At 32 and 64 channels both reductions come to 8, the least."""
-    narrow, wide = NamedArm("narrow", "cpsam", {"reduction": 32}), NamedArm("wide", "cpsam", {"reduction": 4})
+    narrow, wide = (
+        NamedArm("narrow", "cpsam", {"reduction": 32}),
+        NamedArm("wide", "cpsam", {"reduction": 4}),
+    )
     tuned = NamedArm("tuned", "cpsam", {"reduction": 32}, {"lr": 0.02})
     others = (
         "eca",
@@ -196,7 +253,9 @@ def test_arms_that_are_one_block_are_warned_of() -> None:
         "conv_control",
         "conv_control:hidden_channels=7",
     )
-    plan = planned(study(settings=(Setting("last", Task(), ("none", "cpsam", narrow, wide, tuned, *others)),)))
+    plan = planned(
+        study(settings=(Setting("last", Task(), ("none", "cpsam", narrow, wide, tuned, *others)),))
+    )
     assert [warning for warning in plan.warnings if "same block" in warning] == [
         "cpsam and narrow are the same block at the places in last: it would be trained twice."
     ]
@@ -231,16 +290,24 @@ def test_a_block_is_tried_once_however_many_arms_there_are(monkeypatch: pytest.M
     monkeypatch.setitem(ATTENTION, "counted", Counted)
     arms = [Arm(f"a{number}", "counted", {"number": number}) for number in range(300)]
     found = twins(arms, {arm.name: Recipe() for arm in arms}, [32, 32])
-    assert [(one.name, other.name) for one, other in found] == [(f"a{number}", f"a{number + 1}") for number in range(0, 300, 2)]
+    assert [(one.name, other.name) for one, other in found] == [
+        (f"a{number}", f"a{number + 1}") for number in range(0, 300, 2)
+    ]
     assert made == [*range(300)]
 
 
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        (Setting("second", Task(at=("before-lst",)), ("none", "cpsam")), "setting second: unknown place 'before-lst'"),
+        (
+            Setting("second", Task(at=("before-lst",)), ("none", "cpsam")),
+            "setting second: unknown place 'before-lst'",
+        ),
         (Setting("second", Task(), ("none", "cpsm")), "setting second: unknown attention 'cpsm'"),
-        (Setting("second", Task(), (NamedArm("x", "eca", {}, {"epochs": 0}),)), "setting second: epochs must be a whole number"),
+        (
+            Setting("second", Task(), (NamedArm("x", "eca", {}, {"epochs": 0}),)),
+            "setting second: epochs must be a whole number",
+        ),
     ],
 )
 def test_an_error_says_which_setting_it_is_in(second: Setting, words: str) -> None:
@@ -252,17 +319,31 @@ def test_an_error_says_which_setting_it_is_in(second: Setting, words: str) -> No
 def test_a_named_arm_is_checked_like_words() -> None:
     for arm, words in (
         (NamedArm("x", "cpsm"), r"unknown attention 'cpsm'"),
-        (NamedArm("x", "cpsam", {"fusio": "sum"}), r"unknown argument of cpsam 'fusio': did you mean 'fusion'"),
+        (
+            NamedArm("x", "cpsam", {"fusio": "sum"}),
+            r"unknown argument of cpsam 'fusio': did you mean 'fusion'",
+        ),
         (NamedArm("x", "none", {"reduction": 2}), r"has no block"),
-        (NamedArm("non_local", "cpsam"), r"arm 'non_local' is cpsam: the name of another block would mislead"),
+        (
+            NamedArm("non_local", "cpsam"),
+            r"arm 'non_local' is cpsam: the name of another block would mislead",
+        ),
         (NamedArm("eca", "none"), r"arm 'eca' is none"),
     ):
         with pytest.raises(UserError, match=words):
             planned(study(settings=(Setting("last", Task(), ("none", arm)),)))
 
 
-def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"bare": 1.0, "arm none": 1.1, "arm conv_control": 0.9, "arm non_local": 4.0, "arm cpsam": 1.25}
+def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {
+        "bare": 1.0,
+        "arm none": 1.1,
+        "arm conv_control": 0.9,
+        "arm non_local": 4.0,
+        "arm cpsam": 1.25,
+    }
     measured: list[set[str]] = []
 
     def timed(steps: dict[str, Callable[[], object]], **_: Any) -> dict[str, Latency]:
@@ -272,18 +353,36 @@ def test_a_budget_of_time_is_measured_once_and_gives_slower_arms_fewer_epochs(mo
         return {name: Latency(seconds[name], seconds[name], seconds[name], 10) for name in steps}
 
     monkeypatch.setattr(budget, "measure_latency", timed)
-    wanted = study(budget="time", recipe=Recipe(epochs=40, batch_size=16), settings=study().settings[:1])
+    wanted = study(
+        budget="time", recipe=Recipe(epochs=40, batch_size=16), settings=study().settings[:1]
+    )
     known: dict[str, int] = {}
     plan = planned(wanted, known)
-    # A faster arm gets more, and the bare network what was asked for, whatever the clock said of it.
-    assert {arm.arm.name: arm.recipe.epochs for arm in plan.arms} == {"none": 40, "conv_control": 44, "non_local": 10, "cpsam": 32}
-    assert [spec.folder_name for spec in planned(wanted, known).runs] == [spec.folder_name for spec in plan.runs]
+    # A faster arm gets more, and the bare network what was asked for, whatever the clock said of
+    # it.
+    assert {arm.arm.name: arm.recipe.epochs for arm in plan.arms} == {
+        "none": 40,
+        "conv_control": 44,
+        "non_local": 10,
+        "cpsam": 32,
+    }
+    assert [spec.folder_name for spec in planned(wanted, known).runs] == [
+        spec.folder_name for spec in plan.runs
+    ]
     assert measured == [set(seconds)], "once, and never again"
-    assert plan.notes[0].startswith("conv_control has "), "a name is not altered at the start of a sentence"
-    assert plan.notes[-1] == "Equal time for every arm, in epochs: none 40, non_local 10, cpsam 32, conv_control 44." and not plan.warnings
+    assert plan.notes[0].startswith("conv_control has "), (
+        "a name is not altered at the start of a sentence"
+    )
+    assert (
+        plan.notes[-1]
+        == "Equal time for every arm, in epochs: none 40, non_local 10, cpsam 32, conv_control 44."
+        and not plan.warnings
+    )
 
 
-def test_a_budget_of_time_is_measured_for_each_size_of_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_of_time_is_measured_for_each_size_of_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sizes: list[tuple[int, int]] = []
 
     def timed(steps: dict[str, Callable[[], object]], **_: Any) -> dict[str, Latency]:
@@ -292,7 +391,10 @@ def test_a_budget_of_time_is_measured_for_each_size_of_image(monkeypatch: pytest
 
     monkeypatch.setattr(budget, "measure_latency", timed)
     small = planned(study()).datasets["last"]
-    wide = replace(small, train=Split(torch.zeros(2, small.in_channels, 16, 24, dtype=torch.uint8), torch.arange(2)))
+    wide = replace(
+        small,
+        train=Split(torch.zeros(2, small.in_channels, 16, 24, dtype=torch.uint8), torch.arange(2)),
+    )
     recipes, arms, known = {"cpsam": Recipe(epochs=40)}, {"cpsam": Arm("cpsam", "cpsam")}, {}
     epochs = []
     for dataset in (small, wide, small, wide):
@@ -309,9 +411,14 @@ def test_a_schedule_is_stretched_with_its_epochs() -> None:
     assert shortened(Recipe(epochs=8), 5) == Recipe(epochs=5)
 
 
-@pytest.mark.parametrize(("milestones", "epochs"), [((1, 3), 2), ((3, 5), 2), ((2, 4, 6), 2), ((2, 6), 3), ((0.5, 6), 1), ((1, 7), 16)])
+@pytest.mark.parametrize(
+    ("milestones", "epochs"),
+    [((1, 3), 2), ((3, 5), 2), ((2, 4, 6), 2), ((2, 6), 3), ((0.5, 6), 1), ((1, 7), 16)],
+)
 def test_a_drop_stays_at_its_share_of_the_run(milestones: tuple[float, ...], epochs: int) -> None:
-    """From 1 on a milestone is an epoch, below a share: one that shrinks across the border must not jump."""
+    """From 1 on a milestone is an epoch, below a share: one that shrinks across the border must not
+    jump.
+    """
 
     def shares(recipe: Recipe) -> list[float]:
         return [each if each < 1 else each / recipe.epochs for each in recipe.milestones]

@@ -1,4 +1,6 @@
-"""The files of a run, damaged in every way: the error names the file and the field, and no number of another run is believed."""
+"""The files of a run, damaged in every way: the error names the file and the field, and no number
+of another run is believed.
+"""
 
 import json
 import os
@@ -23,7 +25,14 @@ from cpsam.typed import STUDY_BYTES, checked, read_record
 
 SPEC = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
 OTHER = replace(SPEC, arm=Arm("cpsam", "cpsam"), seed=3)
-FILES = ("config.json", "summary.json", "metrics.jsonl", "environment.json", "diverged.json", "failed.json")
+FILES = (
+    "config.json",
+    "summary.json",
+    "metrics.jsonl",
+    "environment.json",
+    "diverged.json",
+    "failed.json",
+)
 DEEP = "[" * 50_000
 
 
@@ -31,7 +40,9 @@ def make(folder: Path, spec: RunSpec = SPEC, top1: float = 0.5) -> Path:
     run = folder / spec.folder_name
     add_epoch(begin(spec, run))
     finish(spec, run, top1=top1)
-    (run / "environment.json").write_text('{"versions": {"torch": "2"}, "threads": 1, "runs": "many"}')
+    (run / "environment.json").write_text(
+        '{"versions": {"torch": "2"}, "threads": 1, "runs": "many"}'
+    )
     return run
 
 
@@ -41,11 +52,19 @@ def read(run: Path, spec: RunSpec = SPEC) -> RunRecord:
 
 def test_a_whole_run_is_read(tmp_path: Path) -> None:
     found = read(make(tmp_path))
-    assert found.done and found.end is not None and found.end.top1 == 0.5 and found.curve == {"top1": [0.5], "train_loss": [2.0]}
+    assert (
+        found.done
+        and found.end is not None
+        and found.end.top1 == 0.5
+        and found.curve == {"top1": [0.5], "train_loss": [2.0]}
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("content", ["", "[]", "{", "null", "\xff", DEEP, '{"a":' * 50_000, "NaN", "1e999", "9" * 5000, '"text"'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", "null", "\xff", DEEP, '{"a":' * 50_000, "NaN", "1e999", "9" * 5000, '"text"'],
+)
 def test_a_file_that_is_no_object_is_named(tmp_path: Path, name: str, content: str) -> None:
     run = make(tmp_path)
     if name in ("diverged.json", "failed.json"):
@@ -55,13 +74,27 @@ def test_a_file_that_is_no_object_is_named(tmp_path: Path, name: str, content: s
         read(run)
 
 
-VALUES: list[Any] = ["high", None, [], {}, True, float("nan"), float("inf"), -1, 10**29, 10**400, "0.5"]
+VALUES: list[Any] = [
+    "high",
+    None,
+    [],
+    {},
+    True,
+    float("nan"),
+    float("inf"),
+    -1,
+    10**29,
+    10**400,
+    "0.5",
+]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: str(value)[:9])
 @pytest.mark.parametrize("key", ["top1", "top5", "loss", "timing"])
 @pytest.mark.parametrize("old", [True, False])
-def test_a_number_of_a_summary_that_is_none_is_refused(tmp_path: Path, key: str, value: Any, old: bool) -> None:
+def test_a_number_of_a_summary_that_is_none_is_refused(
+    tmp_path: Path, key: str, value: Any, old: bool
+) -> None:
     run = make(tmp_path)
     summary = json.loads((run / "summary.json").read_text()) | {key: value}
     if old:  # records of before there were identities and hashes
@@ -77,7 +110,9 @@ def test_a_number_of_a_summary_that_is_none_is_refused(tmp_path: Path, key: str,
 
 
 @pytest.mark.parametrize("key", ["top1", "train_loss"])
-@pytest.mark.parametrize("value", ["high", None, float("nan"), 10**400], ids=lambda value: str(value)[:9])
+@pytest.mark.parametrize(
+    "value", ["high", None, float("nan"), 10**400], ids=lambda value: str(value)[:9]
+)
 def test_a_number_of_a_curve_that_is_none_is_refused(tmp_path: Path, key: str, value: Any) -> None:
     run = make(tmp_path)
     record = json.loads((run / "metrics.jsonl").read_text()) | {key: value}
@@ -98,16 +133,29 @@ def test_a_number_of_a_curve_that_is_none_is_refused(tmp_path: Path, key: str, v
         {"processor": {}},
     ],
 )
-def test_a_field_of_an_environment_of_another_type_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_a_field_of_an_environment_of_another_type_is_named(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     run = make(tmp_path)
     (run / "environment.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=rf"environment\.json: {next(iter(content))}"):
         read(run)
 
 
-@pytest.mark.parametrize("content", [{}, {"error": 3}, {"error": None}, {"error": "x", "run": 3}, {"error": "x", "run": "another-run"}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"error": 3},
+        {"error": None},
+        {"error": "x", "run": 3},
+        {"error": "x", "run": "another-run"},
+    ],
+)
 @pytest.mark.parametrize("name", ["diverged.json", "failed.json"])
-def test_an_end_that_says_nothing_or_is_of_another_run_is_refused(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
+def test_an_end_that_says_nothing_or_is_of_another_run_is_refused(
+    tmp_path: Path, name: str, content: dict[str, Any]
+) -> None:
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=name):
         outcome(tmp_path)
@@ -138,7 +186,9 @@ def test_a_record_of_an_end_that_was_copied_is_not_believed(tmp_path: Path) -> N
     for spec in (SPEC, OTHER):
         record_end(tmp_path / spec.folder_name, "failed", "no memory")
     assert read(tmp_path / SPEC.folder_name).end is not None
-    shutil.copy(tmp_path / OTHER.folder_name / "failed.json", tmp_path / SPEC.folder_name / "failed.json")
+    shutil.copy(
+        tmp_path / OTHER.folder_name / "failed.json", tmp_path / SPEC.folder_name / "failed.json"
+    )
     with pytest.raises(DataError, match=r"failed\.json: it is of another run"):
         read(tmp_path / SPEC.folder_name)
 
@@ -152,7 +202,9 @@ def test_a_summary_without_its_configuration_is_of_any_run(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "huge"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_none_is_refused_and_hangs_nothing(tmp_path: Path, name: str, kind: str) -> None:
+def test_a_file_that_is_none_is_refused_and_hangs_nothing(
+    tmp_path: Path, name: str, kind: str
+) -> None:
     run = make(tmp_path)
     if name in ("diverged.json", "failed.json"):
         (run / "summary.json").unlink()
@@ -187,7 +239,9 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/*/config.json"))[::8], ids=lambda path: path.parent.name
+    "path",
+    sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/*/config.json"))[::8],
+    ids=lambda path: path.parent.name,
 )
 def test_the_committed_runs_of_older_versions_are_read(path: Path) -> None:
     end = outcome(path.parent)
@@ -195,15 +249,31 @@ def test_the_committed_runs_of_older_versions_are_read(path: Path) -> None:
 
 
 def test_the_types_of_records() -> None:
-    assert checked(int | None, None, "x") is None and checked(tuple[str, int], ["a", 1], "x") == ("a", 1)
-    for kind, value in ((int, 1.0), (int, True), (float, "1"), (str, 1), (bool, 1), (tuple[str, str], ["a"]), (dict[str, int], {"a": "b"})):
+    assert checked(int | None, None, "x") is None and checked(tuple[str, int], ["a", 1], "x") == (
+        "a",
+        1,
+    )
+    for kind, value in (
+        (int, 1.0),
+        (int, True),
+        (float, "1"),
+        (str, 1),
+        (bool, 1),
+        (tuple[str, str], ["a"]),
+        (dict[str, int], {"a": "b"}),
+    ):
         with pytest.raises(DataError, match="x"):
             checked(kind, value, "x")
     assert read_record(RunRecord, Path("nowhere.json")) is None
 
 
-@pytest.mark.parametrize("content", [{}, {"data": 3}, {"data": {"name": []}}, {"data": None, "model": "x", "settled": {}}])
-def test_a_run_with_a_damaged_configuration_is_not_measured(tmp_path: Path, content: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"data": 3}, {"data": {"name": []}}, {"data": None, "model": "x", "settled": {}}],
+)
+def test_a_run_with_a_damaged_configuration_is_not_measured(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content))
     (tmp_path / "weights.safetensors").touch()
     with pytest.raises(DataError, match=r"config\.json: .*(data|model|name)"):

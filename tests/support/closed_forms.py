@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of every block, from its formula.
 
-C channels, h the hidden width, L positions, K positions of the keys. ``*_macs`` are those of one image.
+C channels, h the hidden width, L positions, K positions of the keys. ``*_macs`` are those of one
+image.
 """
 
 import math
@@ -14,12 +15,27 @@ def norm_parameters(channels, norm):
     return 2 * channels if norm == "batch" else 0
 
 
-FUSION = {"sum": lambda c: c * c, "concat": lambda c: 2 * c * c, "depthwise": lambda c: 9 * c, "grouped": lambda c: 10 * c}
-BARE_FUSION = {"sum": lambda c: c * c, "concat": lambda c: c * c, "depthwise": lambda c: 9 * c, "grouped": lambda c: 9 * c}
+FUSION = {
+    "sum": lambda c: c * c,
+    "concat": lambda c: 2 * c * c,
+    "depthwise": lambda c: 9 * c,
+    "grouped": lambda c: 10 * c,
+}
+BARE_FUSION = {
+    "sum": lambda c: c * c,
+    "concat": lambda c: c * c,
+    "depthwise": lambda c: 9 * c,
+    "grouped": lambda c: 9 * c,
+}
 
 
 def fusion_macs(c, length, fusion):
-    return {"sum": c * c * length, "concat": 2 * c * c * length, "depthwise": 9 * c * length, "grouped": 9 * c * length}[fusion]
+    return {
+        "sum": c * c * length,
+        "concat": 2 * c * c * length,
+        "depthwise": 9 * c * length,
+        "grouped": 9 * c * length,
+    }[fusion]
 
 
 def cpsam(c, reduction, interaction, fusion, norm):
@@ -38,8 +54,15 @@ def cpsam_macs(c, height, width, reduction, interaction, fusion, norm):
 
 def non_local(c, reduction, mode, norm, subsample, scaled):
     h = hidden(c, reduction)
-    embeddings = {"embedded_gaussian": 3, "gaussian": 1, "dot_product": 3, "concatenation": 3}[mode] * (c * h + h)
-    return embeddings + (2 * h if mode == "concatenation" else 0) + (h * c + c) + norm_parameters(c, norm)
+    embeddings = {"embedded_gaussian": 3, "gaussian": 1, "dot_product": 3, "concatenation": 3}[
+        mode
+    ] * (c * h + h)
+    return (
+        embeddings
+        + (2 * h if mode == "concatenation" else 0)
+        + (h * c + c)
+        + norm_parameters(c, norm)
+    )
 
 
 def non_local_macs(c, height, width, reduction, mode, norm, subsample, scaled):

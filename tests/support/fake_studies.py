@@ -1,4 +1,6 @@
-"""Studies whose runs take milliseconds and watch over themselves: each notes every way in which it should not have been started."""
+"""Studies whose runs take milliseconds and watch over themselves: each notes every way in which it
+should not have been started.
+"""
 
 import fcntl
 import json
@@ -24,11 +26,21 @@ VIOLATIONS, IDENTITY, ENDED = "violations.txt", ".identity", ".ended-"
 SECONDS = 0.004
 
 
-DATA = SimpleNamespace(fingerprint="f", mean=(0.5,), std=(0.5,), train=(), skipped=(), in_channels=1, image_size=(16, 16))
+DATA = SimpleNamespace(
+    fingerprint="f",
+    mean=(0.5,),
+    std=(0.5,),
+    train=(),
+    skipped=(),
+    in_channels=1,
+    image_size=(16, 16),
+)
 
 
 def cheapen() -> None:
-    """Without what costs a planner its time and has no part in what these tests are about. For processes that do nothing else."""
+    """Without what costs a planner its time and has no part in what these tests are about. For
+    processes that do nothing else.
+    """
     plan.load_task = lambda task, on_event: (DATA, None)
     plan.build_arm = lambda *arguments, **options: None
     plan.cost_of = lambda model, shape: Cost((), (), 10, 10)
@@ -47,7 +59,9 @@ def accuse(folder: Path, what: str) -> None:
 
 def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """A run of a few milliseconds that ends as its seed and arm say: done, diverged or failed."""
-    identity = json.dumps({**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}, sort_keys=True)
+    identity = json.dumps(
+        {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}, sort_keys=True
+    )
     folder.mkdir(exist_ok=True)
     if outcome(folder) is not None:
         accuse(folder, "started though it had ended")
@@ -75,7 +89,10 @@ def master(study: Study, folder: Path) -> None:
     """What ``cpsam study`` does up to the results."""
     cheapen()
     settled, _ = compare.settle_plan(study, folder, lambda event: None)
-    jobs = [Job(spec, folder / spec.folder_name, index, len(settled.runs)) for index, spec in enumerate(settled.runs)]
+    jobs = [
+        Job(spec, folder / spec.folder_name, index, len(settled.runs))
+        for index, spec in enumerate(settled.runs)
+    ]
     InProcess(execute, poll_seconds=0.002).run(jobs, lambda event: None)
     names = [job.folder.name for job in jobs]
     (folder / f"{ENDED}{os.getpid()}").write_text(json.dumps(names))

@@ -14,7 +14,15 @@ NUMBERS = {"train_loss": 2.0, "top1": 0.5, "top5": 1.0, "loss": 1.0, "n": 10}
 def begin(spec: RunSpec, folder: Path) -> RunFolder:
     """Writes the configuration of a run."""
     folder.mkdir(exist_ok=True)
-    config = plain({**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict(), "dataset": {}, "settled": {}})
+    config = plain(
+        {
+            **spec.as_config(),
+            "seed": spec.seed,
+            "recipe": spec.recipe.to_dict(),
+            "dataset": {},
+            "settled": {},
+        }
+    )
     write_json(folder / CONFIG, config)
     return RunFolder(folder, config)
 
@@ -25,6 +33,10 @@ def add_epoch(run: RunFolder, **numbers: Any) -> None:
 
 
 def finish(spec: RunSpec, folder: Path, **numbers: Any) -> dict[str, Any]:
-    """Writes the configuration and the summary of a run of one epoch; `numbers` are fields of the summary."""
+    """Writes the configuration and the summary of a run of one epoch; `numbers` are fields of the
+    summary.
+    """
     summary: dict[str, Any] = {"epochs": 1, "steps": 1, **NUMBERS, **numbers}
-    return begin(spec, folder).finish({**summary, "best": {"epoch": 1, "top1": summary["top1"]}, "timing": TIMING})
+    return begin(spec, folder).finish(
+        {**summary, "best": {"epoch": 1, "top1": summary["top1"]}, "timing": TIMING}
+    )

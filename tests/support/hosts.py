@@ -1,4 +1,6 @@
-"""Networks of torchvision, timm and ours without pretrained weights, and what to compare of a model before and after."""
+"""Networks of torchvision, timm and ours without pretrained weights, and what to compare of a model
+before and after.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +71,11 @@ def image_model(name, **arguments):
 HOSTS = {
     "resnet18": Host(vision("resnet18"), "layer3.*", ("layer3.0", "layer3.1")),
     "resnet50": Host(vision("resnet50"), ("nl-c4-last", "layer1.1"), ("layer1.1", "layer3.5")),
-    "mobilenet_v2": Host(vision("mobilenet_v2"), "stage-ends", ("features.3", "features.6", "features.13", "features.17")),
+    "mobilenet_v2": Host(
+        vision("mobilenet_v2"),
+        "stage-ends",
+        ("features.3", "features.6", "features.13", "features.17"),
+    ),
     "efficientnet_b0": Host(vision("efficientnet_b0"), "features.4", ("features.4.2",)),
     "convnext_tiny": Host(vision("convnext_tiny"), "early", ("features.1.2", "features.3.2")),
     "densenet121": Host(
@@ -83,30 +89,47 @@ HOSTS = {
         "nl-every-second-c3-c4",
         ("trunk_output.block2.block2-1", *(f"trunk_output.block3.block3-{i}" for i in (1, 3, 5))),
     ),
-    "shufflenet_v2_x0_5": Host(vision("shufflenet_v2_x0_5"), "before-last", ("stage3.6", "stage4.2")),
+    "shufflenet_v2_x0_5": Host(
+        vision("shufflenet_v2_x0_5"), "before-last", ("stage3.6", "stage4.2")
+    ),
     "timm/resnet18": Host(
-        image_model("resnet18", zero_init_last=False), "every-branch", tuple(f"layer{s}.{b}.bn2" for s in (1, 2, 3, 4) for b in (0, 1))
+        image_model("resnet18", zero_init_last=False),
+        "every-branch",
+        tuple(f"layer{s}.{b}.bn2" for s in (1, 2, 3, 4) for b in (0, 1)),
     ),
-    "timm/efficientnet_b0": Host(image_model("efficientnet_b0"), "blocks.2.*", ("blocks.2.0", "blocks.2.1")),
+    "timm/efficientnet_b0": Host(
+        image_model("efficientnet_b0"), "blocks.2.*", ("blocks.2.0", "blocks.2.1")
+    ),
     "timm/convnext_atto": Host(
-        image_model("convnext_atto"), "before-last", ("stages.1.blocks.0", "stages.2.blocks.4", "stages.3.blocks.0")
+        image_model("convnext_atto"),
+        "before-last",
+        ("stages.1.blocks.0", "stages.2.blocks.4", "stages.3.blocks.0"),
     ),
-    "timm/mobilenetv3_small_100": Host(image_model("mobilenetv3_small_100"), "stage-ends", ("blocks.3.1", "blocks.4.2")),
+    "timm/mobilenetv3_small_100": Host(
+        image_model("mobilenetv3_small_100"), "stage-ends", ("blocks.3.1", "blocks.4.2")
+    ),
     "timm/resnetv2_50": Host(image_model("resnetv2_50"), "nl-c4-last", ("stages.2.blocks.5",)),
-    "resnet20": Host(lambda: cifar_resnet("resnet20", 7), "before-last", ("layer2.1", "layer3.1"), (2, 3, 20, 28)),
+    "resnet20": Host(
+        lambda: cifar_resnet("resnet20", 7), "before-last", ("layer2.1", "layer3.1"), (2, 3, 20, 28)
+    ),
     "small_cnn": Host(SmallCNN, ("conv1", "norm"), ("conv1", "norm"), (2, 2, 20, 28)),
 }
 
 
 def snapshot(model):
-    """All of a model that an insertion could disturb; two are equal if nothing but tensors' values could differ."""
+    """All of a model that an insertion could disturb; two are equal if nothing but tensors' values
+    could differ.
+    """
     return {
         "repr": repr(model),
         "keys": list(model.state_dict()),
         "tensors": [id(tensor) for tensor in [*model.parameters(), *model.buffers()]],
         "versions": [tensor._version for tensor in [*model.parameters(), *model.buffers()]],
         "modes": [module.training for module in model.modules()],
-        "hooks": [(list(module._forward_hooks.values()), list(module._forward_pre_hooks.values())) for module in model.modules()],
+        "hooks": [
+            (list(module._forward_hooks.values()), list(module._forward_pre_hooks.values()))
+            for module in model.modules()
+        ],
         "attributes": [sorted(module.__dict__) for module in model.modules()],
         "frozen": [parameter.requires_grad for parameter in model.parameters()],
     }

@@ -1,6 +1,7 @@
 """Makes a small data set in the layouts of ImageNet: a thousand classes of a few pictures each.
 
-As a program: ``python tests/imagenet_tree.py FOLDER``; ``--cifar FOLDER`` takes enlarged pictures of CIFAR-100 in place of drawn ones.
+As a program: ``python tests/imagenet_tree.py FOLDER``; ``--cifar FOLDER`` takes enlarged pictures
+of CIFAR-100 in place of drawn ones.
 """
 
 import argparse
@@ -23,12 +24,16 @@ def synsets(classes: int) -> list[str]:
 def jpeg(pixels: np.ndarray, height: int, width: int) -> bytes:
     """A picture of (H, W, 3), enlarged, as a JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=85)
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR).save(
+        buffer, "JPEG", quality=85
+    )
     return buffer.getvalue()
 
 
 def drawn(label: int, number: int) -> np.ndarray:
-    """A picture of 8x8 colours, those of its class with a little noise, so that there is something to learn."""
+    """A picture of 8x8 colours, those of its class with a little noise, so that there is something
+    to learn.
+    """
     base = np.random.default_rng(label).integers(0, 256, (8, 8, 3))
     noise = np.random.default_rng([label, number]).integers(-40, 41, (8, 8, 3))
     return (base + noise).clip(0, 255).astype(np.uint8)
@@ -39,7 +44,9 @@ def size_of(number: int) -> tuple[int, int]:
     return 72 + 8 * (number % 5), 64 + 16 * (number % 3)
 
 
-def pictures(classes: int, train: int, validation: int, cifar: Path | None = None) -> Iterator[tuple[str, int, int, bytes]]:
+def pictures(
+    classes: int, train: int, validation: int, cifar: Path | None = None
+) -> Iterator[tuple[str, int, int, bytes]]:
     """Split, label, number and JPEG of every picture; no two are alike.
 
     Args:
@@ -53,13 +60,19 @@ def pictures(classes: int, train: int, validation: int, cifar: Path | None = Non
         from cpsam.data import load_dataset
 
         split = load_dataset("cifar100", cifar).train
-        sources = [split.pixels(np.flatnonzero(split.labels.numpy() == label)) for label in range(100)]
+        sources = [
+            split.pixels(np.flatnonzero(split.labels.numpy() == label)) for label in range(100)
+        ]
 
     def picture(job: tuple[str, int, int]) -> tuple[str, int, int, bytes]:
         split, label, number = job
         each = train + validation
         which = number + (train if split == "validation" else 0)
-        pixels = drawn(label, which) if sources is None else sources[label % 100][label // 100 * each + which]
+        pixels = (
+            drawn(label, which)
+            if sources is None
+            else sources[label % 100][label // 100 * each + which]
+        )
         return split, label, number, jpeg(pixels, *size_of(label + number))
 
     jobs = [
@@ -72,7 +85,14 @@ def pictures(classes: int, train: int, validation: int, cifar: Path | None = Non
         yield from pool.map(picture, jobs, chunksize=64)
 
 
-def write_folder(root: Path, *, classes: int = 1000, train: int = 3, validation: int = 1, cifar: Path | None = None) -> Path:
+def write_folder(
+    root: Path,
+    *,
+    classes: int = 1000,
+    train: int = 3,
+    validation: int = 1,
+    cifar: Path | None = None,
+) -> Path:
     """``root/train/SYNSET/SYNSET_0.JPEG`` and ``root/val/SYNSET/...``."""
     names = synsets(classes)
     for split in SPLITS.values():
@@ -93,7 +113,9 @@ def write_shards(
     rows_a_group: int = 100,
     cifar: Path | None = None,
 ) -> Path:
-    """``root/data/train-00000-of-00004.parquet`` and ``root/data/validation-00000-of-00001.parquet``, rows in an order of their own."""
+    """``root/data/train-00000-of-00004.parquet`` and
+    ``root/data/validation-00000-of-00001.parquet``, rows in an order of their own.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,10 +130,24 @@ def write_shards(
         mixed = np.random.default_rng(0).permutation(len(rows[split]))
         for index, part in enumerate(np.array_split(mixed, count)):
             chosen = [rows[split][row] for row in part]
-            images = [{"bytes": data, "path": f"{names[label]}_{number}.JPEG"} for label, number, data in chosen]
-            table = pa.table({"image": pa.array(images, image_type), "label": pa.array([label for label, _, _ in chosen], pa.int64())})
-            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-            pq.write_table(table, root / "data" / f"{split}-{index:05d}-of-{count:05d}.parquet", row_group_size=rows_a_group)
+            images = [
+                {"bytes": data, "path": f"{names[label]}_{number}.JPEG"}
+                for label, number, data in chosen
+            ]
+            table = pa.table(
+                {
+                    "image": pa.array(images, image_type),
+                    "label": pa.array([label for label, _, _ in chosen], pa.int64()),
+                }
+            )
+            table = table.replace_schema_metadata(
+                {"huggingface": json.dumps({"info": {"features": features}})}
+            )
+            pq.write_table(
+                table,
+                root / "data" / f"{split}-{index:05d}-of-{count:05d}.parquet",
+                row_group_size=rows_a_group,
+            )
     return root
 
 
@@ -124,4 +160,10 @@ if __name__ == "__main__":
     parser.add_argument("--cifar", type=Path, help="folder of data sets with cifar100/ in it")
     asked = parser.parse_args()
     for write, name in ((write_folder, "folder"), (write_shards, "shards")):
-        write(asked.root / name, classes=asked.classes, train=asked.train, validation=asked.validation, cifar=asked.cifar)
+        write(
+            asked.root / name,
+            classes=asked.classes,
+            train=asked.train,
+            validation=asked.validation,
+            cifar=asked.cifar,
+        )

@@ -1,4 +1,6 @@
-"""What the processes of these tests do, and how they die: by SIGKILL, from within, at a place that is counted."""
+"""What the processes of these tests do, and how they die: by SIGKILL, from within, at a place that
+is counted.
+"""
 
 import io
 import os
@@ -28,7 +30,9 @@ def kill() -> None:
 
 
 class Calls:
-    """Counts the calls that change files, and dies in front of the one that is named; of a write, in the middle."""
+    """Counts the calls that change files, and dies in front of the one that is named; of a write,
+    in the middle.
+    """
 
     def __init__(self, fatal: int | None) -> None:
         self.fatal, self.names, self.lock = fatal, [], threading.Lock()
@@ -82,9 +86,17 @@ class Written:
 
 
 def run(
-    folder: Path, optimizer: str, *, call: int | None = None, forward: int | None = None, log: Path | None = None, saves: Any = None
+    folder: Path,
+    optimizer: str,
+    *,
+    call: int | None = None,
+    forward: int | None = None,
+    log: Path | None = None,
+    saves: Any = None,
 ) -> None:
-    """A run of two epochs that draws and remembers everything; dies at a call that changes files, or at a part of a step."""
+    """A run of two epochs that draws and remembers everything; dies at a call that changes files,
+    or at a part of a step.
+    """
     model, forwards = tiny_residual(), []
 
     def count(module: torch.nn.Module, inputs: object) -> None:
@@ -96,7 +108,13 @@ def run(
         model.register_forward_pre_hook(count)
     calls = Calls(call) if call is not None or log is not None else None
     recipe = Recipe(**{**FULL, "epochs": 2, "optimizer": optimizer})
-    options: dict[str, Any] = {"seed": 4, "folder": folder, "config": {}, "device": "cpu", "upkeep": Upkeep(**(saves or SAVES))}
+    options: dict[str, Any] = {
+        "seed": 4,
+        "folder": folder,
+        "config": {},
+        "device": "cpu",
+        "upkeep": Upkeep(**(saves or SAVES)),
+    }
     train(model, tiny_dataset(), recipe, **options)
     if log is not None and calls is not None:
         names = list(calls.names)
@@ -115,7 +133,13 @@ def run_full(folder: Path, out: Path, limit: int) -> None:
                 time.sleep(0.001)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    options: dict[str, Any] = {"seed": 4, "folder": folder, "config": {}, "device": "cpu", "on_event": on_event}
+    options: dict[str, Any] = {
+        "seed": 4,
+        "folder": folder,
+        "config": {},
+        "device": "cpu",
+        "on_event": on_event,
+    }
     try:
         train(tiny_residual(), tiny_dataset(), Recipe(**{**FULL, "epochs": 2}), **options)
     except UserError as error:
@@ -134,7 +158,16 @@ def run_and_wait(folder: Path, out: Path) -> None:
             threading.Event().wait(0.01)
 
     model.register_forward_pre_hook(wait)
-    train(model, tiny_dataset(), Recipe(**{**FULL, "epochs": 2}), seed=4, folder=folder, config={}, device="cpu", upkeep=Upkeep(**SAVES))
+    train(
+        model,
+        tiny_dataset(),
+        Recipe(**{**FULL, "epochs": 2}),
+        seed=4,
+        folder=folder,
+        config={},
+        device="cpu",
+        upkeep=Upkeep(**SAVES),
+    )
 
 
 def run_noting(folder: Path, out: Path) -> None:

@@ -12,7 +12,9 @@ def ours(cls, **arguments):
 
 
 def with_weights_of(block, peer, names):
-    """`peer` with the weights of `block`; `names` maps the names of our layers to theirs. Neither may have others."""
+    """`peer` with the weights of `block`; `names` maps the names of our layers to theirs. Neither
+    may have others.
+    """
     state, theirs = {}, peer.state_dict()
     for name, tensor in block.state_dict().items():
         layer, _, leaf = name.rpartition(".")

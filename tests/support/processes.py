@@ -1,4 +1,6 @@
-"""Runs in processes of their own, for tests that kill them. A server that has imported everything forks them: that takes milliseconds."""
+"""Runs in processes of their own, for tests that kill them. A server that has imported everything
+forks them: that takes milliseconds.
+"""
 
 import json
 import multiprocessing
@@ -19,16 +21,21 @@ context = multiprocessing.get_context("forkserver")
 def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function in a process of its own, on one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the server starts
-    context.set_forkserver_preload(["support.processes", "cpsam.train.train", "torchvision", "support.tiny"])
+    context.set_forkserver_preload(
+        ["support.processes", "cpsam.train.train", "torchvision", "support.tiny"]
+    )
     process = context.Process(target=guarded, args=(function, arguments, options), daemon=True)
     process.start()
     return process
 
 
-def guarded(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+def guarded(
+    function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
     import torch
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server, whose child this is, ignores it
+    # the server, whose child this is, ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     try:
         function(*arguments, **options)
@@ -58,14 +65,29 @@ def free_port() -> int:
 def team(size: int, function: Callable[..., Any], *arguments: Any, **variables: str) -> list[Any]:
     """Processes that know each other by the variables of torchrun."""
     port = str(free_port())
-    return [start(member, rank, size, port, variables, function, *arguments) for rank in range(size)]
+    return [
+        start(member, rank, size, port, variables, function, *arguments) for rank in range(size)
+    ]
 
 
-def member(rank: int, size: int, port: str, variables: dict[str, str], function: Callable[..., Any], *arguments: Any) -> None:
+def member(
+    rank: int,
+    size: int,
+    port: str,
+    variables: dict[str, str],
+    function: Callable[..., Any],
+    *arguments: Any,
+) -> None:
     if "SLURM_JOB_ID" in variables:
         names = {"SLURM_PROCID": rank, "SLURM_NTASKS": size, "SLURM_LOCALID": rank}
     else:
-        names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        names = {
+            "RANK": rank,
+            "WORLD_SIZE": size,
+            "LOCAL_RANK": rank,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
     os.environ.update({name: str(value) for name, value in names.items()} | variables)
     from cpsam.train.distributed import joined
 
@@ -80,7 +102,9 @@ def note(folder: Path, name: str, value: Any) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that come from it, children first of all gone: those that `torchrun` starts are in no group of its own."""
+    """A process and all that come from it, children first of all gone: those that `torchrun` starts
+    are in no group of its own.
+    """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

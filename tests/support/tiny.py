@@ -1,4 +1,6 @@
-"""A data set and a network so small that a run takes a fraction of a second. Odd, unequal sizes throughout."""
+"""A data set and a network so small that a run takes a fraction of a second. Odd, unequal sizes
+throughout.
+"""
 
 import numpy as np
 import torch
@@ -18,11 +20,23 @@ def tiny_dataset(train: int = 29, test: int = 13, classes: int = 7) -> Dataset:
         images = draw.integers(0, 256, (count, 2, 5, 6), dtype=np.uint8)
         return Split(torch.from_numpy(images), torch.from_numpy(draw.integers(0, classes, count)))
 
-    return Dataset("tiny", split(train), split(test), tuple(map(str, range(classes))), (0.5, 0.4), (0.3, 0.2), 1, True, "0123")
+    return Dataset(
+        "tiny",
+        split(train),
+        split(test),
+        tuple(map(str, range(classes))),
+        (0.5, 0.4),
+        (0.3, 0.2),
+        1,
+        True,
+        "0123",
+    )
 
 
 class TinyNet(nn.Module):
-    """With all that a resumed run could get wrong: dropout, BatchNorm's buffers, momentum, a weight used twice."""
+    """With all that a resumed run could get wrong: dropout, BatchNorm's buffers, momentum, a weight
+    used twice.
+    """
 
     def __init__(self, classes: int = 7) -> None:
         super().__init__()
@@ -64,11 +78,18 @@ def tiny_residual(seed: int = 1) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(2, 5, 3, padding=1), Block(5), nn.Dropout(0.2), Block(5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 7)
+            nn.Conv2d(2, 5, 3, padding=1),
+            Block(5),
+            nn.Dropout(0.2),
+            Block(5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(5, 7),
         )
 
 
-# Everything that draws or remembers: dropout, stochastic depth, mixing, average, parts of a batch, clipping.
+# Everything that draws or remembers: dropout, stochastic depth, mixing, average, parts of a batch,
+# clipping.
 FULL = {
     "epochs": 3,
     "batch_size": 8,

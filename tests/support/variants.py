@@ -10,7 +10,9 @@ VARIANTS = {
         {"reduction": 2},
         *(
             {"interaction": interaction, "fusion": fusion, "norm": norm}
-            for interaction, fusion, norm in product(("mlp", "affinity"), ("sum", "concat", "depthwise", "grouped"), ("batch", "none"))
+            for interaction, fusion, norm in product(
+                ("mlp", "affinity"), ("sum", "concat", "depthwise", "grouped"), ("batch", "none")
+            )
         ),
     ],
     "non_local": [
@@ -43,8 +45,14 @@ MORE = [
         for mode, subsample, norm in product(MODES, (False, True), ("batch", "none"))
     ),
     ("non_local", {"reduction": 3, "mode": "gaussian", "scaled": True}),
-    *(("bare_fusion", {"fusion": fusion, "norm": norm}) for fusion, norm in product(("concat", "depthwise", "grouped"), ("batch", "none"))),
-    *(("constant_gate", {"fusion": fusion, "norm": norm}) for fusion, norm in product(("sum", "depthwise", "grouped"), ("batch", "none"))),
+    *(
+        ("bare_fusion", {"fusion": fusion, "norm": norm})
+        for fusion, norm in product(("concat", "depthwise", "grouped"), ("batch", "none"))
+    ),
+    *(
+        ("constant_gate", {"fusion": fusion, "norm": norm})
+        for fusion, norm in product(("sum", "depthwise", "grouped"), ("batch", "none"))
+    ),
     ("cpsam", {"reduction": 2, "interaction": "affinity", "fusion": "concat"}),
     ("eca", {"kernel_size": 1}),
     ("cbam", {"kernel_size": 1, "reduction": 24}),
@@ -59,4 +67,8 @@ CONFIGURATIONS = [
 
 
 def label(value):
-    return ",".join(f"{key}={item}" for key, item in value.items()) or "default" if isinstance(value, dict) else str(value)
+    return (
+        ",".join(f"{key}={item}" for key, item in value.items()) or "default"
+        if isinstance(value, dict)
+        else str(value)
+    )

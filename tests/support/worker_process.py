@@ -22,7 +22,9 @@ from support.tiny import tiny_dataset, tiny_residual
 
 
 class Smooth(nn.Module):
-    """Float64 and no BatchNorm: what two processes compute is what one does, but for the order of sums."""
+    """Float64 and no BatchNorm: what two processes compute is what one does, but for the order of
+    sums.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,15 +41,28 @@ NETS: dict[str, Callable[[], nn.Module]] = {"smooth": Smooth, "residual": tiny_r
 
 
 def run(
-    team: Team, folder: Path, out: Path, recipe: dict[str, Any], net: str = "residual", upkeep: dict[str, Any] | None = None, act: Any = ()
+    team: Team,
+    folder: Path,
+    out: Path,
+    recipe: dict[str, Any],
+    net: str = "residual",
+    upkeep: dict[str, Any] | None = None,
+    act: Any = (),
 ) -> None:
-    """Train, and note what happened here: the order and content of the images, steps made, the error."""
+    """Train, and note what happened here: the order and content of the images, steps made, the
+    error.
+    """
     model, seen, events = NETS[net](), [], []
     act = dict(act)
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if module.training:
-            seen.append([hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in inputs[0].contiguous()])
+            seen.append(
+                [
+                    hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12]
+                    for image in inputs[0].contiguous()
+                ]
+            )
         here = ("train" if module.training else "evaluation", len(seen))
         if team.rank in act.get("ranks", ()) and list(here) == act["at"]:
             for _ in range(act.get("times", 1)):
@@ -74,7 +89,17 @@ def run(
     finally:
         code = getattr(error, "exit_code", 0)
         echo = bool(getattr(error, "__notes__", None))
-        note(out, str(team.rank), {"seen": seen, "events": len(events), "error": str(error or ""), "code": code, "echo": echo})
+        note(
+            out,
+            str(team.rank),
+            {
+                "seen": seen,
+                "events": len(events),
+                "error": str(error or ""),
+                "code": code,
+                "echo": echo,
+            },
+        )
 
 
 def measure(team: Team, out: Path, count: int) -> None:
@@ -84,7 +109,13 @@ def measure(team: Team, out: Path, count: int) -> None:
     model.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
     calls: list[int] = []
     result = evaluate(
-        model, data, batch_size=4, rank=team.rank, world_size=team.size, total=team.total, on_batch=lambda done, of: calls.append(done)
+        model,
+        data,
+        batch_size=4,
+        rank=team.rank,
+        world_size=team.size,
+        total=team.total,
+        on_batch=lambda done, of: calls.append(done),
     )
     note(out, str(team.rank), {"result": result, "batches": batches, "calls": calls})
 
@@ -100,7 +131,12 @@ def share_around(team: Team, out: Path) -> None:
     team.copy_from_leader([tensor])
     found["copied"] = tensor.unique().tolist()
     order = []
-    team.leader_first(lambda: order.append(len(list(out.iterdir())) if out.exists() else 0) or note(out, f"was-{team.rank}", 1))
+    team.leader_first(
+        lambda: (
+            order.append(len(list(out.iterdir())) if out.exists() else 0)
+            or note(out, f"was-{team.rank}", 1)
+        )
+    )
     found["before"] = order
 
     def refuse() -> None:
@@ -119,5 +155,7 @@ def whole_order(recipe: dict[str, Any]) -> list[list[str]]:
     return [
         [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in x.contiguous()]
         for epoch in range(fields.epochs)
-        for x, _ in train_batches(tiny_dataset(train=31), batch_size=fields.batch_size, seed=4, epoch=epoch)
+        for x, _ in train_batches(
+            tiny_dataset(train=31), batch_size=fields.batch_size, seed=4, epoch=epoch
+        )
     ]

@@ -1,4 +1,6 @@
-"""The contract bites: a healthy block passes it, and each way of breaking the block is caught by the laws that should."""
+"""The contract bites: a healthy block passes it, and each way of breaking the block is caught by
+the laws that should.
+"""
 
 import pytest
 import torch
@@ -17,17 +19,24 @@ class Healthy(nn.Module):
         self.query = nn.Conv2d(in_channels, hidden, 1, **factory)
         self.key = nn.Conv2d(in_channels, hidden, 1, bias=False, **factory)
         self.value = nn.Conv2d(in_channels, hidden, 1, **factory)
-        self.local = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory)
+        self.local = nn.Conv2d(
+            in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory
+        )
         self.proj = nn.Conv2d(hidden, in_channels, 1, bias=False, **factory)
         self.norm = nn.BatchNorm2d(in_channels, **factory)
         nn.init.zeros_(self.norm.weight)
         self.scale = hidden**-0.5
 
     def attention(self, x):
-        return (self.scale * self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)).softmax(-1)  # (N, L, L)
+        # (N, L, L)
+        return (
+            self.scale * self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)
+        ).softmax(-1)
 
     def attend(self, x):
-        return (self.value(x).flatten(2) @ self.attention(x).transpose(1, 2)).unflatten(2, x.shape[2:])
+        return (self.value(x).flatten(2) @ self.attention(x).transpose(1, 2)).unflatten(
+            2, x.shape[2:]
+        )
 
     def residual(self, x):
         return self.norm(self.proj(self.attend(x)) + self.local(x))
@@ -50,7 +59,10 @@ def definition(block, x):
     y = torch.einsum("nhwij,ncij->nchw", attn, value)
     y = torch.einsum("oc,nchw->nohw", state["proj.weight"][:, :, 0, 0], y)
     y = y + nn.functional.conv2d(x, state["local.weight"], padding=1, groups=x.shape[1])
-    mean, variance, weight, bias = (state[f"norm.{k}"].view(1, -1, 1, 1) for k in ("running_mean", "running_var", "weight", "bias"))
+    mean, variance, weight, bias = (
+        state[f"norm.{k}"].view(1, -1, 1, 1)
+        for k in ("running_mean", "running_var", "weight", "bias")
+    )
     return x + (y - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
@@ -62,7 +74,9 @@ def parameters(channels, reduction):
 def macs(shape, reduction):
     batch, channels, height, width = shape
     hidden, length = max(8, channels // reduction), height * width
-    return batch * (4 * channels * hidden * length + length**2 * (2 * hidden + 1) + 9 * channels * length)
+    return batch * (
+        4 * channels * hidden * length + length**2 * (2 * hidden + 1) + 9 * channels * length
+    )
 
 
 class WrongScale(Healthy):
@@ -84,7 +98,9 @@ class Transposed(Healthy):
 
 class SoftmaxOverQueries(Healthy):
     def attention(self, x):
-        return (self.scale * self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)).softmax(-2)
+        return (
+            self.scale * self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)
+        ).softmax(-2)
 
 
 class InPlaceOnTheShortcut(Healthy):
@@ -131,12 +147,16 @@ class NoFactory(Healthy):
 class DeafToDtype(Healthy):
     def __init__(self, in_channels, *, reduction=2, device=None, dtype=None):
         super().__init__(in_channels, reduction=reduction, device=device, dtype=dtype)
-        self.local = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, device=device)
+        self.local = nn.Conv2d(
+            in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, device=device
+        )
 
 
 class BatchLeak(Healthy):
     def residual(self, x):
-        return super().residual(x) + self.norm.weight.view(-1, 1, 1) * x.mean((0, 2, 3), keepdim=True)
+        return super().residual(x) + self.norm.weight.view(-1, 1, 1) * x.mean(
+            (0, 2, 3), keepdim=True
+        )
 
 
 class StartsElsewhere(Healthy):
@@ -188,7 +208,11 @@ class KeepsState(Healthy):
     kept = None
 
     def attention(self, x):
-        if self.kept is None or self.kept.shape[0] != x.shape[0] or self.kept.shape[1] != x.shape[2] * x.shape[3]:
+        if (
+            self.kept is None
+            or self.kept.shape[0] != x.shape[0]
+            or self.kept.shape[1] != x.shape[2] * x.shape[3]
+        ):
             self.kept = super().attention(x)
         return self.kept
 
@@ -273,7 +297,9 @@ class NoCopies(Healthy):
 class OneBiasTooMany(Healthy):
     def __init__(self, in_channels, *, reduction=2, device=None, dtype=None):
         super().__init__(in_channels, reduction=reduction, device=device, dtype=dtype)
-        self.value_bias = nn.Parameter(torch.zeros(self.value.out_channels, 1, 1, device=device, dtype=dtype))
+        self.value_bias = nn.Parameter(
+            torch.zeros(self.value.out_channels, 1, 1, device=device, dtype=dtype)
+        )
 
     def attend(self, x):
         return super().attend(x) + self.value_bias
@@ -373,7 +399,11 @@ BROKEN = {
 def told(cls):
     """What :func:`check_attention` is told of a block."""
     exact = cls in (Healthy, WrongScale, HeightAndWidthSwapped, SoftmaxOverQueries)
-    counted = {"parameters": parameters, "macs": macs} if cls in (Healthy, OneBiasTooMany, ComputedTwice) else {}
+    counted = (
+        {"parameters": parameters, "macs": macs}
+        if cls in (Healthy, OneBiasTooMany, ComputedTwice)
+        else {}
+    )
     return {"reference": definition if exact else None, **counted}
 
 
@@ -391,7 +421,9 @@ def test_a_broken_block_is_caught_by_the_law_that_should(cls):
         pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
     for law in BROKEN[cls]:
         with undisturbed():
-            assert violation(LAWS[law], Case(cls, {}, ({}, {"reduction": 3}), **told(cls))) is not None, law
+            assert (
+                violation(LAWS[law], Case(cls, {}, ({}, {"reduction": 3}), **told(cls))) is not None
+            ), law
 
 
 @pytest.mark.parametrize("cls", [BatchLeak, DeafToDtype], ids=lambda cls: cls.__name__)

@@ -16,7 +16,9 @@ class Plain(nn.Module):
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__()
         factory = {"device": device, "dtype": dtype}
-        self.local = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory)
+        self.local = nn.Conv2d(
+            in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory
+        )
         self.mix = nn.Conv2d(in_channels, in_channels, 1, **factory)
         self.norm = nn.BatchNorm2d(in_channels, **factory)
         nn.init.zeros_(self.norm.weight)
@@ -69,7 +71,10 @@ class EmptyBottleneck(Plain):
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__(in_channels, device=device, dtype=dtype)
         hidden, factory = in_channels // 8, {"device": device, "dtype": dtype}
-        self.mix = nn.Sequential(nn.Conv2d(in_channels, hidden, 1, **factory), nn.Conv2d(hidden, in_channels, 1, **factory))
+        self.mix = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, 1, **factory),
+            nn.Conv2d(hidden, in_channels, 1, **factory),
+        )
 
 
 class StartsElsewhereAtOddChannels(Plain):
@@ -174,7 +179,12 @@ class NotANumberAtTheStart(Plain):
     def forward(self, x):
         weight = self.mix.weight[:, :, 0, 0]
         direction = weight / weight.square().sum(1, keepdim=True).sqrt()
-        return x * (direction @ self.context(x)[:, :, :, 0] + self.mix.bias[:, None]).sigmoid()[..., None]
+        return (
+            x
+            * (direction @ self.context(x)[:, :, :, 0] + self.mix.bias[:, None]).sigmoid()[
+                ..., None
+            ]
+        )
 
 
 # What a call depends on
@@ -218,7 +228,9 @@ class BreaksInInferenceMode(Plain):
     def context(self, x):
         size = (x.shape[2], x.shape[3], x.dtype, x.device)
         if size not in self.grids:
-            self.grids[size] = torch.linspace(0, 1, x.shape[3], dtype=x.dtype, device=x.device).expand(x.shape[2], -1)
+            self.grids[size] = torch.linspace(
+                0, 1, x.shape[3], dtype=x.dtype, device=x.device
+            ).expand(x.shape[2], -1)
         return (x * self.grids[size]).mean((2, 3), keepdim=True)
 
 
@@ -228,7 +240,9 @@ class GridOfTheFirstPrecision(Plain):
     def context(self, x):
         self.grids = self.grids or {}
         if x.shape[2:] not in self.grids:
-            self.grids[x.shape[2:]] = torch.linspace(0.1, 1, x.shape[3], dtype=x.dtype, device=x.device)
+            self.grids[x.shape[2:]] = torch.linspace(
+                0.1, 1, x.shape[3], dtype=x.dtype, device=x.device
+            )
         with torch.inference_mode(False):
             return (x * self.grids[x.shape[2:]].clone()).mean((2, 3), keepdim=True)
 
@@ -371,7 +385,12 @@ class ReturnsItsWorkspace(Plain):
         y = super().forward(x)
         if torch.is_grad_enabled() or y.is_meta:
             return y
-        if self.space is None or self.space.shape != y.shape or self.space.dtype != y.dtype or self.space.stride() != y.stride():
+        if (
+            self.space is None
+            or self.space.shape != y.shape
+            or self.space.dtype != y.dtype
+            or self.space.stride() != y.stride()
+        ):
             self.space = torch.empty_like(y)
         return self.space.copy_(y)
 
@@ -413,7 +432,11 @@ class ChangesLate(Plain):
 class UnsavedRunningMean(Plain):
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__(in_channels, device=device, dtype=dtype)
-        self.register_buffer("running", torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype), persistent=False)
+        self.register_buffer(
+            "running",
+            torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype),
+            persistent=False,
+        )
 
     def context(self, x):
         mean = super().context(x)
@@ -456,7 +479,11 @@ class CastsToFloat32InTraining(Plain):
 
 class AutocastDtypeInTraining(Plain):
     def forward(self, x):
-        return self.mix(x) + self.residual(x) if self.training and torch.is_autocast_enabled("cpu") else super().forward(x)
+        return (
+            self.mix(x) + self.residual(x)
+            if self.training and torch.is_autocast_enabled("cpu")
+            else super().forward(x)
+        )
 
 
 class HandKeptMeanAndAnotherFormula(Plain):
@@ -464,7 +491,9 @@ class HandKeptMeanAndAnotherFormula(Plain):
 
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__(in_channels, device=device, dtype=dtype)
-        self.register_buffer("running", torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype))
+        self.register_buffer(
+            "running", torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype)
+        )
 
     def context(self, x):
         mean = x.mean((0, 2, 3), keepdim=True)
@@ -483,7 +512,9 @@ class HandKeptMean(Plain):
 
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__(in_channels, device=device, dtype=dtype)
-        self.register_buffer("running", torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype))
+        self.register_buffer(
+            "running", torch.zeros(1, in_channels, 1, 1, device=device, dtype=dtype)
+        )
 
     def context(self, x):
         mean = x.mean((0, 2, 3), keepdim=True)
@@ -519,7 +550,11 @@ class ConstantTable(Plain):
 
     def __init__(self, in_channels, *, device=None, dtype=None):
         super().__init__(in_channels, device=device, dtype=dtype)
-        self.register_buffer("table", torch.linspace(0, 1, in_channels, device=device, dtype=dtype).view(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "table",
+            torch.linspace(0, 1, in_channels, device=device, dtype=dtype).view(-1, 1, 1),
+            persistent=False,
+        )
 
     def context(self, x):
         return super().context(x) * self.table
@@ -630,11 +665,17 @@ BROKEN = {
     RaisesAtTwelveChannels: ("shape", "(2, 1, 3, 5)"),
     RaisesAboveAThousandChannels: ("shape", "at 2050 channels raised ValueError: too wide"),
     LosesTheLastOddChannel: ("shape", "at 23 channels it leaves alone channels [22], at 24 none"),
-    DoesNotReadTheLastOddChannel: ("shape", "at 23 channels it does not read channels [22], at 24 none"),
+    DoesNotReadTheLastOddChannel: (
+        "shape",
+        "at 23 channels it does not read channels [22], at 24 none",
+    ),
     EmptyBottleneck: ("shape", "at 1 channels mix.0.weight"),
     TableOf14: ("shape", "raised"),
     TableOf64Images: ("shape", "(70, 24, 2, 3)"),
-    DeviationAt1x1: ("shape", "(5, 24, 1, 1), float32, eval mode: 120 of 120 values are not finite"),
+    DeviationAt1x1: (
+        "shape",
+        "(5, 24, 1, 1), float32, eval mode: 120 of 120 values are not finite",
+    ),
     StartsElsewhereAtOddChannels: ("identity", "(2, 23, 3, 5)"),
     OneParameterMoreAtOddChannels: ("parameters", "23 channels"),
     AnotherFormulaAtOddChannels: ("reference", "(1, 7, 2, 17)"),
@@ -682,7 +723,10 @@ BROKEN = {
     CastsToFloat16: ("gradient", "finite differences"),
     CastsToFloat32InTraining: ("modes", "against eval mode"),
     AutocastDtypeInTraining: ("precision", "returned torch.float16"),
-    HandKeptMeanAndAnotherFormula: ("modes", "although the running statistics are those of the batch"),
+    HandKeptMeanAndAnotherFormula: (
+        "modes",
+        "although the running statistics are those of the batch",
+    ),
 }
 
 RIGHT = (
@@ -703,9 +747,19 @@ RIGHT = (
 def define(block, x):
     """The definition of :class:`Plain` in eval mode."""
     y = nn.functional.conv2d(x, block.local.weight, padding=1, groups=x.shape[1])
-    y = y + torch.einsum("oc,nc->no", block.mix.weight[:, :, 0, 0], x.mean((2, 3)))[..., None, None] + block.mix.bias.view(-1, 1, 1)
+    y = (
+        y
+        + torch.einsum("oc,nc->no", block.mix.weight[:, :, 0, 0], x.mean((2, 3)))[..., None, None]
+        + block.mix.bias.view(-1, 1, 1)
+    )
     mean, variance, weight, bias = (
-        t.view(-1, 1, 1) for t in (block.norm.running_mean, block.norm.running_var, block.norm.weight, block.norm.bias)
+        t.view(-1, 1, 1)
+        for t in (
+            block.norm.running_mean,
+            block.norm.running_var,
+            block.norm.weight,
+            block.norm.bias,
+        )
     )
     return x + (y - mean) / (variance + 1e-5).sqrt() * weight + bias
 
@@ -714,7 +768,14 @@ def seen_of(law, cls, **more):
     with undisturbed():
         return violation(
             LAWS[law],
-            Case(cls, {}, ({},), reference=define, parameters=lambda channels: 10 * channels + channels**2 + 2 * channels, **more),
+            Case(
+                cls,
+                {},
+                ({},),
+                reference=define,
+                parameters=lambda channels: 10 * channels + channels**2 + 2 * channels,
+                **more,
+            ),
         )
 
 

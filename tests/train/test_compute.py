@@ -14,7 +14,8 @@ from cpsam.train.compute import Setting, bfloat16_gains_on, exact, find_device, 
     ("features", "gains"),
     [
         ({}, False),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),  # has the instruction, at half the rate
+        # has the instruction, at half the rate
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
         ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
         ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False),
@@ -26,23 +27,37 @@ def test_where_bfloat16_gains(features: dict[str, Any], gains: bool) -> None:
 
 def test_auto_is_settled_once_and_words_are_obeyed() -> None:
     auto = settle(Recipe(), "cpu")
-    assert auto == Setting("cpu", "bfloat16" if bfloat16_gains_on(processor()) else "float32", True, torch.get_num_threads())
+    assert auto == Setting(
+        "cpu",
+        "bfloat16" if bfloat16_gains_on(processor()) else "float32",
+        True,
+        torch.get_num_threads(),
+    )
     assert auto.memory_format is torch.channels_last
     told = settle(Recipe(precision="bfloat16", channels_last="off"), "cpu")
-    assert (told.precision, told.channels_last, told.memory_format) == ("bfloat16", False, torch.contiguous_format)
+    assert (told.precision, told.channels_last, told.memory_format) == (
+        "bfloat16",
+        False,
+        torch.contiguous_format,
+    )
     assert settle(Recipe(precision="float32", channels_last="on"), "cpu").channels_last
 
 
 def test_the_device_is_the_gpu_if_there_is_one() -> None:
     assert find_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert find_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="device must be 'cpu' or 'cuda', perhaps with a number; got 'tpu'"):
+    with pytest.raises(
+        UserError, match="device must be 'cpu' or 'cuda', perhaps with a number; got 'tpu'"
+    ):
         find_device("tpu")
 
 
 def test_threads_and_random_state_are_put_back_after_an_error() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="oops"), exact(Setting("cpu", "float32", True, threads + 2), torch.device("cpu")):
+    with (
+        pytest.raises(RuntimeError, match="oops"),
+        exact(Setting("cpu", "float32", True, threads + 2), torch.device("cpu")),
+    ):
         assert torch.get_num_threads() == threads + 2
         torch.rand(3)
         raise RuntimeError("oops")

@@ -19,7 +19,9 @@ def test_it_equals_the_definition_and_a_shared_weight_moves_once() -> None:
         decay = min(0.6, (1 + step) / (10 + step))
         for name, tensor in model.state_dict().items():
             whole = not tensor.is_floating_point()
-            expected[name] = tensor.clone() if whole else decay * expected[name] + (1 - decay) * tensor
+            expected[name] = (
+                tensor.clone() if whole else decay * expected[name] + (1 - decay) * tensor
+            )
     for name, tensor in ema.module.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], msg=name)
     assert ema.module.tied.weight is ema.module.again.weight

@@ -12,19 +12,34 @@ from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.train import Recipe
 
-ONE_STEP: dict[str, Any] = {"epochs": 1, "batch_size": 29, "warmup_epochs": 0, "schedule": "cosine", "precision": "float32"}
+ONE_STEP: dict[str, Any] = {
+    "epochs": 1,
+    "batch_size": 29,
+    "warmup_epochs": 0,
+    "schedule": "cosine",
+    "precision": "float32",
+}
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"lr": 1e30}, "the evaluation loss is nan"), ({"lr": 0.1, "weight_decay": 1e308}, "weights are not finite")]
+    ("change", "says"),
+    [
+        ({"lr": 1e30}, "the evaluation loss is nan"),
+        ({"lr": 0.1, "weight_decay": 1e308}, "weights are not finite"),
+    ],
 )
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_a_run_that_diverges_in_its_last_step_is_not_done(tmp_path: Path, change: dict[str, float], says: str, average: float) -> None:
+def test_a_run_that_diverges_in_its_last_step_is_not_done(
+    tmp_path: Path, change: dict[str, float], says: str, average: float
+) -> None:
     for _ in range(2):  # the same command finds the same
         with pytest.raises(DivergedError, match=r"not finite|evaluation loss is") as caught:
             run(tmp_path, recipe=Recipe(**ONE_STEP, **change, ema_decay=average))
         assert caught.value.exit_code == 4
-        assert not (tmp_path / "summary.json").exists() and not (tmp_path / "weights.safetensors").exists()
+        assert (
+            not (tmp_path / "summary.json").exists()
+            and not (tmp_path / "weights.safetensors").exists()
+        )
     assert says in str(caught.value) or average
 
 
@@ -32,21 +47,38 @@ def test_weights_that_are_not_finite_at_the_start_are_not_blamed_on_images(tmp_p
     model = tiny_model()
     with torch.no_grad():
         model.conv.weight[0, 0, 1, 1] = float("nan")
-    with pytest.raises(DataError, match=r"not finite before the first step: conv\.weight, the first of 1 of ") as caught:
+    with pytest.raises(
+        DataError, match=r"not finite before the first step: conv\.weight, the first of 1 of "
+    ) as caught:
         run(tmp_path, model)
     assert "image" not in str(caught.value)
 
 
-def test_a_clock_that_stands_still_is_no_division_by_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_stands_still_is_no_division_by_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("time.perf_counter", lambda: 5.0)
     assert run(tmp_path)["timing"]["train_seconds"] == 0
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(name, value) for name in ("epochs", "batch_size", "accumulate") for value in (0, -1, 10**12, 10**400, 1.5, True, "2")]
-    + [(name, value) for name in ("lr", "weight_decay", "clip_norm", "mixup") for value in (-1, float("nan"), float("inf"), 10**400, "x")]
-    + [("warmup_epochs", float("nan")), ("milestones", (float("nan"),)), ("ema_decay", 1), ("drop_rate", -0.1)],
+    [
+        (name, value)
+        for name in ("epochs", "batch_size", "accumulate")
+        for value in (0, -1, 10**12, 10**400, 1.5, True, "2")
+    ]
+    + [
+        (name, value)
+        for name in ("lr", "weight_decay", "clip_norm", "mixup")
+        for value in (-1, float("nan"), float("inf"), 10**400, "x")
+    ]
+    + [
+        ("warmup_epochs", float("nan")),
+        ("milestones", (float("nan"),)),
+        ("ema_decay", 1),
+        ("drop_rate", -0.1),
+    ],
 )
 def test_absurd_recipes_are_refused_in_one_short_line(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=field) as caught:

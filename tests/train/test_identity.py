@@ -54,15 +54,21 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_flipped_bit_is_found_or_changes_nothing(finished: Path, tmp_path: Path, name: str) -> None:
+def test_every_flipped_bit_is_found_or_changes_nothing(
+    finished: Path, tmp_path: Path, name: str
+) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     data, draw, missed = (tmp_path / name).read_bytes(), random.Random(name), []
     before = READERS[name](tmp_path)
     header = range(min(len(data), 900)) if name.endswith("safetensors") else range(len(data))
     places = [(byte, bit) for byte in header for bit in range(8)]
-    places = draw.sample(places, FLIPS) + [(draw.randrange(len(data)), draw.randrange(8)) for _ in range(FLIPS)]
+    places = draw.sample(places, FLIPS) + [
+        (draw.randrange(len(data)), draw.randrange(8)) for _ in range(FLIPS)
+    ]
     for byte, bit in places:
-        (tmp_path / name).write_bytes(data[:byte] + bytes([data[byte] ^ 1 << bit]) + data[byte + 1 :])
+        (tmp_path / name).write_bytes(
+            data[:byte] + bytes([data[byte] ^ 1 << bit]) + data[byte + 1 :]
+        )
         try:
             after = READERS[name](tmp_path)
         except DataError as error:
@@ -82,11 +88,23 @@ def forge(folder: Path, name: str, other: Path) -> None:
         shutil.copy(other / name, folder / name)
 
 
-@pytest.mark.parametrize(("name", "says"), [("checkpoints", "is of another run"), ("metrics.jsonl", "line 1: its sha256 does not fit")])
-def test_files_of_another_seed_are_refused_when_a_run_continues(stopped: Path, tmp_path: Path, name: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("checkpoints", "is of another run"), ("metrics.jsonl", "line 1: its sha256 does not fit")],
+)
+def test_files_of_another_seed_are_refused_when_a_run_continues(
+    stopped: Path, tmp_path: Path, name: str, says: str
+) -> None:
     with pytest.raises(StoppedError):
         options: dict[str, Any] = {"seed": 6, "config": {"what": "tiny"}, "device": "cpu"}
-        train(tiny_model(), tiny_dataset(), RECIPE, folder=tmp_path / "other", on_event=interrupt("epoch", 2), **options)
+        train(
+            tiny_model(),
+            tiny_dataset(),
+            RECIPE,
+            folder=tmp_path / "other",
+            on_event=interrupt("epoch", 2),
+            **options,
+        )
     shutil.copytree(stopped, tmp_path / "run")
     forge(tmp_path / "run", name, tmp_path / "other")
     with pytest.raises(DataError, match=says):
@@ -100,14 +118,19 @@ def test_one_checkpoint_of_another_run_is_passed_over(stopped: Path, tmp_path: P
     newest.write_bytes(seal({**manifest, "meta": {**manifest["meta"], "identity": "0" * 64}}))
     events: list[dict[str, Any]] = []
     run(tmp_path, on_event=events.append)
-    assert events[0]["step"] == 4 and events[0]["warnings"] == [f"checkpoint {newest.parent} is of another run"]
+    assert events[0]["step"] == 4 and events[0]["warnings"] == [
+        f"checkpoint {newest.parent} is of another run"
+    ]
 
 
 def test_a_summary_of_another_run_is_refused(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     settings = config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**settings, "seed": 6}))
-    with pytest.raises(DataError, match=r"summary\.json: it is of another run: its identity is not that of config\.json"):
+    with pytest.raises(
+        DataError,
+        match=r"summary\.json: it is of another run: its identity is not that of config\.json",
+    ):
         read_summary(tmp_path, config(tmp_path))
 
 
@@ -123,7 +146,9 @@ def without_identity(folder: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_run_of_an_older_version_continues_with_the_same_bits_and_a_note(stopped: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_continues_with_the_same_bits_and_a_note(
+    stopped: Path, tmp_path: Path
+) -> None:
     reference, model, events = tiny_model(), tiny_model(), []
     run(tmp_path / "whole", reference)
     shutil.copytree(stopped, tmp_path / "parts")
@@ -155,8 +180,12 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-@pytest.mark.parametrize("name", ["config.json", "environment.json", "metrics.jsonl", "summary.json"])
-def test_special_and_damaged_records_are_named(stopped: Path, tmp_path: Path, name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["config.json", "environment.json", "metrics.jsonl", "summary.json"]
+)
+def test_special_and_damaged_records_are_named(
+    stopped: Path, tmp_path: Path, name: str, kind: str
+) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink(missing_ok=True)
     SPECIAL[kind](tmp_path / name)
@@ -167,7 +196,9 @@ def test_special_and_damaged_records_are_named(stopped: Path, tmp_path: Path, na
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("name", ["LATEST", "manifest.json", "tensors.safetensors"])
-def test_special_files_of_a_checkpoint_fall_back_to_the_one_before(stopped: Path, tmp_path: Path, name: str, kind: str) -> None:
+def test_special_files_of_a_checkpoint_fall_back_to_the_one_before(
+    stopped: Path, tmp_path: Path, name: str, kind: str
+) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "checkpoints"
     path = folder / name if name == "LATEST" else max(folder.glob("step-*")) / name
@@ -180,9 +211,21 @@ def test_special_files_of_a_checkpoint_fall_back_to_the_one_before(stopped: Path
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("top1", 2), ("top1", "0.5"), ("n", 1.5), ("n", 10**29), ("loss", None), ("epochs", True), ("steps", -1), ("timing", []), ("best", 3)],
+    [
+        ("top1", 2),
+        ("top1", "0.5"),
+        ("n", 1.5),
+        ("n", 10**29),
+        ("loss", None),
+        ("epochs", True),
+        ("steps", -1),
+        ("timing", []),
+        ("best", 3),
+    ],
 )
-def test_a_wrong_field_of_a_summary_is_named(finished: Path, tmp_path: Path, field: str, value: object) -> None:
+def test_a_wrong_field_of_a_summary_is_named(
+    finished: Path, tmp_path: Path, field: str, value: object
+) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     (tmp_path / "summary.json").write_text(json.dumps({**summary, field: value}))
@@ -192,12 +235,24 @@ def test_a_wrong_field_of_a_summary_is_named(finished: Path, tmp_path: Path, fie
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("threads", 10**29), ("threads", "2"), ("threads", 0), ("precision", "int8"), ("channels_last", 1), ("device", 3), ("more", 1)],
+    [
+        ("threads", 10**29),
+        ("threads", "2"),
+        ("threads", 0),
+        ("precision", "int8"),
+        ("channels_last", 1),
+        ("device", 3),
+        ("more", 1),
+    ],
 )
-def test_a_wrong_setting_in_the_configuration_is_named(stopped: Path, tmp_path: Path, field: str, value: object) -> None:
+def test_a_wrong_setting_in_the_configuration_is_named(
+    stopped: Path, tmp_path: Path, field: str, value: object
+) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     content = config(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**content, "settled": {**content["settled"], field: value}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**content, "settled": {**content["settled"], field: value}})
+    )
     with pytest.raises(DataError, match=rf"config\.json: settled.*{field}"):
         run(tmp_path)
 
@@ -206,21 +261,35 @@ def test_a_lock_that_was_removed_stops_the_run_before_its_next_write(tmp_path: P
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 2:
             (tmp_path / ".lock").unlink()
-            before.update({path: path.read_bytes() for path in tmp_path.rglob("*") if path.name in ("metrics.jsonl", "config.json")})
+            before.update(
+                {
+                    path: path.read_bytes()
+                    for path in tmp_path.rglob("*")
+                    if path.name in ("metrics.jsonl", "config.json")
+                }
+            )
 
     before: dict[Path, bytes] = {}
-    with pytest.raises(UserError, match=r"its lock file \.lock was removed or replaced, so another process may write here"):
+    with pytest.raises(
+        UserError,
+        match=r"its lock file \.lock was removed or replaced, so another process may write here",
+    ):
         run(tmp_path, on_event=on_event)
     assert before and {path: path.read_bytes() for path in before} == before
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_a_lock_that_the_file_system_does_not_have_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_the_file_system_does_not_have_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(38, os.strerror(38))
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with pytest.raises(UserError, match=r"\.lock: the file system does not support locks \(Function not implemented\)") as caught:
+    with pytest.raises(
+        UserError,
+        match=r"\.lock: the file system does not support locks \(Function not implemented\)",
+    ) as caught:
         run(tmp_path)
     assert "in use" not in str(caught.value)
 
@@ -253,7 +322,9 @@ def test_links_are_not_followed_when_a_run_is_written(tmp_path: Path, name: str)
     assert outside.read_text() == "mine" if outside.is_file() else not list(outside.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_and_links_in_it_are_not_followed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_and_links_in_it_are_not_followed(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").touch()
     (tmp_path / ".writing-config.json-0123").write_text("half")

@@ -12,7 +12,9 @@ from cpsam.train.mix import mix_batch
 
 def batch(count: int = 9) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(count)
-    return torch.rand(count, 3, 8, 11, generator=draw, dtype=torch.float64), torch.randint(0, 5, (count,), generator=draw)
+    return torch.rand(count, 3, 8, 11, generator=draw, dtype=torch.float64), torch.randint(
+        0, 5, (count,), generator=draw
+    )
 
 
 @pytest.mark.parametrize("step", range(20))
@@ -51,7 +53,10 @@ def test_parts_of_a_batch_mix_as_the_whole(mixup: float, cutmix: float, processe
         for rank in range(processes):
             mine = torch.from_numpy(share(np.arange(13), rank, processes))
             part = mix_batch(x[mine], y[mine], 5, mixup=mixup, cutmix=cutmix, seed=1, step=step)
-            assert all(torch.equal(ours, all_of_it[mine]) for ours, all_of_it in zip(part, whole, strict=True))
+            assert all(
+                torch.equal(ours, all_of_it[mine])
+                for ours, all_of_it in zip(part, whole, strict=True)
+            )
 
 
 def test_it_depends_on_seed_and_step_alone_and_keeps_the_input() -> None:
@@ -77,11 +82,22 @@ def test_half_of_the_steps_cut_where_both_are_wanted_and_shares_are_those_of_bet
         if not cut:
             shares.append(float(targets[0, 0]))
     assert 160 < cuts < 240
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.08) and np.std(shares) == pytest.approx(12**-0.5, abs=0.04)  # uniform
+    # uniform
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.08) and np.std(shares) == pytest.approx(
+        12**-0.5, abs=0.04
+    )
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])
 def test_the_memory_format_is_kept(cutmix: float) -> None:
     x, y = batch()
-    mixed, _ = mix_batch(x.contiguous(memory_format=torch.channels_last), y, 5, mixup=0.5, cutmix=cutmix, seed=0, step=1)
+    mixed, _ = mix_batch(
+        x.contiguous(memory_format=torch.channels_last),
+        y,
+        5,
+        mixup=0.5,
+        cutmix=cutmix,
+        seed=0,
+        step=1,
+    )
     assert mixed.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,6 @@
-"""An estimate of how long a run takes comes from steps that are really made, and leaves the model as it was."""
+"""An estimate of how long a run takes comes from steps that are really made, and leaves the model
+as it was.
+"""
 
 import copy
 
@@ -16,7 +18,9 @@ def test_the_estimate_is_of_the_order_of_the_run_and_the_model_stays_as_it_is(tm
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     seconds = seconds_per_image(model, RECIPE, (2, 5, 6), 7, settle(RECIPE, "cpu"), "cpu")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state) and all(
+        p.grad is None for p in model.parameters()
+    )
     spent = sum(run(tmp_path)["timing"][name] for name in ("train_seconds", "evaluation_seconds"))
     assert spent / 50 < run_seconds(seconds, RECIPE, len(data.train), len(data.test)) < 50 * spent
 

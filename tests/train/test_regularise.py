@@ -19,7 +19,13 @@ HOSTS = {
     "timm/resnet26": lambda: timm.create_model("resnet26", num_classes=10),
     "timm/convnext_atto": lambda: timm.create_model("convnext_atto", num_classes=10),
 }
-BRANCHES = {"resnet20": 9, "torchvision/resnet50": 16, "torchvision/convnext_tiny": 18, "timm/resnet26": 8, "timm/convnext_atto": 12}
+BRANCHES = {
+    "resnet20": 9,
+    "torchvision/resnet50": 16,
+    "torchvision/convnext_tiny": 18,
+    "timm/resnet26": 8,
+    "timm/convnext_atto": 12,
+}
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -62,7 +68,11 @@ def test_a_branch_that_is_left_out_leaves_its_input_and_the_rates_grow_in_propor
     with regularised(model, 10, drop_rate=0.0, drop_path=0.8):
         for stage in (model.layer1, model.layer2, model.layer3):
             for block in stage:
-                block.bn2.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).all((1, 2, 3)).double().mean()))
+                block.bn2.register_forward_hook(
+                    lambda module, inputs, output: seen.append(
+                        (output == 0).all((1, 2, 3)).double().mean()
+                    )
+                )
         with torch.no_grad():
             model(torch.randn(600, 3, 4, 4))
     for index, share in enumerate(seen):
@@ -88,7 +98,13 @@ def test_dropout_is_before_the_classifier() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match="drop_path needs residual branches"), regularised(tiny_model(), 7, 0.0, 0.1):
+    with (
+        pytest.raises(UserError, match="drop_path needs residual branches"),
+        regularised(tiny_model(), 7, 0.0, 0.1),
+    ):
         pass
-    with pytest.raises(UserError, match="drop_rate needs a last layer of 8 outputs"), regularised(tiny_model(), 8, 0.1, 0.0):
+    with (
+        pytest.raises(UserError, match="drop_rate needs a last layer of 8 outputs"),
+        regularised(tiny_model(), 8, 0.1, 0.0),
+    ):
         pass

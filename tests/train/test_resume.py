@@ -27,7 +27,9 @@ Event = dict[str, Any]
 
 
 def interrupt(kind: str, epoch: int) -> Any:
-    """An `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C in a progress bar would."""
+    """An `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C in a
+    progress bar would.
+    """
 
     def on_event(event: Event) -> None:
         if event["event"] == kind and event["epoch"] == epoch:
@@ -49,27 +51,51 @@ def assert_same_run(folder: Path, model: nn.Module, other: Path, reference: nn.M
     "recipe",
     [
         RECIPE,
-        Recipe(epochs=3, batch_size=8, optimizer="adamw", lr=0.01, schedule="cosine", warmup_epochs=1, precision="bfloat16"),
         Recipe(
-            epochs=3, batch_size=8, optimizer="momentum", momentum=0.0, lr=0.01, schedule="step", precision="float32", channels_last="off"
+            epochs=3,
+            batch_size=8,
+            optimizer="adamw",
+            lr=0.01,
+            schedule="cosine",
+            warmup_epochs=1,
+            precision="bfloat16",
+        ),
+        Recipe(
+            epochs=3,
+            batch_size=8,
+            optimizer="momentum",
+            momentum=0.0,
+            lr=0.01,
+            schedule="step",
+            precision="float32",
+            channels_last="off",
         ),
     ],
     ids=["sgd", "adamw-bfloat16", "plain-sgd"],
 )
 @pytest.mark.parametrize("kind", ["epoch", "evaluation"])
-def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, recipe: Recipe, kind: str) -> None:
+def test_stopped_and_continued_equals_uninterrupted(
+    tmp_path: Path, recipe: Recipe, kind: str
+) -> None:
     reference = tiny_model()
     run(tmp_path / "whole", reference, recipe)
     for epoch in (1, 2):
         with pytest.raises(
-            StoppedError, match=f"stopped after step {4 * epoch} of 12; the last checkpoint is of step {4 * epoch} "
+            StoppedError,
+            match=f"stopped after step {4 * epoch} of 12; the last checkpoint is of step {4 * epoch} ",
         ) as caught:
             run(tmp_path / "parts", tiny_model(), recipe, on_event=interrupt(kind, epoch))
         assert caught.value.exit_code == 75
     events: list[Event] = []
     model = tiny_model()
     run(tmp_path / "parts", model, recipe, on_event=events.append)
-    assert events[0] == {"event": "resumed", "epoch": 2 if kind == "epoch" else 1, "step": 8, "steps": 12, "warnings": []}
+    assert events[0] == {
+        "event": "resumed",
+        "epoch": 2 if kind == "epoch" else 1,
+        "step": 8,
+        "steps": 12,
+        "warnings": [],
+    }
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 
@@ -98,7 +124,9 @@ def test_stopped_at_every_step_equals_uninterrupted(
     assert len(calls) >= 6, "each call made two steps at most"
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
     for name in ("weights", "best"):
-        ours, theirs = (load_weights(tmp_path / folder / f"{name}.safetensors") for folder in ("parts", "whole"))
+        ours, theirs = (
+            load_weights(tmp_path / folder / f"{name}.safetensors") for folder in ("parts", "whole")
+        )
         assert ours[1] == theirs[1]
         assert all(torch.equal(ours[0][key], tensor) for key, tensor in theirs[0].items())
 
@@ -111,20 +139,31 @@ def test_a_run_saves_as_often_as_asked(tmp_path: Path) -> None:
 
 
 def test_time_saves_and_ends_a_run(tmp_path: Path) -> None:
-    run(tmp_path / "saves", recipe=Recipe(epochs=1, batch_size=8, lr=0.05), upkeep=Upkeep(checkpoint_minutes=1e-9, keep=9))
+    run(
+        tmp_path / "saves",
+        recipe=Recipe(epochs=1, batch_size=8, lr=0.05),
+        upkeep=Upkeep(checkpoint_minutes=1e-9, keep=9),
+    )
     assert len(list((tmp_path / "saves" / "checkpoints").glob("step-*"))) == 4
     model, reference = tiny_model(), tiny_model()
     run(tmp_path / "whole", reference)
-    with pytest.raises(StoppedError, match="stopped after step 0 of 12; the last checkpoint is of step 0 "):
+    with pytest.raises(
+        StoppedError, match="stopped after step 0 of 12; the last checkpoint is of step 0 "
+    ):
         run(tmp_path / "parts", upkeep=Upkeep(max_minutes=1e-9))
     run(tmp_path / "parts", model, upkeep=Upkeep(max_minutes=60))
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 
 def test_the_error_says_what_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="stopped after step 2 of 12; the last checkpoint is of step 2 "):
+    with pytest.raises(
+        StoppedError, match="stopped after step 2 of 12; the last checkpoint is of step 2 "
+    ):
         run(tmp_path, on_event=interrupt("step", 1))
-    with pytest.raises(StoppedError, match=f"after step 8 .* is of step 8 \\({tmp_path}\\), and the same command continues"):
+    with pytest.raises(
+        StoppedError,
+        match=f"after step 8 .* is of step 8 \\({tmp_path}\\), and the same command continues",
+    ):
         run(tmp_path, on_event=interrupt("epoch", 2))
 
 
@@ -144,12 +183,30 @@ except ValueError as error:
 
 
 def in_child(folder: Path, kind: str, epoch: int, name: str) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder), kind, str(epoch), name]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    arguments = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(Path(__file__).parent),
+        str(folder),
+        kind,
+        str(epoch),
+        name,
+    ]
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
-@pytest.mark.parametrize(("kind", "kept"), [("evaluation", {1, 2}), ("epoch", {2, 3})])  # the last may not be written yet
-def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, kept: set[int]) -> None:
+# the last may not be written yet
+@pytest.mark.parametrize(("kind", "kept"), [("evaluation", {1, 2}), ("epoch", {2, 3})])
+def test_killed_and_continued_equals_uninterrupted(
+    tmp_path: Path, kind: str, kept: set[int]
+) -> None:
     reference, model = tiny_model(), tiny_model()
     run(tmp_path / "whole", reference)
     assert in_child(tmp_path / "parts", kind, 3, "SIGKILL").returncode == -signal.SIGKILL
@@ -163,7 +220,9 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, kind: str, ke
 
 
 @pytest.mark.parametrize("kind", ["step", "evaluation"])
-def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_sigterm_ends_the_run_before_the_epoch_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     seen: list[str] = []
 
@@ -174,7 +233,10 @@ def test_sigterm_ends_the_run_before_the_epoch_does(tmp_path: Path, monkeypatch:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     reached = 6 if kind == "step" else 8  # the step in which the signal came is finished
-    with pytest.raises(StoppedError, match=f"stopped after step {reached} of 12; the last checkpoint is of step {reached} "):
+    with pytest.raises(
+        StoppedError,
+        match=f"stopped after step {reached} of 12; the last checkpoint is of step {reached} ",
+    ):
         run(tmp_path, on_event=on_event)
     assert seen == (["step"] * 2 if kind == "step" else ["step"] * 4 + ["evaluation"])
 
@@ -183,7 +245,10 @@ def test_sigterm_from_outside_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> Non
     child = in_child(tmp_path, "evaluation", 2, "SIGTERM")
     assert child.returncode == 1
     kept = f"the last checkpoint is of step 8 ({tmp_path})"
-    assert child.stderr.strip() == f"75 stopped after step 8 of 12; {kept}, and the same command continues"
+    assert (
+        child.stderr.strip()
+        == f"75 stopped after step 8 of 12; {kept}, and the same command continues"
+    )
 
 
 def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
@@ -225,7 +290,9 @@ def test_metrics_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
         run(tmp_path, on_event=interrupt("epoch", 2))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text(lines[1])
-    with pytest.raises(DataError, match=r"metrics\.jsonl: the lines of epochs 1 to 2.* are not all there"):
+    with pytest.raises(
+        DataError, match=r"metrics\.jsonl: the lines of epochs 1 to 2.* are not all there"
+    ):
         run(tmp_path)
 
 
@@ -235,10 +302,13 @@ def test_what_is_settled_stays_as_it_was_begun(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         run(tmp_path, recipe=recipe, on_event=interrupt("epoch", 1))
     config = json.loads((tmp_path / "config.json").read_text())
-    config["settled"] |= {"precision": "bfloat16", "threads": threads + 1}  # as if begun on another machine
+    # as if begun on another machine
+    config["settled"] |= {"precision": "bfloat16", "threads": threads + 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     model, seen = tiny_model(), []
-    model.fc.register_forward_hook(lambda module, inputs, output: seen.append((output.dtype, torch.get_num_threads())))
+    model.fc.register_forward_hook(
+        lambda module, inputs, output: seen.append((output.dtype, torch.get_num_threads()))
+    )
     run(tmp_path, model, recipe)
     assert set(seen) == {(torch.bfloat16, threads + 1)}
     environment = json.loads((tmp_path / "environment.json").read_text())
@@ -255,10 +325,20 @@ def test_a_run_on_another_device_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
-@pytest.mark.parametrize(("inserted", "says"), [(None, "the model lacks '0.attention.*"), ("cpsam", "has shape")])
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, inserted: str | None, says: str) -> None:
+@pytest.mark.parametrize(
+    ("inserted", "says"), [(None, "the model lacks '0.attention.*"), ("cpsam", "has shape")]
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    tmp_path: Path, inserted: str | None, says: str
+) -> None:
     def model(classes: int, attention: str | None) -> nn.Module:
-        host = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+        host = nn.Sequential(
+            nn.Conv2d(2, 8, 3),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, classes),
+        )
         if attention:
             insert_attention(host, attention, at="0")
         return host
@@ -272,7 +352,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, inserted: str 
 
 def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
     def host() -> nn.Module:
-        return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+        return nn.Sequential(
+            nn.Conv2d(2, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7)
+        )
 
     model, rebuilt = host(), host()
     insert_attention(model, "global_context", at="0")
@@ -281,7 +363,8 @@ def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
     insert_from_config(rebuilt, meta["attention"])
     rebuilt.load_state_dict(weights)
     x = torch.randn(3, 2, 5, 9)
-    torch.testing.assert_close(rebuilt.eval()(x), model.eval()(x))  # one is channels_last, so rounding may differ
+    # one is channels_last, so rounding may differ
+    torch.testing.assert_close(rebuilt.eval()(x), model.eval()(x))
     checkpoint = load_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.meta["attention"] == meta["attention"] != []
@@ -289,8 +372,15 @@ def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
 
 def test_two_processes_in_one_folder_are_refused(tmp_path: Path) -> None:
     running = "import sys; sys.path.insert(0, sys.argv[1])\nfrom cpsam.train.run_folder import open_run\nfrom pathlib import Path\n"
-    running += "with open_run(Path(sys.argv[2]), {'a': 1}): print('held', flush=True); sys.stdin.read()"
-    child = subprocess.Popen([sys.executable, "-c", running, ".", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    running += (
+        "with open_run(Path(sys.argv[2]), {'a': 1}): print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", running, ".", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
     (tmp_path / "config.json").unlink()

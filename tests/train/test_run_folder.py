@@ -16,7 +16,11 @@ from cpsam.train.train import train
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,10 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("change", "says"),
     [
         ({"seed": 6}, "seed is 5 there and 6 here"),
-        ({"recipe": Recipe(epochs=4, batch_size=8, lr=0.06, precision="float32")}, "recipe.epochs is 3 there and 4 here"),
+        (
+            {"recipe": Recipe(epochs=4, batch_size=8, lr=0.06, precision="float32")},
+            "recipe.epochs is 3 there and 4 here",
+        ),
         ({"config": {"what": "another"}}, 'what is "tiny" there and "another" here'),
         ({"config": {"what": "tiny", "more": None}}, "more is missing there and null here"),
         ({"config": {}}, 'what is "tiny" there and missing here'),
@@ -39,20 +46,39 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["seed", "recipe", "value", "added", "removed", "data"],
 )
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_configuration_is_refused(finished_run: Path, tmp_path: Path, change: dict[str, Any], says: str, finished: bool) -> None:
+def test_another_configuration_is_refused(
+    finished_run: Path, tmp_path: Path, change: dict[str, Any], says: str, finished: bool
+) -> None:
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     if not finished:
         (tmp_path / "summary.json").unlink()
     before = content(tmp_path)
-    call: dict[str, Any] = {"dataset": tiny_dataset(), "recipe": RECIPE, "seed": 5, "config": {"what": "tiny"}, **change}
-    with pytest.raises(UserError, match=f"run folder {tmp_path} holds a run of another configuration: {says}$"):
-        train(tiny_model(), call.pop("dataset"), call.pop("recipe"), folder=tmp_path, device="cpu", **call)
+    call: dict[str, Any] = {
+        "dataset": tiny_dataset(),
+        "recipe": RECIPE,
+        "seed": 5,
+        "config": {"what": "tiny"},
+        **change,
+    }
+    with pytest.raises(
+        UserError, match=f"run folder {tmp_path} holds a run of another configuration: {says}$"
+    ):
+        train(
+            tiny_model(),
+            call.pop("dataset"),
+            call.pop("recipe"),
+            folder=tmp_path,
+            device="cpu",
+            **call,
+        )
     assert content(tmp_path) == before
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match=r"holds other files \('thesis.txt' first\) and no config.json"):
+    with pytest.raises(
+        UserError, match=r"holds other files \('thesis.txt' first\) and no config.json"
+    ):
         run(tmp_path)
     assert content(tmp_path) == {"thesis.txt": b"years of work"}
 
@@ -65,7 +91,9 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"run folder .*file/run cannot be written \(Not a directory\)"):
+    with pytest.raises(
+        UserError, match=r"run folder .*file/run cannot be written \(Not a directory\)"
+    ):
         run(tmp_path / "file" / "run")
 
 

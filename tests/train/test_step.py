@@ -26,20 +26,34 @@ def linear() -> nn.Module:
 
 
 def update(model: nn.Module, setting: Setting = SETTING, **fields: Any) -> Update:
-    return Update(model, Recipe(**fields), seed=2, num_classes=7, setting=setting, device=torch.device("cpu"), team=Team())
+    return Update(
+        model,
+        Recipe(**fields),
+        seed=2,
+        num_classes=7,
+        setting=setting,
+        device=torch.device("cpu"),
+        team=Team(),
+    )
 
 
 def batch(count: int = 11) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(1)
-    return torch.randn(count, 2, 5, 6, generator=draw, dtype=torch.float64), torch.randint(0, 7, (count,), generator=draw)
+    return torch.randn(count, 2, 5, 6, generator=draw, dtype=torch.float64), torch.randint(
+        0, 7, (count,), generator=draw
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4, 50])
 @pytest.mark.parametrize("mixed", [{}, {"mixup": 0.4}, {"cutmix": 1.0}])
-def test_parts_add_up_to_the_gradient_of_the_whole(accumulate: int, mixed: dict[str, float]) -> None:
+def test_parts_add_up_to_the_gradient_of_the_whole(
+    accumulate: int, mixed: dict[str, float]
+) -> None:
     x, y = batch()
     model, whole = linear(), linear()
-    gradients = update(model, accumulate=accumulate, label_smoothing=0.1, **mixed).compute(x, y, 5, 11)
+    gradients = update(model, accumulate=accumulate, label_smoothing=0.1, **mixed).compute(
+        x, y, 5, 11
+    )
     expected = update(whole, label_smoothing=0.1, **mixed).compute(x, y, 5, 11)
     assert gradients.loss == pytest.approx(expected.loss, rel=1e-12)
     for ours, theirs in zip(model.parameters(), whole.parameters(), strict=True):
@@ -47,7 +61,9 @@ def test_parts_add_up_to_the_gradient_of_the_whole(accumulate: int, mixed: dict[
     if not mixed:
         loss = F.cross_entropy(whole(x), y, label_smoothing=0.1)
         assert expected.loss == pytest.approx(11 * loss.item(), rel=1e-12)
-        torch.testing.assert_close(torch.autograd.grad(loss, whole[1].weight)[0], whole[1].weight.grad)
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, whole[1].weight)[0], whole[1].weight.grad
+        )
 
 
 def test_each_part_draws_dropout_of_its_own() -> None:
@@ -64,8 +80,14 @@ def test_each_part_draws_dropout_of_its_own() -> None:
 def test_the_gradient_is_clipped_to_its_norm(clip_norm: float) -> None:
     x, y = batch()
     model, free = linear(), linear()
-    clipped, plain = (update(net, clip_norm=clip).compute(x, y, 0, 11) for net, clip in ((model, clip_norm), (free, 0.0)))
-    norms = [torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item() for net in (model, free)]
+    clipped, plain = (
+        update(net, clip_norm=clip).compute(x, y, 0, 11)
+        for net, clip in ((model, clip_norm), (free, 0.0))
+    )
+    norms = [
+        torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item()
+        for net in (model, free)
+    ]
     assert clipped.norm == plain.norm == pytest.approx(norms[1], rel=1e-12)
     assert norms[0] == pytest.approx(min(clip_norm, norms[1]), rel=1e-2)
 
@@ -88,18 +110,35 @@ def test_the_images_whose_loss_is_not_finite_are_named(tmp_path: Path) -> None:
     data = tiny_dataset()
     data.train.images.clamp_(max=200)
     data.train.images[11] = 255  # shows through any crop
-    with pytest.raises(DivergedError, match=r"the loss is nan at step \d of 12.* on train images 11; there is no checkpoint yet"):
+    with pytest.raises(
+        DivergedError,
+        match=r"the loss is nan at step \d of 12.* on train images 11; there is no checkpoint yet",
+    ):
         from cpsam.train.train import train
 
         recipe = Recipe(epochs=3, batch_size=8, lr=0.05, precision="float32")
-        train(Spoiling(tiny_model(), bright=2.5), data, recipe, seed=5, folder=tmp_path, config={}, device="cpu")
+        train(
+            Spoiling(tiny_model(), bright=2.5),
+            data,
+            recipe,
+            seed=5,
+            folder=tmp_path,
+            config={},
+            device="cpu",
+        )
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = Spoiling(tiny_model(), gradient=True)
-    with pytest.raises(DivergedError, match=r"the gradient norm is nan at step 1 of 12, .* on train images (\d+, ){7}\d+; "):
+    with pytest.raises(
+        DivergedError,
+        match=r"the gradient norm is nan at step 1 of 12, .* on train images (\d+, ){7}\d+; ",
+    ):
         run(tmp_path, model)
-    assert all(torch.equal(a, b) for a, b in zip(model.inner.parameters(), tiny_model().parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.inner.parameters(), tiny_model().parameters(), strict=True)
+    )
 
 
 class Overflowing(TinyNet):
@@ -118,7 +157,10 @@ class Overflowing(TinyNet):
 def test_overflows_under_a_scaler_are_routine_until_its_scale_is_below_one(tmp_path: Path) -> None:
     recipe = Recipe(epochs=6, batch_size=8, lr=0.05, precision="float16")
     assert run(tmp_path / "routine", Overflowing(5), recipe)["steps"] == 24
-    with pytest.raises(DivergedError, match=r"the gradients overflow at every scale, with a loss of .* at step 17 of 24"):
+    with pytest.raises(
+        DivergedError,
+        match=r"the gradients overflow at every scale, with a loss of .* at step 17 of 24",
+    ):
         run(tmp_path / "diverged", Overflowing(99), recipe)  # 2**16 is halved 17 times
     with pytest.raises(DivergedError, match=r"the loss is nan at step 1 of 24"):
         run(tmp_path / "nan", Spoiling(tiny_model(), bright=-9.0), recipe)
@@ -145,15 +187,23 @@ def test_a_spike_is_a_loss_far_above_the_median() -> None:
     assert spikes.usual(2.1) is None
     assert spikes.usual(9.0) == pytest.approx(1.1, abs=0.02)
     low = Spikes()
-    assert [low.usual(loss) for loss in [0.01] * 20 + [0.4]] == [None] * 21  # near zero, a factor says nothing
+    # near zero, a factor says nothing
+    assert [low.usual(loss) for loss in [0.01] * 20 + [0.4]] == [None] * 21
 
 
 def test_spikes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     events: list[dict[str, Any]] = []
     model = tiny_model()
-    model.fc.register_forward_hook(lambda module, inputs, output: output * (99.0 if len(events) == 21 + 8 else 1.0))
-    run(tmp_path, model, Recipe(epochs=8, batch_size=8, lr=1e-4, precision="float32"), on_event=events.append)
+    model.fc.register_forward_hook(
+        lambda module, inputs, output: output * (99.0 if len(events) == 21 + 8 else 1.0)
+    )
+    run(
+        tmp_path,
+        model,
+        Recipe(epochs=8, batch_size=8, lr=1e-4, precision="float32"),
+        on_event=events.append,
+    )
     spikes = [event for event in events if event["event"] == "spike"]
     assert len(spikes) == 1
     assert spikes[0].keys() == {"event", "step", "loss", "usual"}

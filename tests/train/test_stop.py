@@ -55,5 +55,7 @@ def test_a_run_that_is_torn_off_says_which_checkpoint_is_left(tmp_path: Path) ->
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(StoppedError, match="stopped after step 8 of 12; the last checkpoint is of step "):
+    with pytest.raises(
+        StoppedError, match="stopped after step 8 of 12; the last checkpoint is of step "
+    ):
         run(tmp_path, on_event=on_event)

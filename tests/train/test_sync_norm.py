@@ -1,4 +1,6 @@
-"""BatchNorm over processes is the same module under another class, so that nothing that hangs on it is lost."""
+"""BatchNorm over processes is the same module under another class, so that nothing that hangs on it
+is lost.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,12 @@ from cpsam.train.sync_norm import synchronous
 def test_modules_keys_and_what_is_inserted_stay() -> None:
     model = tiny_residual()
     insert_attention(model, "global_context", at="1.bn2")
-    norm, kind, keys, config = model[1].bn2, type(model[1].bn2), list(model.state_dict()), attention_config(model)
+    norm, kind, keys, config = (
+        model[1].bn2,
+        type(model[1].bn2),
+        list(model.state_dict()),
+        attention_config(model),
+    )
     x = torch.randn(3, 2, 5, 6)
     expected = model.eval()(x)
     with synchronous(model, torch.device("cuda")):
@@ -26,5 +33,8 @@ def test_modules_keys_and_what_is_inserted_stay() -> None:
 
 
 def test_without_a_gpu_it_is_refused() -> None:
-    with pytest.raises(UserError, match="sync_bn needs GPUs"), synchronous(tiny_residual(), torch.device("cpu")):
+    with (
+        pytest.raises(UserError, match="sync_bn needs GPUs"),
+        synchronous(tiny_residual(), torch.device("cpu")),
+    ):
         pass

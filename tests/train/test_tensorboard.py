@@ -20,9 +20,13 @@ def test_nothing_of_it_is_imported_by_the_loop() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_without_it_the_extra_is_named_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_it_the_extra_is_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"TensorBoard is not installed: pip install 'cpsam\[tensorboard\]'"):
+    with pytest.raises(
+        UserError, match=r"TensorBoard is not installed: pip install 'cpsam\[tensorboard\]'"
+    ):
         run(tmp_path / "run", upkeep=BOARD)
     assert not (tmp_path / "run").exists()
 
@@ -55,4 +59,8 @@ def test_what_is_reported_is_written_and_a_resumed_run_goes_on_behind_its_checkp
         ("close",),
     ]
     assert [call[2] for call in calls if call[0] == "epoch/top1"] == [4, 8, 12]
-    assert {call[0] for call in calls if call[0].startswith("step/")} == {"step/loss", "step/lr", "step/images_per_s"}
+    assert {call[0] for call in calls if call[0].startswith("step/")} == {
+        "step/loss",
+        "step/lr",
+        "step/images_per_s",
+    }

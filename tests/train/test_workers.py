@@ -1,4 +1,6 @@
-"""A run on streamed images ends with the same bits for any number of processes that load them, stopped in the middle or not."""
+"""A run on streamed images ends with the same bits for any number of processes that load them,
+stopped in the middle or not.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,9 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_bits_do_not_depend_on_who_loads(tmp_path: Path, pictures: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bits_do_not_depend_on_who_loads(
+    tmp_path: Path, pictures: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
     recipe = Recipe(**{**FULL, "epochs": 2, "precision": precision})  # pyrefly: ignore
 
@@ -52,14 +56,29 @@ def test_the_bits_do_not_depend_on_who_loads(tmp_path: Path, pictures: Path, pre
 
         model = network()
         data = load_dataset("folder", pictures, image_size=12, stream=True, workers=workers)
-        train(model, data, recipe, seed=3, folder=tmp_path / name, config={}, device="cpu", on_event=on_event)
+        train(
+            model,
+            data,
+            recipe,
+            seed=3,
+            folder=tmp_path / name,
+            config={},
+            device="cpu",
+            on_event=on_event,
+        )
         return model
 
     reference = run("whole", 0)
     for workers in WORKERS:
         if workers:
-            assert_same_run(tmp_path / f"whole-{workers}", run(f"whole-{workers}", workers), tmp_path / "whole", reference)
+            assert_same_run(
+                tmp_path / f"whole-{workers}",
+                run(f"whole-{workers}", workers),
+                tmp_path / "whole",
+                reference,
+            )
         with pytest.raises(StoppedError):
             run(f"parts-{workers}", workers, stop_at=1 + workers)
-        model = run(f"parts-{workers}", WORKERS[-1] - workers)  # continued by another number of them
+        # continued by another number of them
+        model = run(f"parts-{workers}", WORKERS[-1] - workers)
         assert_same_run(tmp_path / f"parts-{workers}", model, tmp_path / "whole", reference)

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 def hidden_channels(in_channels: int, reduction: int) -> int:
     """The width of a bottleneck, ``max(8, in_channels // reduction)``.
 
-    Never below 8: a layer norm over one or two values returns constants, so a reduction of 16 on 32 channels would be a block that cannot
-    learn.
+    Never below 8: a layer norm over one or two values returns constants, so a reduction of 16 on 32
+    channels would be a block that cannot learn.
 
     Raises:
         ValueError: If `in_channels` or `reduction` is below 1.
@@ -31,4 +31,7 @@ def check_at_least_one(**numbers: int) -> None:
 def check_choice(name: str, given: str, choices: Iterable[str]) -> None:
     if given not in (names := sorted(choices)):
         near = get_close_matches(str(given), names, n=1)
-        raise ValueError(f"{name} must be one of {', '.join(names)}; got {given!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(
+            f"{name} must be one of {', '.join(names)}; got {given!r}"
+            + (f", did you mean {near[0]!r}?" if near else "")
+        )

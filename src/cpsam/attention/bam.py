@@ -6,7 +6,8 @@ from cpsam.attention.arguments import check_at_least_one, hidden_channels
 
 
 class BAM(nn.Module):
-    """Amplify features by a channel map and a spatial map: ``y = x * (1 + sigmoid(channel(mean_l x_l) + spatial(x)))``.
+    """Amplify features by a channel map and a spatial map: ``y = x * (1 + sigmoid(channel(mean_l
+    x_l) + spatial(x)))``.
 
     A multiplicative gate: a new block is not the identity, it amplifies its input by about a half.
 
@@ -16,7 +17,8 @@ class BAM(nn.Module):
         dilation: Of the two 3x3 convolutions of the spatial map, in positions.
 
     Shape:
-        - Input and output: (N, C, H, W). In training N is at least 2, because the channel map is batch-normed.
+        - Input and output: (N, C, H, W). In training N is at least 2, because the channel map is
+          batch-normed.
 
     Raises:
         ValueError: If `in_channels`, `reduction` or `dilation` is below 1.
@@ -26,11 +28,14 @@ class BAM(nn.Module):
         torch.Size([2, 64, 5, 7])
 
     Source:
-        Park et al., BAM, 2018, arXiv:1807.06514: the sum of the two maps, as in the paper (the authors' code multiplies them). Norm and
-        ReLU after each hidden layer are the code's. Our deviation: the hidden width is never below 8.
+        Park et al., BAM, 2018, arXiv:1807.06514: the sum of the two maps, as in the paper (the
+        authors' code multiplies them). Norm and ReLU after each hidden layer are the code's. Our
+        deviation: the hidden width is never below 8.
     """
 
-    def __init__(self, in_channels: int, *, reduction: int = 16, dilation: int = 4, device=None, dtype=None) -> None:
+    def __init__(
+        self, in_channels: int, *, reduction: int = 16, dilation: int = 4, device=None, dtype=None
+    ) -> None:
         super().__init__()
         check_at_least_one(dilation=dilation)
         self.in_channels, self.reduction, self.dilation = in_channels, reduction, dilation
@@ -42,9 +47,17 @@ class BAM(nn.Module):
             nn.ReLU(),
             nn.Conv2d(hidden, in_channels, 1, **factory),
         )
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, hidden, 1, bias=False, **factory), nn.BatchNorm2d(hidden, **factory), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(in_channels, hidden, 1, bias=False, **factory),
+            nn.BatchNorm2d(hidden, **factory),
+            nn.ReLU(),
+        ]
         for _ in range(2):
-            layers += [nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation, bias=False, **factory)]
+            layers += [
+                nn.Conv2d(
+                    hidden, hidden, 3, padding=dilation, dilation=dilation, bias=False, **factory
+                )
+            ]
             layers += [nn.BatchNorm2d(hidden, **factory), nn.ReLU()]
         self.spatial = nn.Sequential(*layers, nn.Conv2d(hidden, 1, 1, **factory))
 

@@ -8,11 +8,13 @@ from cpsam.attention.identity_start import residual_norm
 
 
 class BareFusion(nn.Module):
-    """``y = x + norm(F(x, 0))``: what a new CPSAM computes, and all it computes while its gate is one and its context zero.
+    """``y = x + norm(F(x, 0))``: what a new CPSAM computes, and all it computes while its gate is
+    one and its context zero.
 
     Args:
         in_channels: Channels C of input and output.
-        fusion: As in :class:`~cpsam.attention.CPSAM`: ``"sum"`` and ``"concat"`` leave a dense 1x1 convolution, the others a depthwise 3x3.
+        fusion: As in :class:`~cpsam.attention.CPSAM`: ``"sum"`` and ``"concat"`` leave a dense 1x1
+            convolution, the others a depthwise 3x3.
         norm: ``"batch"``, or ``"none"``; then the convolution starts at zero in its place.
 
     Shape:
@@ -30,7 +32,15 @@ class BareFusion(nn.Module):
         A control of ours: in a comparison, CPSAM minus this is what attention earned.
     """
 
-    def __init__(self, in_channels: int, *, fusion: str = "grouped", norm: str = "batch", device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        fusion: str = "grouped",
+        norm: str = "batch",
+        device=None,
+        dtype=None,
+    ) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels)
         check_choice("fusion", fusion, FUSIONS)

@@ -8,10 +8,11 @@ from cpsam.functional import position_squeeze
 
 
 class CBAM(nn.Module):
-    """Re-weight the channels by their mean and maximum over positions, then the positions by their mean and maximum over channels.
+    """Re-weight the channels by their mean and maximum over positions, then the positions by their
+    mean and maximum over channels.
 
-    ``z = x * sigmoid(M(mean_l x_l) + M(max_l x_l))``, ``y = z * sigmoid(norm(spatial([mean_c z_c, max_c z_c])))``. Multiplicative gates: a
-    new block is not the identity.
+    ``z = x * sigmoid(M(mean_l x_l) + M(max_l x_l))``, ``y = z * sigmoid(norm(spatial([mean_c z_c,
+    max_c z_c])))``. Multiplicative gates: a new block is not the identity.
 
     Args:
         in_channels: Channels C of input and output.
@@ -29,20 +30,32 @@ class CBAM(nn.Module):
         True
 
     Source:
-        Woo et al., CBAM, 2018, arXiv:1807.06521, equations 2 and 3, with the biases and the norm of the authors' code. Our deviation: the
-        hidden width is never below 8.
+        Woo et al., CBAM, 2018, arXiv:1807.06521, equations 2 and 3, with the biases and the norm of
+        the authors' code. Our deviation: the hidden width is never below 8.
     """
 
-    def __init__(self, in_channels: int, *, reduction: int = 16, kernel_size: int = 7, device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        device=None,
+        dtype=None,
+    ) -> None:
         super().__init__()
         check_at_least_one(kernel_size=kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that the map keeps its size; got {kernel_size}")
+            raise ValueError(
+                f"kernel_size must be odd, so that the map keeps its size; got {kernel_size}"
+            )
         self.in_channels, self.reduction, self.kernel_size = in_channels, reduction, kernel_size
         hidden = hidden_channels(in_channels, reduction)
         self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
         self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
-        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype)
+        self.spatial = nn.Conv2d(
+            2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype
+        )
         self.norm = nn.BatchNorm2d(1, device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
@@ -50,6 +63,11 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, maximum = position_squeeze(x)  # (N, C, 1, 1)
-        z = x * (self.expand(self.squeeze(mean).relu()) + self.expand(self.squeeze(maximum).relu())).sigmoid()
+        z = (
+            x
+            * (
+                self.expand(self.squeeze(mean).relu()) + self.expand(self.squeeze(maximum).relu())
+            ).sigmoid()
+        )
         maps = torch.cat([z.mean(1, keepdim=True), z.amax(1, keepdim=True)], 1)  # (N, 2, H, W)
         return z * self.norm(self.spatial(maps)).sigmoid()

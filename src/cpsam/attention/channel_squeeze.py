@@ -10,7 +10,8 @@ from cpsam.functional import context_pool
 class ChannelSqueezeAttention(nn.Module):
     """Squeeze the channels to one attention map and pool the positions with it.
 
-    ``c = expand(relu(layer_norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so a new branch adds nothing.
+    ``c = expand(relu(layer_norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so
+    a new branch adds nothing.
 
     Args:
         in_channels: Channels C.
@@ -28,9 +29,9 @@ class ChannelSqueezeAttention(nn.Module):
         torch.Size([2, 64, 1, 1])
 
     Source:
-        The abstract's "selectively joins the feature of different position by a query-independent feature map". The bottleneck is our
-        choice, after Cao et al., GCNet, 2019, arXiv:1904.11492. Our deviation from it: `key` has no bias, which a softmax over positions
-        would cancel.
+        The abstract's "selectively joins the feature of different position by a query-independent
+        feature map". The bottleneck is our choice, after Cao et al., GCNet, 2019, arXiv:1904.11492.
+        Our deviation from it: `key` has no bias, which a softmax over positions would cancel.
     """
 
     def __init__(self, in_channels: int, *, reduction: int = 16, device=None, dtype=None) -> None:

@@ -9,15 +9,17 @@ from cpsam.attention.identity_start import residual_norm
 
 
 class ConstantGate(nn.Module):
-    """``y = x + norm(F(g * x, c))`` with one learned gate ``g = 2 sigmoid(gate)`` and one learned context c a channel, the same for all
-    images.
+    """``y = x + norm(F(g * x, c))`` with one learned gate ``g = 2 sigmoid(gate)`` and one learned
+    context c a channel, the same for all images.
 
-    Gate and context start at one and zero, and the norm's weight at zero, so a new block is the identity.
+    Gate and context start at one and zero, and the norm's weight at zero, so a new block is the
+    identity.
 
     Args:
         in_channels: Channels C of input and output.
         fusion: The fusing convolution F, as in :class:`~cpsam.attention.CPSAM`.
-        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero on the features in its place.
+        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero on the features in its
+            place.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -34,7 +36,15 @@ class ConstantGate(nn.Module):
         A control of ours: CPSAM minus this is what looking at the image earned.
     """
 
-    def __init__(self, in_channels: int, *, fusion: str = "grouped", norm: str = "batch", device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        fusion: str = "grouped",
+        norm: str = "batch",
+        device=None,
+        dtype=None,
+    ) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels)
         check_choice("fusion", fusion, FUSIONS)

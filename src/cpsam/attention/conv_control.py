@@ -1,4 +1,6 @@
-"""Control: a plain residual bottleneck that has as many parameters as the block it is compared with."""
+"""Control: a plain residual bottleneck that has as many parameters as the block it is compared
+with.
+"""
 
 from torch import Tensor, nn
 
@@ -7,14 +9,15 @@ from cpsam.attention.identity_start import residual_norm
 
 
 class ConvControl(nn.Module):
-    """``y = x + norm(expand(relu(squeeze(x))))``, 1x1 convolutions C -> h -> C without biases, 2 C h + 2 C parameters, and no context at
-    all.
+    """``y = x + norm(expand(relu(squeeze(x))))``, 1x1 convolutions C -> h -> C without biases, 2 C
+    h + 2 C parameters, and no context at all.
 
     The norm's weight starts at zero, so a new block is the identity.
 
     Args:
         in_channels: Channels C of input and output.
-        hidden_channels: The inner width h. A comparison picks it so that the parameters are those of CPSAM.
+        hidden_channels: The inner width h. A comparison picks it so that the parameters are those
+            of CPSAM.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -34,8 +37,12 @@ class ConvControl(nn.Module):
         super().__init__()
         check_at_least_one(in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels, self.hidden_channels = in_channels, hidden_channels
-        self.squeeze = nn.Conv2d(in_channels, hidden_channels, 1, bias=False, device=device, dtype=dtype)
-        self.expand = nn.Conv2d(hidden_channels, in_channels, 1, bias=False, device=device, dtype=dtype)
+        self.squeeze = nn.Conv2d(
+            in_channels, hidden_channels, 1, bias=False, device=device, dtype=dtype
+        )
+        self.expand = nn.Conv2d(
+            hidden_channels, in_channels, 1, bias=False, device=device, dtype=dtype
+        )
         self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from cpsam.functional import channel_attention
 
 
 class DANetChannel(nn.Module):
-    """Add to every channel the channels it is alike: ``y = x + beta * softmax(X X^T) X`` with X the (C, L) features of an image.
+    """Add to every channel the channels it is alike: ``y = x + beta * softmax(X X^T) X`` with X the
+    (C, L) features of an image.
 
     `beta` starts at zero, so a new block is the identity.
 
@@ -26,8 +27,9 @@ class DANetChannel(nn.Module):
         1
 
     Source:
-        Fu et al., Dual attention network, 2019, arXiv:1809.02983, equations 3 and 4. No deviation from the paper; its code subtracts the
-        products from their maximum before the softmax, which turns attention to the channels that are least alike.
+        Fu et al., Dual attention network, 2019, arXiv:1809.02983, equations 3 and 4. No deviation
+        from the paper; its code subtracts the products from their maximum before the softmax, which
+        turns attention to the channels that are least alike.
     """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:

@@ -1,10 +1,12 @@
 """The fusing convolution F(p, c) of CPSAM, in the four readings that the abstract leaves open.
 
-`p` are re-weighted features, (N, C, H, W), and `c` is a context that is the same at every position, (N, C, 1, 1). No reading has a bias: a
-norm follows. Where the block has no norm, the weights on p start at zero in its place. The weights on c do not: the context itself starts
-at zero, and of two factors at zero neither would ever learn.
+`p` are re-weighted features, (N, C, H, W), and `c` is a context that is the same at every position,
+(N, C, 1, 1). No reading has a bias: a norm follows. Where the block has no norm, the weights on p
+start at zero in its place. The weights on c do not: the context itself starts at zero, and of two
+factors at zero neither would ever learn.
 
-`split` writes ``F(p, c)`` as ``conv(p + before, weight) + after``, before and after being (N, C, 1, 1) or None: c is never broadcast.
+`split` writes ``F(p, c)`` as ``conv(p + before, weight) + after``, before and after being (N, C, 1,
+1) or None: c is never broadcast.
 """
 
 import torch
@@ -17,9 +19,20 @@ Split = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def bare_conv(fusion: str, in_channels: int, norm: str, *, device=None, dtype=None) -> nn.Conv2d:
-    """Returns the convolution that is left of a fusion without a context, ``F(x, 0)``; none of its weights is dead."""
+    """Returns the convolution that is left of a fusion without a context, ``F(x, 0)``; none of its
+    weights is dead.
+    """
     size, padding, groups = (1, 0, 1) if fusion in ("sum", "concat") else (3, 1, in_channels)
-    conv = nn.Conv2d(in_channels, in_channels, size, padding=padding, groups=groups, bias=False, device=device, dtype=dtype)
+    conv = nn.Conv2d(
+        in_channels,
+        in_channels,
+        size,
+        padding=padding,
+        groups=groups,
+        bias=False,
+        device=device,
+        dtype=dtype,
+    )
     return before_norm(norm, conv)
 
 
@@ -59,7 +72,9 @@ class ConcatFusion(nn.Module):
 
 
 class DepthwiseFusion(nn.Module):
-    """Depthwise 3x3 convolution of the sum, 9 C weights: ``DW(p + c)``. Context passes through the sums of the kernels alone."""
+    """Depthwise 3x3 convolution of the sum, 9 C weights: ``DW(p + c)``. Context passes through the
+    sums of the kernels alone.
+    """
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
         super().__init__()
@@ -90,7 +105,8 @@ class ChannelScale(nn.Module):
 class GroupedFusion(nn.Module):
     """Depthwise form of the concatenation, 10 C weights: ``DW(p) + k * c``.
 
-    The context is constant over positions, so its kernel is one number per channel, and the borders see as much of it as the middle.
+    The context is constant over positions, so its kernel is one number per channel, and the borders
+    see as much of it as the middle.
     """
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
@@ -105,4 +121,9 @@ class GroupedFusion(nn.Module):
         return self.conv.weight, None, self.context(c)
 
 
-FUSIONS = {"sum": SumFusion, "concat": ConcatFusion, "depthwise": DepthwiseFusion, "grouped": GroupedFusion}
+FUSIONS = {
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+    "depthwise": DepthwiseFusion,
+    "grouped": GroupedFusion,
+}

@@ -10,7 +10,8 @@ from cpsam.functional import context_pool
 class GlobalContext(nn.Module):
     """Add one attention-pooled context vector to every position.
 
-    ``y = x + expand(relu(norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so a new block is the identity.
+    ``y = x + expand(relu(norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so a
+    new block is the identity.
 
     Args:
         in_channels: Channels C of input and output.
@@ -27,8 +28,8 @@ class GlobalContext(nn.Module):
         torch.Size([2, 64, 5, 7])
 
     Source:
-        Cao et al., GCNet, 2019, arXiv:1904.11492; key, squeeze, expand are its W_k, W_v1, W_v2. Our deviation: the hidden width is never
-        below 8.
+        Cao et al., GCNet, 2019, arXiv:1904.11492; key, squeeze, expand are its W_k, W_v1, W_v2. Our
+        deviation: the hidden width is never below 8.
     """
 
     def __init__(self, in_channels: int, *, reduction: int = 16, device=None, dtype=None) -> None:

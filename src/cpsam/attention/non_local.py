@@ -39,40 +39,48 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 class NonLocal(nn.Module):
-    """Add to every position what it attends to: ``y_i = x_i + norm(proj(sum_j f(x_i, x_j) value(x_j)))``.
+    """Add to every position what it attends to: ``y_i = x_i + norm(proj(sum_j f(x_i, x_j)
+    value(x_j)))``.
 
     Cost and, but for the softmax modes, memory grow with the square of the number of positions.
 
     Args:
         in_channels: Channels C of input and output.
         reduction: Ratio of the inner width, ``max(8, C // reduction)``.
-        mode: The pairwise function f. ``"embedded_gaussian"``: softmax_j of query_i . key_j; ``"gaussian"``: softmax_j of x_i . x_j;
-            ``"dot_product"``: query_i . key_j / L; ``"concatenation"``: relu(w . [query_i, key_j]) / L.
-        norm: ``"batch"``, a BatchNorm whose weight starts at zero, or ``"none"``; then `proj` starts at zero.
-        subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs four times fewer.
-        scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``. Off, as in the paper.
+        mode: The pairwise function f. ``"embedded_gaussian"``: softmax_j of query_i . key_j;
+            ``"gaussian"``: softmax_j of x_i . x_j; ``"dot_product"``: query_i . key_j / L;
+            ``"concatenation"``: relu(w . [query_i, key_j]) / L.
+        norm: ``"batch"``, a BatchNorm whose weight starts at zero, or ``"none"``; then `proj`
+            starts at zero.
+        subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs
+            four times fewer.
+        scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``.
+            Off, as in the paper.
 
-    In the softmax modes torch's fused attention does not hold the map of all pairs on CPUs. On other devices torch chooses. Second
-    derivatives, forward-mode derivatives, ``torch.func`` and ``torch.jit`` do hold it. In eager float32 and float64 the embedded Gaussian
-    also takes query, key and value from one product. This faster way is taken, and left, as in :class:`~cpsam.attention.CPSAM`.
+    In the softmax modes torch's fused attention does not hold the map of all pairs on CPUs. On
+    other devices torch chooses. Second derivatives, forward-mode derivatives, ``torch.func`` and
+    ``torch.jit`` do hold it. In eager float32 and float64 the embedded Gaussian also takes query,
+    key and value from one product. This faster way is taken, and left, as in
+    :class:`~cpsam.attention.CPSAM`.
 
-    Without a softmax the result grows with the cube (``"dot_product"``) or the square (``"concatenation"``) of the activations. In float16
-    it can leave the range from activations of about 30, or 300, and the block, even a new one, gives NaN. Use bfloat16 there.
+    Without a softmax the result grows with the cube (``"dot_product"``) or the square
+    (``"concatenation"``) of the activations. In float16 it can leave the range from activations of
+    about 30, or 300, and the block, even a new one, gives NaN. Use bfloat16 there.
 
     Shape:
         - Input and output: (N, C, H, W).
 
     Raises:
-        ValueError: If `in_channels` or `reduction` is below 1, `mode` or `norm` is unknown, or `scaled` is asked of a mode that has no
-            softmax.
+        ValueError: If `in_channels` or `reduction` is below 1, `mode` or `norm` is unknown, or
+            `scaled` is asked of a mode that has no softmax.
 
     Example:
         >>> NonLocal(64)(torch.randn(2, 64, 5, 7)).shape
         torch.Size([2, 64, 5, 7])
 
     Source:
-        Wang et al., Non-local neural networks, 2018, arXiv:1711.07971, equations 1 to 6; query, key, value, proj are its theta, phi, g,
-        W_z. Our deviation: an inner width is never below 8.
+        Wang et al., Non-local neural networks, 2018, arXiv:1711.07971, equations 1 to 6; query,
+        key, value, proj are its theta, phi, g, W_z. Our deviation: an inner width is never below 8.
     """
 
     def __init__(
@@ -90,7 +98,9 @@ class NonLocal(nn.Module):
         super().__init__()
         check_choice("mode", mode, MODES)
         if scaled and mode in ("dot_product", "concatenation"):
-            raise ValueError(f"scaled applies to the softmax of embedded_gaussian and gaussian; got mode={mode!r}, which has none")
+            raise ValueError(
+                f"scaled applies to the softmax of embedded_gaussian and gaussian; got mode={mode!r}, which has none"
+            )
         self.in_channels, self.reduction, self.mode, self.norm = in_channels, reduction, mode, norm
         self.subsample, self.scaled = subsample, scaled
         hidden = hidden_channels(in_channels, reduction)

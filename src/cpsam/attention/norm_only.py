@@ -7,7 +7,8 @@ from cpsam.attention.identity_start import residual_norm
 
 
 class NormOnly(nn.Module):
-    """``y = x + norm(x)``, the norm's weight at zero in the beginning, so that a new block is the identity.
+    """``y = x + norm(x)``, the norm's weight at zero in the beginning, so that a new block is the
+    identity.
 
     Args:
         in_channels: Channels C of input and output.

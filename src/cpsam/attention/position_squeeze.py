@@ -1,4 +1,6 @@
-"""The position-squeeze branch of CPSAM: average and maximum over the positions, related over the channels, gate the features."""
+"""The position-squeeze branch of CPSAM: average and maximum over the positions, related over the
+channels, gate the features.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,17 @@ class MlpInteraction(nn.Module):
         self.expand = starts_at_zero(nn.Linear(hidden, in_channels, device=device, dtype=dtype))
 
     def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        related = self.expand(self.squeeze(mean.flatten(1)).relu()) + self.expand(self.squeeze(maximum.flatten(1)).relu())  # (N, C)
+        # (N, C)
+        related = self.expand(self.squeeze(mean.flatten(1)).relu()) + self.expand(
+            self.squeeze(maximum.flatten(1)).relu()
+        )
         return related.unsqueeze(-1).unsqueeze(-1)  # (N, C, 1, 1)
 
 
 class AffinityInteraction(nn.Module):
-    """``w * (A a) + v``, A the affinity of all channels; w and v, one number a channel, start at zero, its sharpness tau at one."""
+    """``w * (A a) + v``, A the affinity of all channels; w and v, one number a channel, start at
+    zero, its sharpness tau at one.
+    """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
@@ -46,14 +53,18 @@ INTERACTIONS = ("mlp", "affinity")
 
 
 class PositionSqueezeAttention(nn.Module):
-    """Squeeze the positions twice, relate the channels there, and re-weight the features: ``p = g * x``.
+    """Squeeze the positions twice, relate the channels there, and re-weight the features: ``p = g *
+    x``.
 
-    ``g = 2 sigmoid(relate(mean_l x_l, max_l x_l))``. `relate` starts at zero, so a new gate is exactly one.
+    ``g = 2 sigmoid(relate(mean_l x_l, max_l x_l))``. `relate` starts at zero, so a new gate is
+    exactly one.
 
     Args:
         in_channels: Channels C.
-        reduction: Bottleneck ratio of ``"mlp"``; the hidden width is ``max(8, C // reduction)``. ``"affinity"`` has no bottleneck.
-        interaction: ``"mlp"``, a bottleneck shared by average and maximum, or ``"affinity"``, a (C, C) attention between the channels.
+        reduction: Bottleneck ratio of ``"mlp"``; the hidden width is ``max(8, C // reduction)``.
+            ``"affinity"`` has no bottleneck.
+        interaction: ``"mlp"``, a bottleneck shared by average and maximum, or ``"affinity"``, a (C,
+            C) attention between the channels.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -67,11 +78,20 @@ class PositionSqueezeAttention(nn.Module):
         True
 
     Source:
-        The abstract's "uses both avg and max pooling to compress the spatial dimension and Integrate the correlation characteristics
-        between all channel maps". How the channels interact is not public: both readings are ours.
+        The abstract's "uses both avg and max pooling to compress the spatial dimension and
+        Integrate the correlation characteristics between all channel maps". How the channels
+        interact is not public: both readings are ours.
     """
 
-    def __init__(self, in_channels: int, *, reduction: int = 16, interaction: str = "mlp", device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        reduction: int = 16,
+        interaction: str = "mlp",
+        device=None,
+        dtype=None,
+    ) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels, reduction=reduction)
         check_choice("interaction", interaction, INTERACTIONS)

@@ -10,7 +10,8 @@ from cpsam.functional import context_pool
 class SimplifiedNonLocal(nn.Module):
     """Add one attention-pooled, transformed context vector to every position.
 
-    ``y = x + value(context_pool(x, key(x)))``. `value` starts at zero, so a new block is the identity.
+    ``y = x + value(context_pool(x, key(x)))``. `value` starts at zero, so a new block is the
+    identity.
 
     Args:
         in_channels: Channels C of input and output.
@@ -26,8 +27,8 @@ class SimplifiedNonLocal(nn.Module):
         4225
 
     Source:
-        Cao et al., GCNet, 2019, arXiv:1904.11492, equation 3; key and value are its W_k and W_v, with W_v moved out of the sum as it does.
-        No deviation.
+        Cao et al., GCNet, 2019, arXiv:1904.11492, equation 3; key and value are its W_k and W_v,
+        with W_v moved out of the sum as it does. No deviation.
     """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
@@ -35,7 +36,9 @@ class SimplifiedNonLocal(nn.Module):
         check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
         self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
-        self.value = starts_at_zero(nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype))
+        self.value = starts_at_zero(
+            nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         context = context_pool(x, self.key(x))  # (N, C, 1, 1)

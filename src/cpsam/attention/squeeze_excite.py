@@ -6,7 +6,8 @@ from cpsam.attention.arguments import hidden_channels
 
 
 class SqueezeExcite(nn.Module):
-    """Re-weight the channels by a gate computed from their means: ``y = x * sigmoid(expand(relu(squeeze(mean_l x_l))))``.
+    """Re-weight the channels by a gate computed from their means: ``y = x *
+    sigmoid(expand(relu(squeeze(mean_l x_l))))``.
 
     A multiplicative gate: a new block is not the identity, it about halves its input.
 
@@ -25,8 +26,8 @@ class SqueezeExcite(nn.Module):
         8464
 
     Source:
-        Hu et al., Squeeze-and-excitation networks, 2018, arXiv:1709.01507, equations 2 to 4, with biases. Our deviation: the hidden width
-        is never below 8.
+        Hu et al., Squeeze-and-excitation networks, 2018, arXiv:1709.01507, equations 2 to 4, with
+        biases. Our deviation: the hidden width is never below 8.
     """
 
     def __init__(self, in_channels: int, *, reduction: int = 16, device=None, dtype=None) -> None:

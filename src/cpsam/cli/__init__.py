@@ -23,7 +23,9 @@ VERBS = {
 
 RESUMABLE = ("compare", "study", "train")
 
-USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items())
+USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(
+    f"  {verb:8} {what}" for verb, what in VERBS.items()
+)
 USAGE += "\n\ncpsam VERB --help lists the options of a verb.\n"
 
 
@@ -31,7 +33,8 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable, 130 interrupted.
+    """Runs one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable, 130
+    interrupted.
 
     Args:
         arguments: The verb and its options. None: those of the process, which ends afterwards.
@@ -48,15 +51,20 @@ def main(arguments: list[str] | None = None) -> None:
             fail(error, error.exit_code)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:  # whoever read our output has gone, and python would complain once more when it flushes
+        # whoever read our output has gone, and python would complain once more when it flushes
+        except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except OSError as error:  # a folder that is a file, a disk that is full or may not be written
+        # a folder that is a file, a disk that is full or may not be written
+        except OSError as error:
             fail(error, UserError.exit_code)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            fail(f"not enough memory ({str(error).partition(chr(10))[0] or type(error).__name__})", UserError.exit_code)
+            fail(
+                f"not enough memory ({str(error).partition(chr(10))[0] or type(error).__name__})",
+                UserError.exit_code,
+            )
 
 
 def answer(words: list[str], check: Callable[[], None]) -> None:
@@ -83,4 +91,8 @@ def fail(reason: object, code: int) -> NoReturn:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether there was no memory, in the words of Python, of torch on a CPU or on a GPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+    )

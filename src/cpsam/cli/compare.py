@@ -25,14 +25,24 @@ class Compare:
 
 
 def run(words: list[str]) -> None:
-    asked = parse(Compare, "compare", words, "Train each block with each seed, and put accuracy and cost side by side.")
+    asked = parse(
+        Compare,
+        "compare",
+        words,
+        "Train each block with each seed, and put accuracy and cost side by side.",
+    )
     if asked.dry_run:
         print_planned(asked.comparison.study(), asked.comparison.folder, asked.json)
         return
     from cpsam.study.compare import compare
 
     with Live() as live:
-        results = compare(asked.comparison, command=command_line("compare", words), on_event=live, retry_failed=asked.retry_failed)
+        results = compare(
+            asked.comparison,
+            command=command_line("compare", words),
+            on_event=live,
+            retry_failed=asked.retry_failed,
+        )
     if asked.json:
         print(json.dumps(results, indent=1))
     else:

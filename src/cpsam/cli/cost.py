@@ -12,13 +12,19 @@ from cpsam.errors import UserError
 @dataclass(frozen=True)
 class CostRequest:
     model: str = "resnet20"
-    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or torchvision/NAME."""
+    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
+    torchvision/NAME.
+    """
     attention: str = "cpsam"
     """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8."""
     at: tuple[str, ...] = ("before-last",)
-    """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
+    """Places: names of placements (see: cpsam list placements), or module paths in which * is one
+    segment.
+    """
     image_size: tuple[int, ...] = ()
-    """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224 for timm and torchvision; else 32."""
+    """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224
+    for timm and torchvision; else 32.
+    """
     in_channels: int = 3
     """Channels of the images, from 1 to 4,096."""
     classes: int = 1000
@@ -30,7 +36,9 @@ class CostRequest:
 
     def __post_init__(self) -> None:
         if len(self.image_size) > 2:
-            raise UserError(f"image_size is one or two numbers of pixels; got {len(self.image_size)}")
+            raise UserError(
+                f"image_size is one or two numbers of pixels; got {len(self.image_size)}"
+            )
         for side in self.image_size:
             check_count("image_size", side, 1, 4096)
         for name, most in (("in_channels", 4096), ("classes", 1_000_000), ("batch_size", 65_536)):
@@ -38,11 +46,18 @@ class CostRequest:
 
 
 def run(words: list[str]) -> None:
-    asked = parse(CostRequest, "cost", words, "What an insertion would cost in a network, place by place, before any training.")
+    asked = parse(
+        CostRequest,
+        "cost",
+        words,
+        "What an insertion would cost in a network, place by place, before any training.",
+    )
     from cpsam.run.cost import insertion_cost
 
     side = 224 if "/" in asked.model else 32
-    height, width = (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
+    height, width = (
+        (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
+    )
     result = insertion_cost(
         asked.model,
         asked.attention,
@@ -66,14 +81,27 @@ def print_cost(result: dict[str, Any]) -> None:
 
     def row(name: str, features: str, cost: dict[str, Any], milliseconds: float) -> list[str]:
         saved = f"{cost['saved_bytes'] / 2**20:,.1f}" if "saved_bytes" in cost else ""
-        return [name, features, f"{cost['parameters']:,}", count(cost["macs"]), f"{milliseconds:.2f}", saved]
+        return [
+            name,
+            features,
+            f"{cost['parameters']:,}",
+            count(cost["macs"]),
+            f"{milliseconds:.2f}",
+            saved,
+        ]
 
     times = {at: time["median"] for at, time in result["timing"]["places"].items()}
-    rows = [row(place["at"], "x".join(map(str, place["features"])), place, times[place["at"]]) for place in result["places"]]
+    rows = [
+        row(place["at"], "x".join(map(str, place["features"])), place, times[place["at"]])
+        for place in result["places"]
+    ]
     rows.append(row("all", "", result["total"], sum(times.values())))
     rows.append(row("bare network", "", result["host"], result["timing"]["host"]["median"]))
     console = wide_terminal()
-    console.print(f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}", style="bold")
+    console.print(
+        f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}",
+        style="bold",
+    )
     print_rows(console, HEADER, rows)
     print(
         f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of {result['timing']['host']['n']}. "

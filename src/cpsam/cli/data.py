@@ -19,26 +19,43 @@ CLASSES_SHOWN = 30
 @dataclass(frozen=True)
 class DataRequest:
     action: Annotated[str, tyro.conf.Positional]
-    """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3 if anything is."""
+    """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3
+    if anything is.
+    """
     path: Annotated[Path, tyro.conf.Positional]
-    """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in its data/."""
+    """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in
+    its data/.
+    """
     image_column: str | None = None
     """Of parquet shards: the column of image files. Default: image or img."""
     label_column: str | None = None
-    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels, fine_label, class or target."""
+    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels,
+    fine_label, class or target.
+    """
     json: bool = False
     """Print JSON, which --skip-bad of other verbs reads."""
 
 
 def run(words: list[str]) -> None:
-    asked = parse(DataRequest, "data", words, "Look at every image of a data set before anything is trained on it.")
+    asked = parse(
+        DataRequest,
+        "data",
+        words,
+        "Look at every image of a data set before anything is trained on it.",
+    )
     if asked.action not in ACTIONS:
         raise unknown("action", asked.action, ACTIONS)
     from cpsam.data.verify import verify
 
     with Progress() as bars:
         columns = asked.image_column, asked.label_column
-        found = verify(asked.path, lambda what, done, total: bars({"event": "data", "what": what, "done": done, "total": total}), columns)
+        found = verify(
+            asked.path,
+            lambda what, done, total: bars(
+                {"event": "data", "what": what, "done": done, "total": total}
+            ),
+            columns,
+        )
     if asked.json:
         print(json.dumps(found.to_dict(), indent=1))
     else:
@@ -47,7 +64,9 @@ def run(words: list[str]) -> None:
             print(printable(str(fault)))
     if found.faults:
         images = len({fault.image for fault in found.faults} - {None})
-        raise DataError(f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be left out with --skip-bad")
+        raise DataError(
+            f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be left out with --skip-bad"
+        )
 
 
 def print_found(found: dict[str, Any]) -> None:
@@ -64,5 +83,7 @@ def print_found(found: dict[str, Any]) -> None:
         for name in classes:
             print(
                 f"  {printable(name):{width}}  "
-                + "  ".join(f"{split} {part['classes'][name]:,}" for split, part in found["splits"].items())
+                + "  ".join(
+                    f"{split} {part['classes'][name]:,}" for split, part in found["splits"].items()
+                )
             )

@@ -16,7 +16,9 @@ class EvalRequest:
     run: Annotated[Path, tyro.conf.Positional]
     """A run folder."""
     data_root: Path | None = None
-    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable CPSAM_DATA."""
+    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable
+    CPSAM_DATA.
+    """
     split: str = "test"
     """What to measure on: test (the validation split, if the run held one out) or train."""
     json: bool = False

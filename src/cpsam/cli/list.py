@@ -37,7 +37,8 @@ def run(words: list[str]) -> None:
     from cpsam.models import CIFAR_RESNETS
 
     names = {
-        "attention": {"none": "The bare network."} | {name: summary(block) for name, block in ATTENTION.items()},
+        "attention": {"none": "The bare network."}
+        | {name: summary(block) for name, block in ATTENTION.items()},
         "placements": {name: summary(placement) for name, placement in PLACEMENTS.items()},
         "models": dict.fromkeys(CIFAR_RESNETS, "For small images.")
         | {"timm/NAME": "Any model of timm.", "torchvision/NAME": "Any model of torchvision."},

@@ -1,4 +1,6 @@
-"""Draws a study while it runs: a view that changes on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
+"""Draws a study while it runs: a view that changes on a terminal, plain lines elsewhere; on
+standard error, so that output can be piped.
+"""
 
 import time
 from types import TracebackType
@@ -24,14 +26,21 @@ class Live:
         self.console = console or Terminal(error=True)
         self.board, self.plain = Board(), Progress()
         self.told = time.monotonic()
-        self.view = RichLive(get_renderable=self.draw, console=self.console, transient=True, refresh_per_second=2)
+        self.view = RichLive(
+            get_renderable=self.draw, console=self.console, transient=True, refresh_per_second=2
+        )
 
     def __enter__(self) -> "Live":
         if self.console.is_terminal:
             self.view.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.view.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -43,7 +52,8 @@ class Live:
                 self.console.print(line, soft_wrap=True)
         elif event["event"] == "renewed":
             self.console.print(f"warning: {event['error']}; it is written anew", soft_wrap=True)
-        elif event["event"] in ("diverged", "failed", "died"):  # what must not scroll away with the view
+        # what must not scroll away with the view
+        elif event["event"] in ("diverged", "failed", "died"):
             words = f"{event['arm']}  seed {event['seed']}  {event['event']}: {event['error']}"
             self.console.print(words, soft_wrap=True)
         elif event["event"] == "note":
@@ -51,7 +61,9 @@ class Live:
 
     def say(self, event: dict[str, Any]) -> None:
         if "index" in event:  # of several runs at once each line says whose it is
-            self.plain.prefix = f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
+            self.plain.prefix = (
+                f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
+            )
         self.plain(event)
         now = time.monotonic()
         if event["event"] in ENDS and now - self.told > PAUSE_SECONDS:
@@ -67,7 +79,15 @@ class Live:
         running = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for run in list(board.running.values()):
             running.add_row(run.arm, f"seed {run.seed}", run.words)
-        arms = Table("arm", "done", "broke off", "top-1 so far, %", box=None, padding=(0, 2, 0, 0), header_style="dim")
+        arms = Table(
+            "arm",
+            "done",
+            "broke off",
+            "top-1 so far, %",
+            box=None,
+            padding=(0, 2, 0, 0),
+            header_style="dim",
+        )
         for row in board.rows():
             arms.add_row(*row)
         return Group(Text(board.line(time.monotonic()), style="bold"), running, Text(), arms)

@@ -1,4 +1,6 @@
-"""Messages are not the run: standard error that is closed or full changes no result and no exit code."""
+"""Messages are not the run: standard error that is closed or full changes no result and no exit
+code.
+"""
 
 import io
 import os
@@ -35,7 +37,8 @@ class Messages(io.TextIOBase):
 
     def give_up(self) -> None:
         stream, self.stream = self.stream, None
-        if stream is sys.__stderr__:  # Python flushes it once more when it ends, and would answer with another exit code.
+        # Python flushes it once more when it ends, and would answer with another exit code.
+        if stream is sys.__stderr__:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
     def isatty(self) -> bool:
@@ -66,7 +69,9 @@ def safe_messages() -> Iterator[None]:
 
 
 def fill_closed_descriptors() -> None:
-    """Opens the null device in place of standard streams that are closed: else a file of the run would get their number."""
+    """Opens the null device in place of standard streams that are closed: else a file of the run
+    would get their number.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)

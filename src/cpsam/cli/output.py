@@ -1,4 +1,6 @@
-"""Standard output and error, so that no name, path or message acts on the terminal, and no locale ends in a traceback."""
+"""Standard output and error, so that no name, path or message acts on the terminal, and no locale
+ends in a traceback.
+"""
 
 import codecs
 import sys
@@ -9,7 +11,14 @@ from typing import Any, TextIO, cast
 from cpsam.text import printable
 
 # What stands for our own characters where the locale has none of them.
-PLAIN = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "\N{PLUS-MINUS SIGN}": "+-"})
+PLAIN = str.maketrans(
+    {
+        "\N{MINUS SIGN}": "-",
+        "\N{EN DASH}": "-",
+        "\N{HORIZONTAL ELLIPSIS}": "...",
+        "\N{PLUS-MINUS SIGN}": "+-",
+    }
+)
 HANDLER = "cpsam-plain"
 
 
@@ -53,5 +62,7 @@ def printable_output() -> Iterator[None]:
 
 
 def underneath(stream: TextIO) -> TextIO:
-    """Returns the stream as it was, for those who colour what they write and make it printable themselves."""
+    """Returns the stream as it was, for those who colour what they write and make it printable
+    themselves.
+    """
     return stream.underneath if isinstance(stream, Printable) else stream

@@ -15,8 +15,11 @@ from cpsam.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T], verb: str, words: list[str], description: str, default: T | None = None) -> T:
-    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own name. What is not given is as in `default`.
+def parse(
+    kind: type[T], verb: str, words: list[str], description: str, default: T | None = None
+) -> T:
+    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own
+    name. What is not given is as in `default`.
 
     Raises:
         UserError: If the flags do not fit, in one line where tyro draws a box.
@@ -28,22 +31,40 @@ def parse(kind: type[T], verb: str, words: list[str], description: str, default:
     try:
         with redirect_stderr(box), redirect_stdout(underneath(sys.stdout)):  # help has colours
             config = (tyro.conf.OmitArgPrefixes,)
-            return tyro.cli(kind, prog=f"cpsam {verb}", args=words, description=description, config=config, default=default)
+            return tyro.cli(
+                kind,
+                prog=f"cpsam {verb}",
+                args=words,
+                description=description,
+                config=config,
+                default=default,
+            )
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(f"{one_line(box.getvalue())} (cpsam {verb} --help lists the options)") from None
+        raise UserError(
+            f"{one_line(box.getvalue())} (cpsam {verb} --help lists the options)"
+        ) from None
 
 
 def command_line(verb: str, words: list[str]) -> str:
-    """The command as it was given, but for how it prints; a script of one's own may have brought blocks and networks of its own."""
+    """The command as it was given, but for how it prints; a script of one's own may have brought
+    blocks and networks of its own.
+    """
     script = sys.argv[0]
-    program = ["python", script] if script.endswith(".py") and not script.endswith("__main__.py") else ["cpsam"]
-    return shlex.join([*program, verb, *(word for word in words if word not in ("--json", "--no-json"))])
+    program = (
+        ["python", script]
+        if script.endswith(".py") and not script.endswith("__main__.py")
+        else ["cpsam"]
+    )
+    return shlex.join(
+        [*program, verb, *(word for word in words if word not in ("--json", "--no-json"))]
+    )
 
 
 def one_line(box: str) -> str:
-    """What stands in a box between its title and its second rule; tyro draws one with lines, or plainly where those cannot be shown.
+    """What stands in a box between its title and its second rule; tyro draws one with lines, or
+    plainly where those cannot be shown.
 
     Example:
         >>> one_line("╭─ Error ────╮\\n│ lr must be │\\n│ above 0    │\\n│ ────────── │\\n│ For help … │\\n╰────────────╯")

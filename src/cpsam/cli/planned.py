@@ -9,7 +9,9 @@ from cpsam.report.words import duration
 
 
 def print_planned(study: Study, folder: Path, as_json: bool) -> None:
-    """Prints the runs of a study with their state, and an estimate of the time for those that are to do."""
+    """Prints the runs of a study with their state, and an estimate of the time for those that are
+    to do.
+    """
     from cpsam.study.compare import known_epochs, opening, read_history
     from cpsam.study.estimate import estimate
     from cpsam.study.plan import make_plan
@@ -19,8 +21,15 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     known = dict(before)
     with Progress() as progress:
         plan = make_plan(study, progress, known)
-        read_history(plan.describe(), folder)  # refuses another question than the one that the study was begun with
-        time = estimate(plan, folder, lambda done, total: progress({"event": "data", "what": "timing arms", "done": done, "total": total}))
+        # refuses another question than the one that the study was begun with
+        read_history(plan.describe(), folder)
+        time = estimate(
+            plan,
+            folder,
+            lambda done, total: progress(
+                {"event": "data", "what": "timing arms", "done": done, "total": total}
+            ),
+        )
     if as_json:
         print(json.dumps({**plan.describe(), "estimate": time}, indent=1))
         return
@@ -30,12 +39,16 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         found = outcome(folder / spec.folder_name)
         print(f"{found.status if found else 'to do':9} {folder / spec.folder_name}")
     if known != before:
-        print("A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change.")
+        print(
+            "A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change."
+        )
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
         print(line)
     if time["runs"]:
         for name, arm in time["arms"].items():
-            print(f"{name}: {arm['runs']} run{'s' * (arm['runs'] != 1)} of about {duration(arm['run_seconds'])}")
+            print(
+                f"{name}: {arm['runs']} run{'s' * (arm['runs'] != 1)} of about {duration(arm['run_seconds'])}"
+            )
         runs = f"{time['runs']} run{'s' * (time['runs'] != 1)}, one after the other"
         how = f"an estimate for this machine from {time['timed_steps']} timed steps per arm, without the time to load images"
         print(f"about {duration(time['seconds'])} for {runs}: {how}")

@@ -1,4 +1,6 @@
-"""Draws what a library function reports: bars on a terminal, plain lines elsewhere; on standard error, so that output can be piped."""
+"""Draws what a library function reports: bars on a terminal, plain lines elsewhere; on standard
+error, so that output can be piped.
+"""
 
 import time
 from types import TracebackType
@@ -27,19 +29,25 @@ def computes_words(how: dict[str, Any]) -> str:
 
 
 def plan_lines(event: dict[str, Any]) -> list[str]:
-    """Returns what a study does in words: what is trained and measured on which images, how it is computed, and how many runs there are."""
+    """Returns what a study does in words: what is trained and measured on which images, how it is
+    computed, and how many runs there are.
+    """
     lines = []
     for setting in event.get("settings", ()):
         data, name = setting["data"], f"{setting['name']}: " if setting["name"] else ""
         what = f"{setting['model']} at {', '.join(setting['at'])}"
-        lines.append(f"{name}{what}; {data['name']}: {images_words(data)}, {data['classes']:,} classes")
+        lines.append(
+            f"{name}{what}; {data['name']}: {images_words(data)}, {data['classes']:,} classes"
+        )
         if data.get("note"):
             lines.append(data["note"])
         if setting["weights"]:
             lines.append(f"starts from {setting['weights']}; {'; '.join(setting['heads'])}")
     if (how := event.get("computes")) is not None:
         lines.append(computes_words(how))
-    seeds = " ".join(map(str, event["seeds"][:SEEDS_SHOWN])) + f" … ({len(event['seeds']):,})" * (len(event["seeds"]) > SEEDS_SHOWN)
+    seeds = " ".join(map(str, event["seeds"][:SEEDS_SHOWN])) + f" … ({len(event['seeds']):,})" * (
+        len(event["seeds"]) > SEEDS_SHOWN
+    )
     return [
         *lines,
         f"{event['runs']:,} run{'s' * (event['runs'] != 1)}, {event['ended']:,} of them ended before; seeds {seeds}; {event['folder']}",
@@ -48,9 +56,17 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
 
 def start_lines(event: dict[str, Any]) -> list[str]:
     """Returns what one run does in words: the network and its images, then how it is computed."""
-    blocks = f"{event['attention']} at {place_words(event['places'])}" if event["places"] else "no attention"
+    blocks = (
+        f"{event['attention']} at {place_words(event['places'])}"
+        if event["places"]
+        else "no attention"
+    )
     head = "a new classifier" if event["new_head"] else "their classifier"
-    start = f"starts from {event['weights']} with {head}" if event["weights"] else "starts from random weights"
+    start = (
+        f"starts from {event['weights']} with {head}"
+        if event["weights"]
+        else "starts from random weights"
+    )
     network = f"{event['model']} with {blocks}, {event['parameters']:,} parameters, {start}"
     many = f", {event['processes']} processes" if event["processes"] > 1 else ""
     length = f"{event['steps']:,} step{'s' * (event['steps'] != 1)} in {event['epochs']:,} epoch{'s' * (event['epochs'] != 1)}"
@@ -72,7 +88,9 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         ]
-        self.bars = Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.bars = Bars(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        )
         self.tasks: dict[str, TaskID] = {}
         self.prefix = ""
         self.told = time.monotonic()
@@ -83,7 +101,12 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.bars.stop()
 
     def line(self, text: str) -> None:
@@ -114,7 +137,9 @@ class Progress:
             self.line(line)
 
     def on_run(self, event: dict[str, Any]) -> None:
-        self.prefix = f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
+        self.prefix = (
+            f"run {event['index'] + 1}/{event['runs']}  {event['arm']}  seed {event['seed']}"
+        )
         self.bar("runs", event["index"], event["runs"])
         self.drop("steps")
 
@@ -124,16 +149,22 @@ class Progress:
         if self.bars.disable and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
             minutes = event["seconds_left"] / 60
-            self.line(f"{note.strip()}  step {event['step']}/{event['steps']}  {minutes:.0f} minutes left")
+            self.line(
+                f"{note.strip()}  step {event['step']}/{event['steps']}  {minutes:.0f} minutes left"
+            )
 
     def on_note(self, event: dict[str, Any]) -> None:
-        """What was decided about a network and its weights is the same for many runs, and is said once."""
+        """What was decided about a network and its weights is the same for many runs, and is said
+        once.
+        """
         if event["text"] not in self.notes:
             self.notes.add(event["text"])
             self.line(event["text"])
 
     def on_spike(self, event: dict[str, Any]) -> None:
-        self.line(f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where {event['usual']:.3f} was usual")
+        self.line(
+            f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where {event['usual']:.3f} was usual"
+        )
 
     @property
     def head(self) -> str:

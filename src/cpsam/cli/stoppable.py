@@ -1,4 +1,6 @@
-"""Signals that come before the first step of a run, between two runs, or after the last; the steps have their own way of stopping."""
+"""Signals that come before the first step of a run, between two runs, or after the last; the steps
+have their own way of stopping.
+"""
 
 import signal
 import threading
@@ -11,7 +13,8 @@ from cpsam.errors import STOP_SIGNALS, StoppedError
 
 @contextmanager
 def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[[], None]]:
-    """Leaves on Ctrl-C and, where the work resumes, on every signal of `STOP_SIGNALS`. A signal that is ignored already stays ignored.
+    """Leaves on Ctrl-C and, where the work resumes, on every signal of `STOP_SIGNALS`. A signal
+    that is ignored already stays ignored.
 
     Yields a function that leaves if a signal came and an import swallowed it.
 
@@ -37,7 +40,11 @@ def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[
         if struck:
             raise KeyboardInterrupt
 
-    heard = [number for number in (STOP_SIGNALS if resumes else (signal.SIGINT,)) if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [
+        number
+        for number in (STOP_SIGNALS if resumes else (signal.SIGINT,))
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     previous = {number: signal.signal(number, strike) for number in heard}
     try:
         yield check
@@ -46,12 +53,16 @@ def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[
             previous = dict.fromkeys(heard, signal.SIG_IGN)
             for number in heard:
                 signal.signal(number, signal.SIG_IGN)
-        if isinstance(error, StoppedError | SystemExit) or not (struck or isinstance(error, KeyboardInterrupt)):
+        if isinstance(error, StoppedError | SystemExit) or not (
+            struck or isinstance(error, KeyboardInterrupt)
+        ):
             raise
         if (told := earlier_stop(error)) is not None:
             raise told from None
         if resumes:
-            raise StoppedError("stopped while no run was at a step; nothing is lost, and the same command continues") from None
+            raise StoppedError(
+                "stopped while no run was at a step; nothing is lost, and the same command continues"
+            ) from None
         raise KeyboardInterrupt from None
     finally:
         for number, handler in previous.items():

@@ -21,17 +21,25 @@ EXECUTORS = ("here", "ray")
 @dataclass(frozen=True)
 class StudyRequest:
     plan: Annotated[Path, tyro.conf.Positional]
-    """The plan, a TOML file: seeds, arms, settings and the question, all fixed before anything runs."""
+    """The plan, a TOML file: seeds, arms, settings and the question, all fixed before anything
+    runs.
+    """
     data_root: Path | None = None
     """Folder of data sets. Default: the environment variable CPSAM_DATA."""
     out: Path = Path("runs")
-    """Folder of studies; this one gets a folder of its name in it. Runs in it that have ended are read, not repeated."""
+    """Folder of studies; this one gets a folder of its name in it. Runs in it that have ended are
+    read, not repeated.
+    """
     workers: int | None = None
     """Streamed images: processes that load them. Default: the processors."""
     executor: str = "here"
-    """Who trains: here, this process, one run after the other, or ray, several at once on one machine or many."""
+    """Who trains: here, this process, one run after the other, or ray, several at once on one
+    machine or many.
+    """
     address: str | None = None
-    """Ray: the cluster, as in HOST:PORT, or auto for the one that runs on this machine. Default: one is started here, for this study."""
+    """Ray: the cluster, as in HOST:PORT, or auto for the one that runs on this machine. Default:
+    one is started here, for this study.
+    """
     cpus_per_run: float | None = None
     """Ray: cores that a run is given, a fraction if wanted. Default: its threads."""
     gpus_per_run: float | None = None
@@ -50,17 +58,30 @@ class StudyRequest:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
-        for name, least in (("cpus_per_run", 0), ("gpus_per_run", 0), ("retries", 0), ("workers", 0)):
+        for name, least in (
+            ("cpus_per_run", 0),
+            ("gpus_per_run", 0),
+            ("retries", 0),
+            ("workers", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} must be at least {least}; got {value}")
         if self.report and self.retry_failed:
-            raise UserError("--report trains nothing, and --retry-failed trains; give one of the two")
+            raise UserError(
+                "--report trains nothing, and --retry-failed trains; give one of the two"
+            )
 
 
 def run(words: list[str]) -> None:
-    asked = parse(StudyRequest, "study", words, "Carry out a plan; the same command continues it after an interruption.")
-    # Before torch is loaded: of two studies on the same cores, threads that wait in a loop would slow both some twentyfold.
+    asked = parse(
+        StudyRequest,
+        "study",
+        words,
+        "Carry out a plan; the same command continues it after an interruption.",
+    )
+    # Before torch is loaded: of two studies on the same cores, threads that wait in a loop would
+    # slow both some twentyfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from cpsam.config.plan_file import read_plan
     from cpsam.study.compare import conduct
@@ -72,7 +93,11 @@ def run(words: list[str]) -> None:
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
-    options = {"command": command_line("study", words), "retry_failed": asked.retry_failed, "train": not asked.report}
+    options = {
+        "command": command_line("study", words),
+        "retry_failed": asked.retry_failed,
+        "train": not asked.report,
+    }
     with executor(asked) as workers, Live() as live:
         results = conduct(study, folder, executor=workers, on_event=live, **options)
     if asked.json:
@@ -87,4 +112,6 @@ def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
         return nullcontext()
     from cpsam.study.ray_executor import RayExecutor
 
-    return RayExecutor(asked.address, cpus=asked.cpus_per_run, gpus=asked.gpus_per_run, retries=asked.retries)
+    return RayExecutor(
+        asked.address, cpus=asked.cpus_per_run, gpus=asked.gpus_per_run, retries=asked.retries
+    )

@@ -1,4 +1,6 @@
-"""Where a study stands, kept from what it reports: runs done, running and failed, what each arm has reached, and how long it will take."""
+"""Where a study stands, kept from what it reports: runs done, running and failed, what each arm has
+reached, and how long it will take.
+"""
 
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -22,7 +24,8 @@ class Board:
     """Takes events and the time; draws nothing."""
 
     runs: int = 0
-    measuring: bool = False  # for the report, after the runs, of which those that ended before may not have been told
+    # for the report, after the runs, of which those that ended before may not have been told
+    measuring: bool = False
     started: float | None = None
     made: int = 0  # ended since `started`, not read
     read: int = 0
@@ -60,7 +63,9 @@ class Board:
             pace = f"loss {event['loss']:.3f}  {event['images_per_s']:.0f} images/s"
             running.words = f"epoch {event['epoch']} of {event['epochs']}  {pace}"
         elif event["event"] == "epoch":
-            running.words = f"epoch {event['epoch']} of {event['epochs']}  top-1 {100 * event['top1']:.2f} %"
+            running.words = (
+                f"epoch {event['epoch']} of {event['epochs']}  top-1 {100 * event['top1']:.2f} %"
+            )
 
     @property
     def ended(self) -> int:
@@ -79,15 +84,23 @@ class Board:
 
     def line(self, now: float) -> str:
         """``12 of 39 runs done, 2 running, 1 failed, about 1 h 3 min left``."""
-        parts = [f"{self.ended - self.failed} of {self.runs} runs done", f"{len(self.running)} running"]
+        parts = [
+            f"{self.ended - self.failed} of {self.runs} runs done",
+            f"{len(self.running)} running",
+        ]
         parts += [f"{self.failed} failed"] if self.failed else []
         left = self.seconds_left(now)
-        parts += [f"about {duration(left)} left"] if left is not None and self.ended < self.runs else []
+        parts += (
+            [f"about {duration(left)} left"] if left is not None and self.ended < self.runs else []
+        )
         return ", ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Arm, runs done, runs that broke off, and top-1 so far."""
-        return [(arm, str(len(values)), str(self.broken.get(arm, 0)), top1_words(values)) for arm, values in self.top1.items()]
+        return [
+            (arm, str(len(values)), str(self.broken.get(arm, 0)), top1_words(values))
+            for arm, values in self.top1.items()
+        ]
 
 
 def top1_words(values: list[float]) -> str:

@@ -36,7 +36,9 @@ def wide_terminal() -> Terminal:
 
 
 def print_rows(console: Terminal, header: list[str], rows: list[list[str]]) -> None:
-    """Prints a table that cuts no cell; where the console is too narrow for it, one paragraph per row."""
+    """Prints a table that cuts no cell; where the console is too narrow for it, one paragraph per
+    row.
+    """
     table = wide_table(header, rows)
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if needed <= console.width:
@@ -56,11 +58,24 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             console.print(name, style="bold")
         print_rows(console, *table_rows(results, name if len(settings) > 1 else None))
     warnings = [f"warning: {remark}" for remark in remarks(results)]
-    lost = f"{count_words(results)}; those that did not finish are in no mean" if failed_runs(results) else ""
-    lost += (
-        "; --retry-failed tries once more those that failed" if any(status == "failed" for *_, status, _ in failed_runs(results)) else ""
+    lost = (
+        f"{count_words(results)}; those that did not finish are in no mean"
+        if failed_runs(results)
+        else ""
     )
-    for line in [answer(results), *control_words(results), *data_notes(results), *results["notes"], *warnings, lost]:
+    lost += (
+        "; --retry-failed tries once more those that failed"
+        if any(status == "failed" for *_, status, _ in failed_runs(results))
+        else ""
+    )
+    for line in [
+        answer(results),
+        *control_words(results),
+        *data_notes(results),
+        *results["notes"],
+        *warnings,
+        lost,
+    ]:
         if line:
             console.print(line, soft_wrap=True)
     of = "Report on the newer plan" if results.get("overtaken") else "Report"

@@ -11,9 +11,11 @@ from cpsam.text import printable
 
 
 class Terminal(Console):
-    """A console that never reads a string as markup, and shows control characters in the form of escapes.
+    """A console that never reads a string as markup, and shows control characters in the form of
+    escapes.
 
-    It covers each string that is printed and each cell, header and title of a table. A ``rich.text.Text`` is taken as it is.
+    It covers each string that is printed and each cell, header and title of a table. A
+    ``rich.text.Text`` is taken as it is.
 
     Args:
         error: Writes to standard error instead of standard output.

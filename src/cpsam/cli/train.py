@@ -24,16 +24,21 @@ class TrainRequest:
     """The run folder. One that holds this very run is continued or read; any other is refused."""
     task: Task = field(default_factory=Task)
     attention: str = "cpsam"
-    """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8; none for the bare network."""
+    """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8; none for the bare
+    network.
+    """
     seed: int = 0
     """Seed of everything that is drawn, from 0 to 2^63 - 1."""
     recipe: Recipe = field(default_factory=Recipe)
     threads: int = 0
     """Threads, part of the run's specification, from 1 to 1,024. 0: as many as torch takes."""
     named: Annotated[str, tyro.conf.arg(name="recipe")] = ""
-    """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast, imagenet-120ep or imagenet-finetune-40ep."""
+    """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast,
+    imagenet-120ep or imagenet-finetune-40ep.
+    """
     dry_run: bool = False
-    """Print what the run would be, its steps, multiply-adds, time, memory and disk, and do nothing."""
+    """Print what the run would be, its steps, multiply-adds, time, memory and disk, and do nothing.
+    """
     upkeep: Upkeep = field(default_factory=Upkeep)
     json: bool = False
     """Print the summary as JSON."""
@@ -44,7 +49,13 @@ class TrainRequest:
 
 
 def run(words: list[str]) -> None:
-    asked = parse(TrainRequest, "train", words, "Train one network; the same command continues it after an interruption.", preset(words))
+    asked = parse(
+        TrainRequest,
+        "train",
+        words,
+        "Train one network; the same command continues it after an interruption.",
+        preset(words),
+    )
     for flag in find_recipe(asked.named).needs if asked.named else ():
         if getattr(asked.task, flag) is None:
             raise UserError(f"recipe {asked.named} needs --{flag}")
@@ -57,7 +68,15 @@ def run(words: list[str]) -> None:
     with joined(tell=tell) as team, Progress() if team.leads else nullcontext(silent) as progress:
         try:
             summary = train_one(
-                asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, asked.out, progress, upkeep=asked.upkeep, team=team
+                asked.task,
+                asked.attention,
+                asked.recipe,
+                asked.seed,
+                asked.threads,
+                asked.out,
+                progress,
+                upkeep=asked.upkeep,
+                team=team,
             )
         except UserError as error:
             if ECHO in getattr(error, "__notes__", ()):
@@ -68,7 +87,9 @@ def run(words: list[str]) -> None:
     if asked.json:
         print(json.dumps(summary, indent=1))
     else:
-        print(f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}")
+        print(
+            f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}"
+        )
 
 
 def tell(words: str) -> None:
@@ -81,12 +102,24 @@ def silent(event: dict[str, Any]) -> None:
 
 
 def preset(words: list[str]) -> TrainRequest | None:
-    """The request that ``--recipe NAME`` among the words stands for, in which they then change what they name."""
-    given = [word.partition("=")[2] or (words[index + 1 : index + 2] or [""])[0] for index, word in enumerate(words) if is_recipe(word)]
+    """The request that ``--recipe NAME`` among the words stands for, in which they then change what
+    they name.
+    """
+    given = [
+        word.partition("=")[2] or (words[index + 1 : index + 2] or [""])[0]
+        for index, word in enumerate(words)
+        if is_recipe(word)
+    ]
     if not given:
         return None
     found = find_recipe(given[-1])
-    return TrainRequest(out=tyro.MISSING, task=Task(**found.task), attention=found.attention, recipe=found.recipe, named=given[-1])
+    return TrainRequest(
+        out=tyro.MISSING,
+        task=Task(**found.task),
+        attention=found.attention,
+        recipe=found.recipe,
+        named=given[-1],
+    )
 
 
 def is_recipe(word: str) -> bool:
@@ -98,19 +131,27 @@ def print_plan(asked: TrainRequest) -> None:
     from cpsam.run.dry_run import dry_run
 
     with Progress() as progress:
-        plan = dry_run(asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress)
+        plan = dry_run(
+            asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress
+        )
     if asked.json:
         print(json.dumps(plan, indent=1))
         return
     for name, value in flat(plan["config"]):
         print(f"{name:28} {value}")
     data, memory = plan["data"], plan["memory_bytes"]
-    print(f"\n{data['train']:,} images to train on, {data['test']:,} to measure on, {data['classes']:,} classes  {data['note']}".rstrip())
-    print(f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at {', '.join(plan['places']) or 'no place'}")
+    print(
+        f"\n{data['train']:,} images to train on, {data['test']:,} to measure on, {data['classes']:,} classes  {data['note']}".rstrip()
+    )
+    print(
+        f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at {', '.join(plan['places']) or 'no place'}"
+    )
     print(f"{plan['macs']:,} multiply-adds an image, {plan['training_macs']:.3g} for the run")
     print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} an epoch")
     seconds = plan["timing"]["run_seconds"]
-    print(f"about {duration(seconds)} on this machine, estimated from two timed steps, without the time to load images")
+    print(
+        f"about {duration(seconds)} on this machine, estimated from two timed steps, without the time to load images"
+    )
     parts = ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in memory.items())
     print(f"{size(sum(memory.values()))} of memory, if one process takes the whole batch ({parts})")
     print(f"{size(plan['disk_bytes'])} of disk for the run folder")
@@ -120,7 +161,9 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested names joined by dots."""
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
-        rows += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+        rows += (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+        )
     return rows
 
 

@@ -1,6 +1,8 @@
-"""Recipes by name. Each says in its docstring how it is run, what to expect of it, and what it costs.
+"""Recipes by name. Each says in its docstring how it is run, what to expect of it, and what it
+costs.
 
-"Recalled" marks figures that were not read again in their source; "arithmetic" those that were worked out, not measured.
+"Recalled" marks figures that were not read again in their source; "arithmetic" those that were
+worked out, not measured.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,11 +37,13 @@ def cifar100_200ep() -> Preset:
         ``cpsam train --recipe cifar100-200ep --data-root DATA --out RUN``
 
     Expected:
-        Not run here yet. Others report for the bare ResNet-18 75.61 % top-1 (one run, its best epoch on the test set) and 76.22 +- 0.21 %
-        (five runs). Between code bases the same network differs by more than blocks do, so compare within one only.
+        Not run here yet. Others report for the bare ResNet-18 75.61 % top-1 (one run, its best
+        epoch on the test set) and 76.22 +- 0.21 % (five runs). Between code bases the same network
+        differs by more than blocks do, so compare within one only.
 
     Cost:
-        0.556 G multiply-adds an image forward, three times that a training step: 1.7e16 for the run (arithmetic).
+        0.556 G multiply-adds an image forward, three times that a training step: 1.7e16 for the run
+        (arithmetic).
     """
     recipe = Recipe(
         epochs=200,
@@ -63,30 +67,44 @@ def cifar100_fast() -> Preset:
         ``cpsam train --recipe cifar100-fast --data-root DATA --out RUN``
 
     Expected:
-        58 % top-1 for the bare ResNet-20, with an sd of 0.3 to 0.4 points between seeds (single runs of earlier code, on the test set).
+        58 % top-1 for the bare ResNet-20, with an sd of 0.3 to 0.4 points between seeds (single
+        runs of earlier code, on the test set).
 
     Cost:
         About 50 seconds an epoch on two cores with AMX, so seven minutes.
     """
-    recipe = Recipe(epochs=8, batch_size=128, optimizer="sgd", lr=0.3, momentum=0.9, weight_decay=5e-4, schedule="onecycle")
+    recipe = Recipe(
+        epochs=8,
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.3,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="onecycle",
+    )
     return Preset(recipe, {"data": "cifar100", "model": "resnet20", "at": ("before-last",)})
 
 
 def imagenet_120ep() -> Preset:
-    """ImageNet-1k from scratch, 120 epochs, a block in every residual block of c3 to c5 of a ResNet-50, as for global context.
+    """ImageNet-1k from scratch, 120 epochs, a block in every residual block of c3 to c5 of a
+    ResNet-50, as for global context.
 
-    Without the warm-up, blocks in every bottleneck get stuck at a high loss. Weight decay 1e-4 is that of a comparison of SE, BAM and CBAM;
-    five epochs of warm-up, crop and mirror as the only augmentation are our choices.
+    Without the warm-up, blocks in every bottleneck get stuck at a high loss. Weight decay 1e-4 is
+    that of a comparison of SE, BAM and CBAM; five epochs of warm-up, crop and mirror as the only
+    augmentation are our choices.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-120ep --data-root DATA --out RUN``
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-120ep --data-root DATA
+        --out RUN``
 
     Expected:
-        Not run here. Global context's paper, as recalled: 76.88 % top-1 bare, 77.70 % with a block everywhere.
+        Not run here. Global context's paper, as recalled: 76.88 % top-1 bare, 77.70 % with a block
+        everywhere.
 
     Cost:
-        1.9e18 multiply-adds (arithmetic: 4.1 G an image, times 3, times 1.28 M images, times 120). On a GPU that trains 2,500 images a
-        second (recalled, of the A100 class) 17 hours, on eight a little over 2.
+        1.9e18 multiply-adds (arithmetic: 4.1 G an image, times 3, times 1.28 M images, times 120).
+        On a GPU that trains 2,500 images a second (recalled, of the A100 class) 17 hours, on eight
+        a little over 2.
     """
     recipe = Recipe(
         epochs=120,
@@ -102,19 +120,34 @@ def imagenet_120ep() -> Preset:
 
 
 def imagenet_finetune_40ep() -> Preset:
-    """ImageNet-1k, 40 epochs on from a trained ResNet-50 with one block at the end of c4, as in global context's paper.
+    """ImageNet-1k, 40 epochs on from a trained ResNet-50 with one block at the end of c4, as in
+    global context's paper.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights WEIGHTS --data-root DATA --out RUN``
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights
+        WEIGHTS --data-root DATA --out RUN``
 
     Expected:
-        Not run here. That paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 % simplified, 77.34 % global context.
+        Not run here. That paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 %
+        simplified, 77.34 % global context.
 
     Cost:
         A third of `imagenet-120ep`: 6 hours on one such GPU (arithmetic).
     """
-    recipe = Recipe(epochs=40, batch_size=256, optimizer="momentum", lr=0.02, momentum=0.9, weight_decay=1e-4, schedule="cosine")
-    return Preset(recipe, {"data": "imagenet", "model": "timm/resnet50", "at": ("nl-c4-last",)}, needs=("weights",))
+    recipe = Recipe(
+        epochs=40,
+        batch_size=256,
+        optimizer="momentum",
+        lr=0.02,
+        momentum=0.9,
+        weight_decay=1e-4,
+        schedule="cosine",
+    )
+    return Preset(
+        recipe,
+        {"data": "imagenet", "model": "timm/resnet50", "at": ("nl-c4-last",)},
+        needs=("weights",),
+    )
 
 
 RECIPES: dict[str, Callable[[], Preset]] = {

@@ -1,5 +1,5 @@
-"""What keeps a run safe and watched. Nothing of it changes the result, so a run may be continued with other values. No torch here: the
-command line builds its flags from these fields.
+"""What keeps a run safe and watched. Nothing of it changes the result, so a run may be continued
+with other values. No torch here: the command line builds its flags from these fields.
 """
 
 from dataclasses import dataclass, fields
@@ -15,11 +15,13 @@ class Upkeep:
     """When to save, when to stop, what else to write. Each number is at most 1,000,000,000.
 
     Args:
-        checkpoint_steps: Save after every so many steps; 0: not by steps. The end of an epoch and a stop always save.
+        checkpoint_steps: Save after every so many steps; 0: not by steps. The end of an epoch and a
+            stop always save.
         checkpoint_minutes: Save after so many minutes without a checkpoint; 0: not by time.
         keep: Checkpoints to keep; a damaged one falls back to the one before, so one is few.
         max_minutes: Stop after so many minutes with a checkpoint, as on a signal; 0: never.
-        tensorboard: Write what is reported for TensorBoard too, into `tensorboard/` of the run folder (extra `tensorboard`).
+        tensorboard: Write what is reported for TensorBoard too, into `tensorboard/` of the run
+            folder (extra `tensorboard`).
 
     Raises:
         UserError: If a value breaks its rule.

@@ -1,4 +1,6 @@
-"""What a person asks for, as frozen dataclasses that import nothing heavy: the command line makes its flags and help from them."""
+"""What a person asks for, as frozen dataclasses that import nothing heavy: the command line makes
+its flags and help from them.
+"""
 
 import re
 from collections import Counter
@@ -26,35 +28,59 @@ class Task:
     data: str = "digits"
     """Data set: digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of images)."""
     data_root: Path | None = None
-    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable CPSAM_DATA."""
+    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable
+    CPSAM_DATA.
+    """
     image_size: int | None = None
-    """Side of the square that images of a folder or of ImageNet are cropped to, in pixels. Default: 224."""
+    """Side of the square that images of a folder or of ImageNet are cropped to, in pixels. Default:
+    224.
+    """
     validation: float = 0.0
-    """Hold out this fraction of the train split, stratified, and measure on it instead of the test split; 0 measures on the test split."""
+    """Hold out this fraction of the train split, stratified, and measure on it instead of the test
+    split; 0 measures on the test split.
+    """
     model: str = "resnet20"
-    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or torchvision/NAME."""
+    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
+    torchvision/NAME.
+    """
     weights: Path | None = None
-    """Pretrained weights: a file of safetensors or torch, of which only tensors are read, or the folder of a finished run."""
+    """Pretrained weights: a file of safetensors or torch, of which only tensors are read, or the
+    folder of a finished run.
+    """
     weights_key: str | None = None
-    """Which weights to take where a file has several: a name in it (state_dict_ema) or a prefix (encoder_q). Default: the average."""
+    """Which weights to take where a file has several: a name in it (state_dict_ema) or a prefix
+    (encoder_q). Default: the average.
+    """
     at: tuple[str, ...] = ("before-last",)
-    """Places: names of placements (see: cpsam list placements), or module paths in which * is one segment."""
+    """Places: names of placements (see: cpsam list placements), or module paths in which * is one
+    segment.
+    """
     stream: bool | None = None
-    """Read the images of a folder while they are needed, under the transforms below. Default: if they are many; ImageNet always."""
+    """Read the images of a folder while they are needed, under the transforms below. Default: if
+    they are many; ImageNet always.
+    """
     transform: Transform = field(default_factory=Transform)
     workers: int | None = None
-    """Streamed images: processes that load them, 0 for the one that trains; no result depends on it. Default: the processors."""
+    """Streamed images: processes that load them, 0 for the one that trains; no result depends on
+    it. Default: the processors.
+    """
     skip_bad: Path | None = None
-    """Leave out the bad images of a folder or of ImageNet that this file names, as cpsam data verify --json writes it."""
+    """Leave out the bad images of a folder or of ImageNet that this file names, as cpsam data
+    verify --json writes it.
+    """
 
     image_column: str | None = None
     """Of parquet shards: the column of image files. Default: image or img."""
     label_column: str | None = None
-    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels, fine_label, class or target."""
+    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels,
+    fine_label, class or target.
+    """
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise UserError(f"validation must be a fraction, at least 0 and below 1; got {self.validation}")
+            raise UserError(
+                f"validation must be a fraction, at least 0 and below 1; got {self.validation}"
+            )
         if self.workers is not None:
             check_range("workers", self.workers, 0, MOST_THREADS)
         if self.image_size is not None:
@@ -94,7 +120,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         check_list("at", self.task.at)
-        check_list("arms" if self.name else "attention", tuple(arm if isinstance(arm, str) else arm.name for arm in self.arms))
+        check_list(
+            "arms" if self.name else "attention",
+            tuple(arm if isinstance(arm, str) else arm.name for arm in self.arms),
+        )
 
 
 @dataclass(frozen=True)
@@ -112,19 +141,24 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Study:
-    """Arms x seeds x settings under one recipe, and the question, all of it fixed before anything runs.
+    """Arms x seeds x settings under one recipe, and the question, all of it fixed before anything
+    runs.
 
     Attributes:
-        name: Of its folder; "" for a comparison made on the command line, which has one setting of no name.
+        name: Of its folder; "" for a comparison made on the command line, which has one setting of
+            no name.
         settings: Where.
         seeds: The same for every arm.
         recipe: How every arm is trained.
         threads: Of a run, part of its specification. 0: as many as torch takes.
-        primary: The question that the study is for. None: CPSAM against Non-Local where the first setting has both, else the last of its
-            arms against the first.
-        contrasts: The secondary questions, whose p Holm adjusts together. Empty: the primary arm against every other, wherever it is.
-        budget: "epochs": every arm trains as many; "time": the number that comes nearest to the time of the bare network.
-        control: Add the parameter-matched control to every setting that has both arms of the primary contrast and lacks it.
+        primary: The question that the study is for. None: CPSAM against Non-Local where the first
+            setting has both, else the last of its arms against the first.
+        contrasts: The secondary questions, whose p Holm adjusts together. Empty: the primary arm
+            against every other, wherever it is.
+        budget: "epochs": every arm trains as many; "time": the number that comes nearest to the
+            time of the bare network.
+        control: Add the parameter-matched control to every setting that has both arms of the
+            primary contrast and lacks it.
     """
 
     name: str
@@ -144,7 +178,9 @@ class Study:
         check_list("settings", tuple(setting.name for setting in self.settings))
         runs = len(self.seeds) * sum(len(setting.arms) for setting in self.settings)
         if runs > MOST_RUNS:
-            raise UserError(f"a study has at most {MOST_RUNS:,} runs; seeds x arms x settings are {runs:,}")
+            raise UserError(
+                f"a study has at most {MOST_RUNS:,} runs; seeds x arms x settings are {runs:,}"
+            )
         check_range("threads", self.threads, 0, MOST_THREADS)
         if self.budget not in BUDGETS:
             raise unknown("budget", self.budget, BUDGETS)
@@ -156,8 +192,10 @@ class Comparison:
 
     task: Task = field(default_factory=Task)
     attention: tuple[str, ...] = ("none", "conv_control", "non_local", "cpsam")
-    """Arms: names of blocks (see: cpsam list), each with arguments of its own if wanted, as in cpsam:fusion=sum,reduction=8. The
-    question is cpsam against non_local where both take part, else the last arm against the first."""
+    """Arms: names of blocks (see: cpsam list), each with arguments of its own if wanted, as in
+    cpsam:fusion=sum,reduction=8. The question is cpsam against non_local where both take part, else
+    the last arm against the first.
+    """
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same for every arm."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -166,7 +204,9 @@ class Comparison:
     threads: int = 0
     """Threads of a run, part of its specification. 0: as many as torch takes."""
     budget: str = "epochs"
-    """Every arm trains for as many epochs, or, with time, for the number that comes nearest to the time of the bare network."""
+    """Every arm trains for as many epochs, or, with time, for the number that comes nearest to the
+    time of the bare network.
+    """
     control: bool = True
     """Add the parameter-matched control where CPSAM and Non-Local are compared without it."""
 
@@ -176,12 +216,22 @@ class Comparison:
     def study(self) -> Study:
         """The same as a plan of one setting."""
         setting = Setting("", self.task, self.attention)
-        return Study("", (setting,), self.seeds, self.recipe, self.threads, budget=self.budget, control=self.control)
+        return Study(
+            "",
+            (setting,),
+            self.seeds,
+            self.recipe,
+            self.threads,
+            budget=self.budget,
+            control=self.control,
+        )
 
     @property
     def folder(self) -> Path:
         """Where the runs of this task, and the report on them, are."""
-        return self.out / re.sub(r"[^A-Za-z0-9]+", "-", f"{self.task.data}-{self.task.model}").strip("-")
+        return self.out / re.sub(
+            r"[^A-Za-z0-9]+", "-", f"{self.task.data}-{self.task.model}"
+        ).strip("-")
 
 
 def check_list(name: str, values: tuple[object, ...]) -> None:
@@ -195,7 +245,9 @@ def check_list(name: str, values: tuple[object, ...]) -> None:
     repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
     if repeated:
         more = f" and {len(repeated) - 3:,} more" if len(repeated) > 3 else ""
-        raise UserError(f"{name} must not repeat; {', '.join(repeated[:3])}{more} is given more than once")
+        raise UserError(
+            f"{name} must not repeat; {', '.join(repeated[:3])}{more} is given more than once"
+        )
 
 
 def check_range(name: str, value: object, least: int, most: int) -> None:
@@ -205,4 +257,6 @@ def check_range(name: str, value: object, least: int, most: int) -> None:
         UserError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise UserError(f"{name} must be a whole number from {least} to {most:,}; got {shorten(value)}")
+        raise UserError(
+            f"{name} must be a whole number from {least} to {most:,}; got {shorten(value)}"
+        )

@@ -1,4 +1,6 @@
-"""How pictures of any size become the squares that a network sees, as plain data. No torch here: the command line makes its flags of it."""
+"""How pictures of any size become the squares that a network sees, as plain data. No torch here:
+the command line makes its flags of it.
+"""
 
 from dataclasses import dataclass
 
@@ -20,9 +22,13 @@ class Transform:
     random_erasing: float = 0.0
     """The probability that a rectangle is painted over with the mean colour."""
     test_crop: float = 0.875
-    """In evaluation: the share that the square cut out of the centre has of the resized picture's shorter side."""
+    """In evaluation: the share that the square cut out of the centre has of the resized picture's
+    shorter side.
+    """
     interpolation: str = "bilinear"
-    """Of resizing: bilinear, bicubic, or random, which is one of these in training and bilinear in evaluation."""
+    """Of resizing: bilinear, bicubic, or random, which is one of these in training and bilinear in
+    evaluation.
+    """
 
     def __post_init__(self) -> None:
         for name in ("min_crop", "test_crop", "color_jitter", "random_erasing"):
@@ -32,6 +38,8 @@ class Transform:
         if self.interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", self.interpolation, INTERPOLATIONS)
         if self.rand_augment and not self.rand_augment.startswith("rand-"):
-            raise UserError(f"rand_augment must be in timm's words, as in rand-m9-mstd0.5; got {self.rand_augment!r}")
+            raise UserError(
+                f"rand_augment must be in timm's words, as in rand-m9-mstd0.5; got {self.rand_augment!r}"
+            )
         if self.rand_augment and self.color_jitter:
             raise UserError("rand_augment takes the place of color_jitter: give one of them")

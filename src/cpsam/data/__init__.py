@@ -1,6 +1,7 @@
 """Data sets held as bytes or streamed, and batches of them.
 
-The public names load what they need when they are first used, so that a command line can build its flags from `transform` at once.
+The public names load what they need when they are first used, so that a command line can build its
+flags from `transform` at once.
 """
 
 from importlib import import_module

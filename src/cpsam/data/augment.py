@@ -1,8 +1,9 @@
 """Random crop and mirror, for a whole batch of uint8 images at once.
 
-One table of random numbers an epoch, with a row for every sample: what happens to a sample depends on (seed, epoch, sample) alone, not on
-the batch or the process that it lands in. The operations are numpy's on one thread: a batch of 128 CIFAR images takes a fraction of a
-millisecond, less than it takes to wake the threads of a tensor library when other processes want the processor as well.
+One table of random numbers an epoch, with a row for every sample: what happens to a sample depends
+on (seed, epoch, sample) alone, not on the batch or the process that it lands in. The operations are
+numpy's on one thread: a batch of 128 CIFAR images takes a fraction of a millisecond, less than it
+takes to wake the threads of a tensor library when other processes want the processor as well.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ class Augmentation:
             (3,)
         """
         draws = generator(seed, "augment", epoch).random((count, 3))
-        top, left = (np.floor(draws[:, axis] * (2 * padding + 1)).astype(np.int64) for axis in (0, 1))
+        top, left = (
+            np.floor(draws[:, axis] * (2 * padding + 1)).astype(np.int64) for axis in (0, 1)
+        )
         return cls(padding, top, left, (draws[:, 2] < 0.5) & flip)
 
     def apply(self, images: Pixels, samples: Indices) -> Pixels:
@@ -58,10 +61,15 @@ class Augmentation:
         padded = np.zeros((batch, height + 2 * pad, width + 2 * pad, channels), np.uint8)
         padded[:, pad : pad + height, pad : pad + width] = images
         # Columns and channels as one axis, so that a row of a crop is copied as one run of bytes.
-        windows = sliding_window_view(padded.reshape(batch, height + 2 * pad, -1), (height, width * channels), axis=(1, 2))
-        crops = windows[np.arange(batch), self.top[samples], self.left[samples] * channels].reshape(images.shape)
+        windows = sliding_window_view(
+            padded.reshape(batch, height + 2 * pad, -1), (height, width * channels), axis=(1, 2)
+        )
+        crops = windows[np.arange(batch), self.top[samples], self.left[samples] * channels].reshape(
+            images.shape
+        )
         mirrored = np.flatnonzero(self.mirrored[samples])
         flipped = crops[mirrored]
-        for channel in range(channels):  # one channel at a time is four times as fast as runs of three bytes
+        # one channel at a time is four times as fast as runs of three bytes
+        for channel in range(channels):
             crops[mirrored, :, :, channel] = flipped[:, :, ::-1, channel]
         return crops

@@ -1,8 +1,9 @@
 """Batches of normalised float32 images on a device.
 
-The order of an epoch comes from (seed, epoch), its augmentation from (seed, epoch, sample); no state is carried from one epoch to the
-next, so any batch of any epoch can be had at once. Several processes share a batch: each takes a part of it, and together they see what
-one process would have seen.
+The order of an epoch comes from (seed, epoch), its augmentation from (seed, epoch, sample); no
+state is carried from one epoch to the next, so any batch of any epoch can be had at once. Several
+processes share a batch: each takes a part of it, and together they see what one process would have
+seen.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,8 @@ Batch = tuple[Tensor, Tensor]
 def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list[Indices]:
     """The samples of every batch of an epoch: each sample once.
 
-    The last batch may be smaller. Where it would be a single image it is left out, because BatchNorm cannot train on one.
+    The last batch may be smaller. Where it would be a single image it is left out, because
+    BatchNorm cannot train on one.
 
     Args:
         count: Samples in the split, at least 2.
@@ -40,18 +42,26 @@ def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list
         [3, 3]
     """
     if batch_size < 2:
-        raise UserError(f"batch_size must be at least 2, because BatchNorm cannot train on a single image; it is {batch_size}")
+        raise UserError(
+            f"batch_size must be at least 2, because BatchNorm cannot train on a single image; it is {batch_size}"
+        )
     if count < 2:
         raise UserError(f"training needs at least 2 images, not {count}")
     order = generator(seed, "order", epoch).permutation(count)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size) if count - start > 1]
+    return [
+        order[start : start + batch_size]
+        for start in range(0, count, batch_size)
+        if count - start > 1
+    ]
 
 
 def share(samples: Indices, rank: int, world_size: int) -> Indices:
-    """The part of a batch that one of several processes takes, of mirrored pairs: position i and B - 1 - i are always together.
+    """The part of a batch that one of several processes takes, of mirrored pairs: position i and B
+    - 1 - i are always together.
 
-    So a part reversed is the same part of the batch reversed, and mixing each part with its own reverse mixes the whole batch with its.
-    The sample in the middle of an odd batch, which is its own mirror image, goes to the first process, whose part is never the larger.
+    So a part reversed is the same part of the batch reversed, and mixing each part with its own
+    reverse mixes the whole batch with its. The sample in the middle of an odd batch, which is its
+    own mirror image, goes to the first process, whose part is never the larger.
 
     Args:
         samples: (B,), a batch over all processes.
@@ -59,10 +69,12 @@ def share(samples: Indices, rank: int, world_size: int) -> Indices:
         world_size: How many there are.
 
     Returns:
-        In the order of the batch; together the parts are the batch. Two parts differ by two samples at most.
+        In the order of the batch; together the parts are the batch. Two parts differ by two samples
+        at most.
 
     Raises:
-        UserError: If some process would get fewer than two samples: BatchNorm cannot train on one, and without any there is no gradient.
+        UserError: If some process would get fewer than two samples: BatchNorm cannot train on one,
+            and without any there is no gradient.
 
     Example:
         >>> [share(np.arange(7), rank, 2).tolist() for rank in (0, 1)]
@@ -81,7 +93,13 @@ def share(samples: Indices, rank: int, world_size: int) -> Indices:
     return np.concatenate([samples[low:high], middle, samples[count - high : count - low]])
 
 
-def normalise(images: Pixels, dataset: Dataset, *, device: torch.device | str = "cpu", channels_last: bool = True) -> Tensor:
+def normalise(
+    images: Pixels,
+    dataset: Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    channels_last: bool = True,
+) -> Tensor:
     """``(images / 255 - mean) / std`` as float32 on `device`.
 
     Args:
@@ -96,7 +114,8 @@ def normalise(images: Pixels, dataset: Dataset, *, device: torch.device | str = 
     target = torch.device(device)
     batch, height, width, channels = images.shape
     std = np.array(dataset.std)
-    scale = np.tile((1 / (255 * std)).astype(np.float32), width)  # one number for each of the W * C values of a row
+    # one number for each of the W * C values of a row
+    scale = np.tile((1 / (255 * std)).astype(np.float32), width)
     shift = np.tile((-np.array(dataset.mean) / std).astype(np.float32), width)
     rows = images.reshape(batch, height, width * channels)
     if target.type == "cpu":
@@ -108,12 +127,18 @@ def normalise(images: Pixels, dataset: Dataset, *, device: torch.device | str = 
         x = to_device(torch.from_numpy(rows), target).to(torch.float32)
         x = x.mul_(torch.from_numpy(scale).to(target)).add_(torch.from_numpy(shift).to(target))
     x = x.view(batch, height, width, channels).permute(0, 3, 1, 2)  # (B, C, H, W)
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return x.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     # Only a copy from pinned memory runs beside the computation.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def train_batches(
@@ -130,7 +155,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """One epoch over the train split, shuffled and augmented.
 
-    The samples of the batches are those of :func:`train_indices`, in its order; each process gets its :func:`share` of every batch.
+    The samples of the batches are those of :func:`train_indices`, in its order; each process gets
+    its :func:`share` of every batch.
 
     Args:
         dataset: What to train on.
@@ -147,7 +173,8 @@ def train_batches(
         Images, float32, (B, C, H, W), and labels, int64, (B,).
 
     Raises:
-        UserError: If `batch_size` is below 2, there is only one image, or a batch is too small for the processes.
+        UserError: If `batch_size` is below 2, there is only one image, or a batch is too small for
+            the processes.
         DataError: Where images are streamed, if one is bad, when its batch is due.
     """
     split, target = dataset.train, torch.device(device)
@@ -156,7 +183,9 @@ def train_batches(
     if isinstance(split, StreamedSplit):
         images = split.batches(parts, (seed, epoch))
     else:
-        table = Augmentation.draw(len(split), padding=dataset.padding, flip=dataset.flip, seed=seed, epoch=epoch)
+        table = Augmentation.draw(
+            len(split), padding=dataset.padding, flip=dataset.flip, seed=seed, epoch=epoch
+        )
         images = (table.apply(split.pixels(samples), samples) for samples in parts)
     return finish(images, parts, split, dataset, target, channels_last)
 
@@ -171,10 +200,11 @@ def eval_batches(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
 ) -> Iterator[Batch]:
-    """Every image of `split` once, in order and unchanged but for the normalisation of `dataset`; the last batch may be smaller.
+    """Every image of `split` once, in order and unchanged but for the normalisation of `dataset`;
+    the last batch may be smaller.
 
-    Several processes take whole batches in turn, so that the batches are the same ones for any number of processes. One that comes too
-    late for any gets none.
+    Several processes take whole batches in turn, so that the batches are the same ones for any
+    number of processes. One that comes too late for any gets none.
 
     Args:
         split: What to read.
@@ -196,7 +226,9 @@ def eval_batches(
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     starts = range(rank * batch_size, len(split), world_size * batch_size)
     parts = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
-    images = split.batches(parts, None) if isinstance(split, StreamedSplit) else map(split.pixels, parts)
+    images = (
+        split.batches(parts, None) if isinstance(split, StreamedSplit) else map(split.pixels, parts)
+    )
     return finish(images, parts, split, dataset, torch.device(device), channels_last)
 
 
@@ -210,7 +242,10 @@ def finish(
 ) -> Iterator[Batch]:
     """Normalise the images of each part and put its labels beside them."""
     for pixels, samples in zip(images, parts, strict=True):
-        yield normalise(pixels, dataset, device=device, channels_last=channels_last), take_labels(split, samples, device)
+        yield (
+            normalise(pixels, dataset, device=device, channels_last=channels_last),
+            take_labels(split, samples, device),
+        )
 
 
 def take_labels(split: Split | StreamedSplit, samples: Indices, device: torch.device) -> Tensor:

@@ -1,4 +1,6 @@
-"""What a data set is: two splits with labels, and what a reader or a training loop has to know about them."""
+"""What a data set is: two splits with labels, and what a reader or a training loop has to know
+about them.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +14,8 @@ class Dataset:
 
     Args:
         name: One of `DATASETS`.
-        train: What is trained on; a :class:`cpsam.data.StreamedSplit` where the images are read while they are needed.
+        train: What is trained on; a :class:`cpsam.data.StreamedSplit` where the images are read
+            while they are needed.
         test: What is measured on; after :func:`hold_out`, the validation part.
         classes: Names of the classes, in the order of the labels.
         mean: Mean of ``pixels / 255`` over the train split, one number a channel.
@@ -22,7 +25,8 @@ class Dataset:
         fingerprint: SHA-256 of what a run depends on: pixels, labels, their order, class names.
         note: A line that a reader of results must know, or "".
         skipped: Bad images that were left out, as :func:`cpsam.data.verify.verify` names them.
-        notes: What a person must know before a run, a line each: how the splits were told apart, and what is not used.
+        notes: What a person must know before a run, a line each: how the splits were told apart,
+            and what is not used.
     """
 
     name: str

@@ -18,21 +18,26 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_IMAGE_BYTES = 1 << 29
 MAX_ASPECT = 1000
 
-# We refuse what Pillow would only warn of, or it changes no pixel: ImageNet has pictures with damaged EXIF data.
+# We refuse what Pillow would only warn of, or it changes no pixel: ImageNet has pictures with
+# damaged EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on damaged input into a DataError about `where`: they document no closed list of it."""
+    """Turns whatever a decoder raises on damaged input into a DataError about `where`: they
+    document no closed list of it.
+    """
     try:
         yield
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         # Pillow's own words name an object in memory.
-        raise DataError(f"{where}: not an image that can be decoded (cannot identify it as one of {', '.join(FORMATS)})") from error
+        raise DataError(
+            f"{where}: not an image that can be decoded (cannot identify it as one of {', '.join(FORMATS)})"
+        ) from error
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{where}: not an image that can be decoded ({reason})") from error
@@ -53,7 +58,9 @@ def read_image(path: Path | str) -> bytes:
 def refuse_pointer(data: bytes, where: str) -> None:
     """Refuses what Git LFS leaves in place of a file that was not fetched."""
     if data.startswith(b"version https://git-lfs"):
-        raise DataError(f"{where}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
+        raise DataError(
+            f"{where}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
+        )
 
 
 @contextmanager
@@ -62,29 +69,39 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
 
     Args:
         data: The bytes of an image file.
-        where: Names the image in errors. A name in .tga says that it may be a Targa, whose bytes do not say so.
+        where: Names the image in errors. A name in .tga says that it may be a Targa, whose bytes do
+            not say so.
 
     Raises:
-        DataError: If it is not such a picture, is animated, or claims so many pixels that it may be a decompression bomb. Whatever goes
-            wrong while it is open is one too.
+        DataError: If it is not such a picture, is animated, or claims so many pixels that it may be
+            a decompression bomb. Whatever goes wrong while it is open is one too.
     """
     refuse_pointer(data, where)
     formats = (*FORMATS, "TGA") if where.lower().endswith(".tga") else FORMATS
     with reading(where), Image.open(BytesIO(data), formats=formats) as image:
-        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise DataError(f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression bomb; make it smaller")
-        if max(image.size) > MAX_ASPECT * min(image.size):  # its shorter side enlarged, it would fill the memory
+        if (
+            Image.MAX_IMAGE_PIXELS is not None
+            and image.width * image.height > Image.MAX_IMAGE_PIXELS
+        ):
+            raise DataError(
+                f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression bomb; make it smaller"
+            )
+        # its shorter side enlarged, it would fill the memory
+        if max(image.size) > MAX_ASPECT * min(image.size):
             limit = f"one side must be at most {MAX_ASPECT:,} times the other"
             raise DataError(f"{where}: image of {image.width}x{image.height} pixels; {limit}")
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # a telephone's JPEG with a preview behind the photograph
+        # a telephone's JPEG with a preview behind the photograph
+        if frames > 1 and image.format != "MPO":
             raise DataError(f"{where}: animated image of {frames} frames; keep one of them")
         yield image
 
 
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        raise DataError(f"{where}: image has mode {image.mode!r}, more than 8 bits a channel: convert it to 8-bit RGB or grey")
+        raise DataError(
+            f"{where}: image has mode {image.mode!r}, more than 8 bits a channel: convert it to 8-bit RGB or grey"
+        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -102,16 +119,20 @@ def decode_exact(data: bytes, size: tuple[int, int], where: str) -> Pixels:
         RGB, (H, W, 3).
 
     Raises:
-        DataError: If it does not decode, or has another size, which is looked at before its pixels are.
+        DataError: If it does not decode, or has another size, which is looked at before its pixels
+            are.
     """
     with open_image(data, where) as image:
         if (image.height, image.width) != size:
-            raise DataError(f"{where}: image is {image.height}x{image.width}, not {size[0]}x{size[1]}")
+            raise DataError(
+                f"{where}: image is {image.height}x{image.width}, not {size[0]}x{size[1]}"
+            )
         return np.asarray(to_rgb(image, where))
 
 
 def decode_square(path: Path, size: int) -> Pixels:
-    """Decodes an image file, turns it upright (EXIF), resizes its shorter side to `size` and cuts the square out of its centre.
+    """Decodes an image file, turns it upright (EXIF), resizes its shorter side to `size` and cuts
+    the square out of its centre.
 
     Args:
         path: An image file.
@@ -121,11 +142,13 @@ def decode_square(path: Path, size: int) -> Pixels:
         RGB, (size, size, 3).
 
     Raises:
-        DataError: If it does not decode, or claims so many pixels that it may be a decompression bomb.
+        DataError: If it does not decode, or claims so many pixels that it may be a decompression
+            bomb.
     """
     where = str(path)
     with open_image(read_image(path), where) as image:
-        # A JPEG can be read at 1/2, 1/4, 1/8 for a fraction of the time; at twice the size wanted that costs no sharpness.
+        # A JPEG can be read at 1/2, 1/4, 1/8 for a fraction of the time; at twice the size wanted
+        # that costs no sharpness.
         image.draft(None, (2 * size, 2 * size))
         upright = to_rgb(ImageOps.exif_transpose(image), where)
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))

@@ -1,4 +1,6 @@
-"""Stratified splits: a part of the train split held out for choices, so that none is ever made on the test set."""
+"""Stratified splits: a part of the train split held out for choices, so that none is ever made on
+the test set.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,14 +15,16 @@ from cpsam.seeds import generator
 
 
 def quotas(class_counts: Sequence[int], count: int) -> list[int]:
-    """How many of each class make a sample of `count`: in proportion, by largest remainder, and never the last image of a class.
+    """How many of each class make a sample of `count`: in proportion, by largest remainder, and
+    never the last image of a class.
 
     Args:
         class_counts: Images in each class.
         count: Images wanted, at least 1 and fewer than there are.
 
     Raises:
-        UserError: If `count` is out of range, or so large that, in proportion, some class would be left without an image.
+        UserError: If `count` is out of range, or so large that, in proportion, some class would be
+            left without an image.
 
     Example:
         >>> quotas([50, 30, 21], 10)
@@ -28,14 +32,18 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
     """
     total = sum(class_counts)
     if not 1 <= count < total:
-        raise UserError(f"cannot hold out {count} of {total} images: at least one has to be on either side")
+        raise UserError(
+            f"cannot hold out {count} of {total} images: at least one has to be on either side"
+        )
     shares = [divmod(count * size, total) for size in class_counts]
     taken = [whole for whole, _ in shares]
     for index in sorted(range(len(taken)), key=lambda index: -shares[index][1]):
         if sum(taken) < count and taken[index] + 1 < class_counts[index]:
             taken[index] += 1
     if sum(taken) < count:
-        raise UserError(f"cannot hold out {count} of {total} images in proportion: a class would be left without any")
+        raise UserError(
+            f"cannot hold out {count} of {total} images in proportion: a class would be left without any"
+        )
     return taken
 
 
@@ -56,14 +64,17 @@ def stratified(labels: Indices, count: int, seed: int) -> tuple[Indices, Indices
     present, class_counts = np.unique(labels, return_counts=True)
     second = []
     for label, quota in zip(present.tolist(), quotas(class_counts.tolist(), count), strict=True):
-        second.append(generator(seed, "split", label).permutation(np.flatnonzero(labels == label))[:quota])
+        second.append(
+            generator(seed, "split", label).permutation(np.flatnonzero(labels == label))[:quota]
+        )
     chosen = np.zeros(len(labels), np.bool_)
     chosen[np.concatenate(second)] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
-    """The data set to make choices on: a stratified part of `train` becomes `test`, and the real test split is out of reach.
+    """The data set to make choices on: a stratified part of `train` becomes `test`, and the real
+    test split is out of reach.
 
     The normalisation stays that of the whole train split, and no pixel is copied.
 
@@ -89,4 +100,6 @@ def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
         raise UserError(f"a fraction to hold out must be between 0 and 1, not {count_or_fraction}")
     kept, held = stratified(dataset.train.labels.numpy(), count, seed)
     name = hash_plain(["cpsam hold-out 1", dataset.fingerprint, held.tolist()])
-    return replace(dataset, train=dataset.train.subset(kept), test=dataset.train.subset(held), fingerprint=name)
+    return replace(
+        dataset, train=dataset.train.subset(kept), test=dataset.train.subset(held), fingerprint=name
+    )

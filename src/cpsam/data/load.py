@@ -31,21 +31,31 @@ def load_dataset(
     label_column: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set: as bytes, or, where it is large, as the names of files that are read while they are needed.
+    """Load a data set: as bytes, or, where it is large, as the names of files that are read while
+    they are needed.
 
-    Files that are not streamed are decoded once, into a memory-mapped file in the folder ``CPSAM_CACHE``, by default ``~/.cache/cpsam``.
+    Files that are not streamed are decoded once, into a memory-mapped file in the folder
+    ``CPSAM_CACHE``, by default ``~/.cache/cpsam``.
 
     Args:
-        name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or ``"folder"``, a person's own images.
-        root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the set itself, as it may be for ``"imagenet"``.
-            Default: ``CPSAM_DATA``; where that is not set either, a CIFAR is fetched from the Hugging Face hub.
-        image_size: Height and width of the images of a folder or of ImageNet, default 224. The others have a size of their own.
-        stream: Of a folder: whether to stream it; None does from 8 GiB of decoded pixels on. ImageNet always is, the others never are.
+        name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or
+            ``"folder"``, a person's own images.
+        root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the set itself,
+            as it may be for ``"imagenet"``. Default: ``CPSAM_DATA``; where that is not set either,
+            a CIFAR is fetched from the Hugging Face hub.
+        image_size: Height and width of the images of a folder or of ImageNet, default 224. The
+            others have a size of their own.
+        stream: Of a folder: whether to stream it; None does from 8 GiB of decoded pixels on.
+            ImageNet always is, the others never are.
         transform: Of streamed images.
-        workers: Processes that make batches of streamed images, 0 for the one that trains; None: the processors, 16 at most.
-        skip: Bad images to leave out of a folder or of ImageNet, as :func:`cpsam.data.verify.verify` names them.
-        image_column: Of parquet shards: the struct column with the field ``bytes``. None: ``image`` or ``img``.
-        label_column: Of parquet shards: the column of whole numbers or texts. None: ``label``, ``fine_label`` or the like.
+        workers: Processes that make batches of streamed images, 0 for the one that trains; None:
+            the processors, 16 at most.
+        skip: Bad images to leave out of a folder or of ImageNet, as
+            :func:`cpsam.data.verify.verify` names them.
+        image_column: Of parquet shards: the struct column with the field ``bytes``. None: ``image``
+            or ``img``.
+        label_column: Of parquet shards: the column of whole numbers or texts. None: ``label``,
+            ``fine_label`` or the like.
         progress: Called with what is being done, how much is done, and how much there is.
 
     Raises:
@@ -74,15 +84,28 @@ def load_dataset(
     if name in SOURCES:
         return load_cifar(name, folder, progress)
     if folder is None:
-        raise DataError(f"no folder {'of images' if name == 'folder' else 'with ImageNet'} given; name it with --data-root or CPSAM_DATA")
+        raise DataError(
+            f"no folder {'of images' if name == 'folder' else 'with ImageNet'} given; name it with --data-root or CPSAM_DATA"
+        )
     size = 224 if image_size is None else image_size
     if size < 1:
         raise UserError(f"image_size must be at least 1, not {size}")
     count = default_workers() if workers is None else workers
     columns = image_column, label_column
     if name == "imagenet":
-        return load_imagenet(folder, size, progress, transform=transform, workers=count, skip=skip, columns=columns)
-    return load_folder(folder, size, progress, stream=stream, transform=transform, workers=count, skip=skip, columns=columns)
+        return load_imagenet(
+            folder, size, progress, transform=transform, workers=count, skip=skip, columns=columns
+        )
+    return load_folder(
+        folder,
+        size,
+        progress,
+        stream=stream,
+        transform=transform,
+        workers=count,
+        skip=skip,
+        columns=columns,
+    )
 
 
 def expanded(place: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,6 @@
-"""Mean and standard deviation of every channel, from sums of whole numbers: the same to the last bit however the images are cut up."""
+"""Mean and standard deviation of every channel, from sums of whole numbers: the same to the last
+bit however the images are cut up.
+"""
 
 from math import sqrt
 
@@ -38,6 +40,11 @@ class Moments:
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of ``pixels / 255``; at least one grey level, for a channel that never varies cannot be divided by zero."""
-        spread = (square * self.count - total * total for total, square in zip(self.sums, self.squares, strict=True))
+        """Standard deviation of ``pixels / 255``; at least one grey level, for a channel that never
+        varies cannot be divided by zero.
+        """
+        spread = (
+            square * self.count - total * total
+            for total, square in zip(self.sums, self.squares, strict=True)
+        )
         return tuple(max(sqrt(variance) / self.count, 1.0) / 255 for variance in spread)

@@ -1,4 +1,6 @@
-"""Work on images side by side: decoders let go of the interpreter's lock while they run, so threads are enough."""
+"""Work on images side by side: decoders let go of the interpreter's lock while they run, so threads
+are enough.
+"""
 
 import os
 from collections import deque
@@ -18,12 +20,15 @@ def cpu_count() -> int:
 
 
 def default_workers() -> int:
-    """Processes to load images with: a share of the processors, where several processes of this machine train."""
+    """Processes to load images with: a share of the processors, where several processes of this
+    machine train.
+    """
     return max(1, min(cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), MAX_WORKERS))
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``map``, in order, on threads, reading only a few items ahead: the results of a large data set never pile up in memory.
+    """``map``, in order, on threads, reading only a few items ahead: the results of a large data
+    set never pile up in memory.
 
     Example:
         >>> list(map_ordered(abs, [-3, 2, -1]))

@@ -1,6 +1,8 @@
-"""One picture of any size, made the square that a network sees: timm's transforms, with every draw seeded by the sample.
+"""One picture of any size, made the square that a network sees: timm's transforms, with every draw
+seeded by the sample.
 
-Bytes come out; normalisation is left to :func:`cpsam.data.batches.normalise`, so that a quarter of the volume travels to the device.
+Bytes come out; normalisation is left to :func:`cpsam.data.batches.normalise`, so that a quarter of
+the volume travels to the device.
 """
 
 import math
@@ -21,7 +23,8 @@ from cpsam.data.split import Pixels
 from cpsam.errors import UserError
 from cpsam.seeds import derive_seed
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: to measure those of a streamed set would be to decode it all
+# ImageNet's: to measure those of a streamed set would be to decode it all
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ERASED = np.array([round(255 * value) for value in MEAN], np.int16)  # zero to the network
 
 
@@ -38,23 +41,35 @@ def train_pixels(image: Image, transform: Transform, size: int, where: str) -> P
         (size, size, 3).
     """
     change, erase = training(transform, size)
-    return erase(np.asarray(change(upright(image, math.ceil(2 * size / math.sqrt(transform.min_crop)), where))))
+    return erase(
+        np.asarray(
+            change(upright(image, math.ceil(2 * size / math.sqrt(transform.min_crop)), where))
+        )
+    )
 
 
 def eval_pixels(image: Image, transform: Transform, size: int, where: str) -> Pixels:
-    """Resize the shorter side to ``size / test_crop`` and cut the square out of the centre; as :func:`train_pixels`, without draws."""
-    pixels = evaluation(transform, size)(upright(image, math.ceil(2 * size / transform.test_crop), where))
+    """Resize the shorter side to ``size / test_crop`` and cut the square out of the centre; as
+    :func:`train_pixels`, without draws.
+    """
+    pixels = evaluation(transform, size)(
+        upright(image, math.ceil(2 * size / transform.test_crop), where)
+    )
     return np.asarray(pixels).transpose(1, 2, 0)
 
 
 def upright(image: Image, enough: int, where: str) -> Image:
-    """RGB, turned as its EXIF says; a large JPEG is read at 1/2, 1/4 or 1/8 as far as that leaves `enough` pixels a side."""
+    """RGB, turned as its EXIF says; a large JPEG is read at 1/2, 1/4 or 1/8 as far as that leaves
+    `enough` pixels a side.
+    """
     image.draft(None, (enough, enough))
     return to_rgb(ImageOps.exif_transpose(image), where)
 
 
 @cache
-def training(transform: Transform, size: int) -> tuple[Callable[[Image], Image], Callable[[Pixels], Pixels]]:
+def training(
+    transform: Transform, size: int
+) -> tuple[Callable[[Image], Image], Callable[[Pixels], Pixels]]:
     """timm's transforms of the picture, and its random erasing, of bytes.
 
     Raises:
@@ -78,7 +93,9 @@ def training(transform: Transform, size: int) -> tuple[Callable[[Image], Image],
         first, second, _ = steps
     except Exception as error:  # it asserts, and converts words to numbers
         reason = str(error) or type(error).__name__
-        raise UserError(f"timm does not understand rand_augment {transform.rand_augment!r} ({reason})") from error
+        raise UserError(
+            f"timm does not understand rand_augment {transform.rand_augment!r} ({reason})"
+        ) from error
     draw = RandomErasing(transform.random_erasing, mode="const", device="cpu")
 
     def erase(pixels: Pixels) -> Pixels:
@@ -96,11 +113,15 @@ def evaluation(transform: Transform, size: int) -> Callable[[Image], Any]:
     from timm.data import create_transform
 
     interpolation = "bilinear" if transform.interpolation == "random" else transform.interpolation
-    return create_transform(size, crop_pct=transform.test_crop, interpolation=interpolation, use_prefetcher=True)  # pyrefly: ignore
+    return create_transform(
+        size, crop_pct=transform.test_crop, interpolation=interpolation, use_prefetcher=True
+    )  # pyrefly: ignore
 
 
 def seed_sample(seed: int, epoch: int, sample: int) -> None:
-    """Seed the generators that transforms draw from, python's, numpy's and torch's: what they draw depends on these numbers alone."""
+    """Seed the generators that transforms draw from, python's, numpy's and torch's: what they draw
+    depends on these numbers alone.
+    """
     value = derive_seed(seed, "augment", epoch, sample)
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)

@@ -16,9 +16,11 @@ class Split:
     """Images with their labels.
 
     Args:
-        images: uint8, (N, C, H, W), in any memory format; channels_last is the fastest to batch. May be memory-mapped.
+        images: uint8, (N, C, H, W), in any memory format; channels_last is the fastest to batch.
+            May be memory-mapped.
         labels: int64, (N,).
-        rows: int64, (M,). Sample i is then ``images[rows[i]]``: a part shares the pixels of the whole, which may be larger than memory.
+        rows: int64, (M,). Sample i is then ``images[rows[i]]``: a part shares the pixels of the
+            whole, which may be larger than memory.
 
     Raises:
         ValueError: If dtypes or sizes do not fit.
@@ -34,10 +36,14 @@ class Split:
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape {tuple(images.shape)}"
+            )
         count = len(images) if rows is None else len(rows)
         if labels.dtype != torch.int64 or labels.shape != (count,):
-            raise ValueError(f"labels must be int64 of shape ({count},), not {labels.dtype} of shape {tuple(labels.shape)}")
+            raise ValueError(
+                f"labels must be int64 of shape ({count},), not {labels.dtype} of shape {tuple(labels.shape)}"
+            )
         self._images, self._rows, self.labels = images, rows, labels
 
     def __len__(self) -> int:
@@ -48,7 +54,9 @@ class Split:
 
     @property
     def images(self) -> Tensor:
-        """All images, uint8, (N, C, H, W); for a part of a larger split this copies them, so take :meth:`pixels` of the few needed."""
+        """All images, uint8, (N, C, H, W); for a part of a larger split this copies them, so take
+        :meth:`pixels` of the few needed.
+        """
         return self._images if self._rows is None else self._images[self._rows]
 
     @property
@@ -66,4 +74,6 @@ class Split:
     def subset(self, samples: Indices) -> "Split":
         """The split of these samples, in this order; no pixel is copied."""
         chosen = torch.from_numpy(samples)
-        return Split(self._images, self.labels[chosen], chosen if self._rows is None else self._rows[chosen])
+        return Split(
+            self._images, self.labels[chosen], chosen if self._rows is None else self._rows[chosen]
+        )

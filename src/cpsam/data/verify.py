@@ -34,7 +34,8 @@ class Fault:
         where: A file or a folder.
         reason: What is wrong with it.
         row: Of a shard, from 0.
-        image: What to call the image where it is to be left out; None if this is not about one image.
+        image: What to call the image where it is to be left out; None if this is not about one
+            image.
     """
 
     where: str
@@ -74,9 +75,19 @@ class Verified:
         """As JSON has it; :func:`read_skip` reads it again."""
         splits = {}
         for split, counts in self.counts.items():
-            splits[split] = {"images": sum(counts), "classes": dict(zip(self.classes, counts, strict=True))}
+            splits[split] = {
+                "images": sum(counts),
+                "classes": dict(zip(self.classes, counts, strict=True)),
+            }
         faults = [asdict(fault) for fault in self.faults]
-        return {"schema": 1, "root": self.root, "note": self.note, "notes": list(self.notes), "splits": splits, "faults": faults}
+        return {
+            "schema": 1,
+            "root": self.root,
+            "note": self.note,
+            "notes": list(self.notes),
+            "splits": splits,
+            "faults": faults,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,18 +104,25 @@ class Picture:
         return Fault(self.where, reason, self.row, self.name)
 
 
-def verify(root: Path, progress: Progress | None = None, columns: Columns = (None, None)) -> Verified:
-    """Decode every image of a folder of images, or of parquet shards, side by side on all processors.
+def verify(
+    root: Path, progress: Progress | None = None, columns: Columns = (None, None)
+) -> Verified:
+    """Decode every image of a folder of images, or of parquet shards, side by side on all
+    processors.
 
-    A fault is: a file that is not a whole picture of a kind that is read (JPEG, PNG, WebP, BMP); one that is animated, has more than 8 bits
-    of grey, or claims so many pixels that it may be a decompression bomb; a label that is missing or out of range; a shard that is missing
-    or damaged; a class without images, or one to measure on that is not trained on; an image of the train split whose decoded pixels are
-    those of an image of the test split. CMYK, grey, palette and transparent images are none: they are converted to RGB.
+    A fault is: a file that is not a whole picture of a kind that is read (JPEG, PNG, WebP, BMP);
+    one that is animated, has more than 8 bits of grey, or claims so many pixels that it may be a
+    decompression bomb; a label that is missing or out of range; a shard that is missing or damaged;
+    a class without images, or one to measure on that is not trained on; an image of the train split
+    whose decoded pixels are those of an image of the test split. CMYK, grey, palette and
+    transparent images are none: they are converted to RGB.
 
     Args:
-        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, with ``CLASS/*``, or with parquet shards, in itself or in ``data/``.
+        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, with ``CLASS/*``, or with
+            parquet shards, in itself or in ``data/``.
         progress: Told how many images have been decoded.
-        columns: The image and the label column of parquet shards; None: those that sets of the hub have.
+        columns: The image and the label column of parquet shards; None: those that sets of the hub
+            have.
 
     Raises:
         DataError: If there is nothing there to verify.
@@ -118,7 +136,8 @@ def verify(root: Path, progress: Progress | None = None, columns: Columns = (Non
         check_columns(columns, root)
         scan = Tree(root)
     done, total = 0, sum(map(sum, scan.counts.values()))
-    # Digests of pixels are kept in memory, with the number of the class; those of the test split with the name too.
+    # Digests of pixels are kept in memory, with the number of the class; those of the test split
+    # with the name too.
     tested: dict[bytes, tuple[str, int]] = {}
     trained: dict[bytes, int] = {}
     for split in ("test", "train"):
@@ -131,12 +150,19 @@ def verify(root: Path, progress: Progress | None = None, columns: Columns = (Non
             done += len(looked)
             if progress is not None:
                 progress("decoding images", min(done, total), total)
-    faults = sorted(scan.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row))
+    faults = sorted(
+        scan.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row)
+    )
     return Verified(str(root), scan.classes, scan.counts, faults, scan.note, scan.notes)
 
 
 def repeated(
-    picture: Picture, digest: bytes, split: str, classes: tuple[str, ...], tested: dict[bytes, tuple[str, int]], trained: dict[bytes, int]
+    picture: Picture,
+    digest: bytes,
+    split: str,
+    classes: tuple[str, ...],
+    tested: dict[bytes, tuple[str, int]],
+    trained: dict[bytes, int],
 ) -> str | None:
     """Returns what is wrong if these pixels were met before in the test split, or in another class."""
     if split == "test":
@@ -145,7 +171,11 @@ def repeated(
     if digest in tested:
         return f"the same pixels as {tested[digest][0]}, of the test split"
     label = trained.setdefault(digest, picture.label)
-    return None if label == picture.label or picture.label < 0 else f"the same pixels as an image of class {classes[label]!r}"
+    return (
+        None
+        if label == picture.label or picture.label < 0
+        else f"the same pixels as an image of class {classes[label]!r}"
+    )
 
 
 def batches(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
@@ -174,7 +204,9 @@ def look_at(picture: Picture) -> tuple[str | None, bytes]:
 
 
 class Scan:
-    """What one layout tells without decoding an image: `classes`, `counts`, `note`, and the `faults` so far."""
+    """What one layout tells without decoding an image: `classes`, `counts`, `note`, and the
+    `faults` so far.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -197,14 +229,19 @@ class Tree(Scan):
         tree = read_tree(root, on_fault=self.note_fault)
         self.parts, self.note, self.notes = tree.parts, tree.note, tree.notes
         self.classes = self.parts["train"].classes
-        self.counts = {split: np.bincount(part.labels, minlength=len(self.classes)).tolist() for split, part in self.parts.items()}
+        self.counts = {
+            split: np.bincount(part.labels, minlength=len(self.classes)).tolist()
+            for split, part in self.parts.items()
+        }
 
     def note_fault(self, where: Path, reason: str) -> None:
         image = None if where.is_dir() else where.relative_to(self.root).as_posix()
         self.faults.append(Fault(str(where), reason, image=image))
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        for path, label in zip(self.parts[split].paths, self.parts[split].labels.tolist(), strict=True):
+        for path, label in zip(
+            self.parts[split].paths, self.parts[split].labels.tolist(), strict=True
+        ):
             file = self.root / path
             yield Picture(file, str(file), None, path, label)
 
@@ -216,8 +253,13 @@ class Pickled(Scan):
         super().__init__(root)
         self.paths = pickled_paths(name, root)
         self.classes = read_names(name, root, count)
-        self.parts = {split: read_split(name, self.paths[split], count) for split in ("train", "test")}
-        self.counts = {split: np.bincount(labels, minlength=count).tolist() for split, (_, labels) in self.parts.items()}
+        self.parts = {
+            split: read_split(name, self.paths[split], count) for split in ("train", "test")
+        }
+        self.counts = {
+            split: np.bincount(labels, minlength=count).tolist()
+            for split, (_, labels) in self.parts.items()
+        }
 
     def pictures(self, split: str) -> Iterator[Picture]:
         where = str(self.paths[split][0])
@@ -234,10 +276,14 @@ class Rows(Scan):
         self.classes, self.notes = self.shards.classes, self.shards.notes
         for split in self.shards.files:
             labels = self.shards.joined(split)
-            self.counts[split] = np.bincount(labels[labels != NONE], minlength=len(self.classes)).tolist()
+            self.counts[split] = np.bincount(
+                labels[labels != NONE], minlength=len(self.classes)
+            ).tolist()
 
     def note_fault(self, path: Path, row: int | None, reason: str) -> None:
-        self.faults.append(Fault(str(path), reason, row, None if row is None else row_name(path, row)))
+        self.faults.append(
+            Fault(str(path), reason, row, None if row is None else row_name(path, row))
+        )
 
     def pictures(self, split: str) -> Iterator[Picture]:
         from cpsam.data.storage.parquet import read_bytes
@@ -256,7 +302,12 @@ class Rows(Scan):
                             yield Picture(data, str(path), row, row_name(path, row), labels[row])
                         row += 1
             except DataError as error:
-                self.faults.append(Fault(str(path), f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not looked at"))
+                self.faults.append(
+                    Fault(
+                        str(path),
+                        f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not looked at",
+                    )
+                )
 
 
 def read_skip(path: Path) -> frozenset[str]:
@@ -275,4 +326,6 @@ def read_skip(path: Path) -> frozenset[str]:
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: not a list of faults as cpsam data verify --json prints it") from error
+        raise DataError(
+            f"{path}: not a list of faults as cpsam data verify --json prints it"
+        ) from error

@@ -10,4 +10,11 @@ from cpsam.insert.surgery import (
     remove_attention,
 )
 
-__all__ = ["PLACEMENTS", "attention_config", "attention_parameters", "insert_attention", "insert_from_config", "remove_attention"]
+__all__ = [
+    "PLACEMENTS",
+    "attention_config",
+    "attention_parameters",
+    "insert_attention",
+    "insert_from_config",
+    "remove_attention",
+]

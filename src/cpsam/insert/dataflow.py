@@ -15,9 +15,11 @@ class Node(NamedTuple):
     """One version of one tensor.
 
     Attributes:
-        operation: The name of the ATen operation that made it, without the underscore of the in-place form.
+        operation: The name of the ATen operation that made it, without the underscore of the
+            in-place form.
         inputs: The tensor versions that the operation read, as indices; empty for an image.
-        shape: Of the tensor; empty if it holds no floating-point numbers, such as the indices of a maximum.
+        shape: Of the tensor; empty if it holds no floating-point numbers, such as the indices of a
+            maximum.
         dilation: Of the convolution that made it, else 1.
         convolved: Whether a convolution lies between the images and the tensor.
     """
@@ -32,13 +34,15 @@ class Node(NamedTuple):
 class DataFlow(TorchDispatchMode):
     """Lists the tensor versions that depend on the images, in the order that they are made in.
 
-    An operation in place makes a new version of the tensor that it writes, and of each tensor that shares its memory and is read later.
+    An operation in place makes a new version of the tensor that it writes, and of each tensor that
+    shares its memory and is read later.
     """
 
     def __init__(self, images: Sequence[Tensor]) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self.versions: dict[int, tuple[Tensor, int | None, int]] = {}  # Tensor, so that no id is used again; version; writes seen.
+        # Tensor, so that no id is used again; version; writes seen.
+        self.versions: dict[int, tuple[Tensor, int | None, int]] = {}
         self.written: dict[int, list[int]] = {}  # By memory.
         for image in images:
             self.update(image, self.add("image", (), image))
@@ -50,15 +54,27 @@ class DataFlow(TorchDispatchMode):
         written = self.written.get(memory(value), [])
         _, version, seen = self.versions.get(id(value), (value, None, 0))
         if seen < len(written):
-            version = self.add("alias", tuple(index for index in dict.fromkeys((version, *written[seen:])) if index is not None), value)
+            version = self.add(
+                "alias",
+                tuple(
+                    index
+                    for index in dict.fromkeys((version, *written[seen:]))
+                    if index is not None
+                ),
+                value,
+            )
             self.update(value, version)
         return version
 
     def update(self, tensor: Tensor, version: int | None) -> None:
         self.versions[id(tensor)] = (tensor, version, len(self.written.get(memory(tensor), [])))
 
-    def add(self, operation: str, inputs: tuple[int, ...], tensor: Tensor, dilation: int = 1) -> int:
-        convolved = operation == "convolution" or any(self.nodes[index].convolved for index in inputs)
+    def add(
+        self, operation: str, inputs: tuple[int, ...], tensor: Tensor, dilation: int = 1
+    ) -> int:
+        convolved = operation == "convolution" or any(
+            self.nodes[index].convolved for index in inputs
+        )
         shape = tuple(tensor.shape) if tensor.is_floating_point() else ()
         self.nodes.append(Node(operation, inputs, shape, dilation, convolved))
         return len(self.nodes) - 1
@@ -68,7 +84,11 @@ class DataFlow(TorchDispatchMode):
         name = func.overloadpacket.__name__.rstrip("_")
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         makes_constant = name.startswith("new_") or name.endswith("_like")
-        read = set() if makes_constant else {version for leaf in given if (version := self.node(leaf)) is not None}
+        read = (
+            set()
+            if makes_constant
+            else {version for leaf in given if (version := self.node(leaf)) is not None}
+        )
         inputs, dilation = tuple(sorted(read)), max(args[5]) if name == "convolution" else 1
         for tensor in writes(func, args, kwargs or {}) if read else ():
             version = self.add(name, inputs, tensor, dilation)
@@ -76,7 +96,11 @@ class DataFlow(TorchDispatchMode):
             self.update(tensor, version)
         # The second result of a norm is its statistics.
         for leaf in tree_leaves(out[0] if "norm" in name and isinstance(out, tuple) else out):
-            if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not any(leaf is other for other in given):
+            if (
+                isinstance(leaf, Tensor)
+                and leaf.layout is torch.strided
+                and not any(leaf is other for other in given)
+            ):
                 self.update(leaf, self.add(name, inputs, leaf, dilation) if read else None)
         return out
 
@@ -89,8 +113,15 @@ def writes(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tenso
     """The tensors that an operation writes in place."""
     if not func._schema.is_mutable:
         return []
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    targets = (given.get(argument.name) for argument in func._schema.arguments if argument.alias_info and argument.alias_info.is_write)
+    given = (
+        dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+        | kwargs
+    )
+    targets = (
+        given.get(argument.name)
+        for argument in func._schema.arguments
+        if argument.alias_info and argument.alias_info.is_write
+    )
     return [leaf for leaf in tree_leaves(list(targets)) if isinstance(leaf, Tensor)]
 
 
@@ -106,7 +137,8 @@ def dominators(nodes: Sequence[Node]) -> list[int]:
     for node in nodes:
         common = node.inputs[0] if node.inputs else ROOT
         for other in node.inputs[1:]:
-            # An index is larger than those of its dominators: step back the later one until both meet.
+            # An index is larger than those of its dominators: step back the later one until both
+            # meet.
             while common != other:
                 if common > other:
                     common = before[common]

@@ -1,4 +1,6 @@
-"""Teaches torch.ao.quantization.fuse_modules, which looks its rules up by exact class, what to do at a place."""
+"""Teaches torch.ao.quantization.fuse_modules, which looks its rules up by exact class, what to do
+at a place.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,12 +16,16 @@ Rule = Callable[..., nn.Module]
 
 
 def with_places(rule: Rule) -> Rule:
-    """Returns a rule that folds modules of which the last may be a place; the module that takes its slot gets the blocks."""
+    """Returns a rule that folds modules of which the last may be a place; the module that takes its
+    slot gets the blocks.
+    """
 
     def fuse(is_qat: bool, *modules: nn.Module) -> nn.Module:
         *first, last = modules
         for module in filter(is_place, first):
-            raise UserError(f"cannot fuse {module._get_name()} with what follows it: attention stands between; call remove_attention first")
+            raise UserError(
+                f"cannot fuse {module._get_name()} with what follows it: attention stands between; call remove_attention first"
+            )
         unhook(last)
         from_place_class(last)
         return rule(is_qat, *modules)

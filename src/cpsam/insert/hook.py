@@ -1,4 +1,6 @@
-"""How a block hangs on a place: one forward hook that sends what the place returns through its child ``attention``."""
+"""How a block hangs on a place: one forward hook that sends what the place returns through its
+child ``attention``.
+"""
 
 from collections.abc import Iterator
 from typing import Any, Tuple  # noqa: UP035  TorchScript reads this one, not tuple, in the signature of a hook
@@ -16,10 +18,13 @@ class AttentionBlocks(nn.Sequential):
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__(*blocks)
-        self.qconfig = None  # torch.ao quantises what has a configuration, and a block computes in floats
+        # torch.ao quantises what has a configuration, and a block computes in floats
+        self.qconfig = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Runs the blocks. In a traced network they are one node, so that the network still knows them as blocks."""
+        """Runs the blocks. In a traced network they are one node, so that the network still knows
+        them as blocks.
+        """
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this condition alone guards
             if isinstance(input, Proxy):
                 return as_one_node(self, input)
@@ -30,7 +35,9 @@ class AttentionBlocks(nn.Sequential):
 
 def as_one_node(blocks: nn.Module, input: Any) -> Any:
     """Returns the call of blocks as one node of the graph that `input` belongs to."""
-    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(blocks), (input,), {})
+    return input.tracer.create_proxy(
+        "call_module", input.tracer.path_of_module(blocks), (input,), {}
+    )
 
 
 def apply_attention(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # noqa: UP006
@@ -39,7 +46,9 @@ def apply_attention(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # no
         if isinstance(output, Proxy):
             return self.attention(output)
     if output.is_quantized:
-        return torch.quantize_per_tensor_dynamic(self.attention(output.dequantize()), output.dtype, False)
+        return torch.quantize_per_tensor_dynamic(
+            self.attention(output.dequantize()), output.dtype, False
+        )
     return self.attention(output)
 
 
@@ -47,14 +56,24 @@ def is_place(module: nn.Module | None) -> bool:
     """Returns whether blocks hang on a module.
 
     Raises:
-        UserError: If they hang on a scripted or traced module, which keeps nothing of their classes and arguments.
+        UserError: If they hang on a scripted or traced module, which keeps nothing of their classes
+            and arguments.
     """
     if isinstance(module, torch.jit.ScriptModule):
-        if any(getattr(child, "original_name", "") == AttentionBlocks.__name__ for child in module.children()):
-            raise UserError("a scripted model does not know its attention: ask the model that it was made from")
+        if any(
+            getattr(child, "original_name", "") == AttentionBlocks.__name__
+            for child in module.children()
+        ):
+            raise UserError(
+                "a scripted model does not know its attention: ask the model that it was made from"
+            )
         return False
     blocks = None if module is None else module._modules.get("attention")
-    return module is not None and blocks is not None and (isinstance(blocks, AttentionBlocks) or is_hooked(module))
+    return (
+        module is not None
+        and blocks is not None
+        and (isinstance(blocks, AttentionBlocks) or is_hooked(module))
+    )
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -63,7 +82,8 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def blocks_at(place: nn.Module) -> AttentionBlocks:
-    """Returns the blocks that hang on a place, in the order that they work in; another tool may have wrapped them.
+    """Returns the blocks that hang on a place, in the order that they work in; another tool may
+    have wrapped them.
 
     Raises:
         UserError: If it keeps several copies of them, or none.
@@ -71,7 +91,9 @@ def blocks_at(place: nn.Module) -> AttentionBlocks:
     attention = place.get_submodule("attention")
     found = [module for module in attention.modules() if isinstance(module, AttentionBlocks)]
     if len(found) != 1:
-        raise UserError(f"cannot tell which attention counts: {attention._get_name()} holds {len(found)} copies of it; unwrap it first")
+        raise UserError(
+            f"cannot tell which attention counts: {attention._get_name()} holds {len(found)} copies of it; unwrap it first"
+        )
     return found[0]
 
 
@@ -85,7 +107,9 @@ def places(model: nn.Module) -> list[tuple[str, nn.Module]]:
     hanging = {inner for _, place in found for inner in place.get_submodule("attention").modules()}
     for path, module in model.named_modules():
         if isinstance(module, AttentionBlocks) and module not in hanging:
-            raise UserError(f"cannot tell where the attention at {path!r} belongs: ask the model as it was before a tool moved it there")
+            raise UserError(
+                f"cannot tell where the attention at {path!r} belongs: ask the model as it was before a tool moved it there"
+            )
     return found
 
 
@@ -109,7 +133,8 @@ def unhang(place: nn.Module) -> None:
         del place.attention
         from_place_class(place)
     else:
-        place.attention = nn.Identity()  # The graph of a traced network goes on calling what is here.
+        # The graph of a traced network goes on calling what is here.
+        place.attention = nn.Identity()
 
 
 def unhook(place: nn.Module) -> None:

@@ -1,6 +1,8 @@
-"""The class of a place that is one operation to torch.fx: a subclass, which tools that fold by exact class leave alone.
+"""The class of a place that is one operation to torch.fx: a subclass, which tools that fold by
+exact class leave alone.
 
-The hook of such a place is not in a traced graph. A tool that folds the graph would not see that a block stands there.
+The hook of such a place is not in a traced graph. A tool that folds the graph would not see that a
+block stands there.
 """
 
 from typing import Any
@@ -12,7 +14,9 @@ SUFFIX = "Place"
 
 def place_class(kind: type[nn.Module]) -> Any:
     """Returns the subclass that a place of a class of ``torch.nn`` has."""
-    return globals().setdefault(kind.__name__ + SUFFIX, type(kind.__name__ + SUFFIX, (kind,), {"__module__": __name__}))
+    return globals().setdefault(
+        kind.__name__ + SUFFIX, type(kind.__name__ + SUFFIX, (kind,), {"__module__": __name__})
+    )
 
 
 def __getattr__(name: str) -> Any:
@@ -30,7 +34,9 @@ def own_class(module: nn.Module) -> type[nn.Module]:
 
 
 def to_place_class(module: nn.Module) -> None:
-    """Changes the class of a module that is exactly one of ``torch.nn``; torch.fx still takes it for one operation."""
+    """Changes the class of a module that is exactly one of ``torch.nn``; torch.fx still takes it
+    for one operation.
+    """
     kind = type(module)
     if getattr(nn, kind.__name__, None) is kind and not isinstance(module, nn.Sequential):
         module.__class__ = place_class(kind)

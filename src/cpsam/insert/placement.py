@@ -16,7 +16,9 @@ from cpsam.insert.trunk import Stage, Trunk, is_plain_sequential
 def at_strides(trunk: Trunk, strides: Sequence[int]) -> list[Stage]:
     """Returns the stages at the strides that a placement is defined by."""
     if trunk.rescales:
-        raise UserError("needs output strides, and this model scales its images before: insert into its backbone alone")
+        raise UserError(
+            "needs output strides, and this model scales its images before: insert into its backbone alone"
+        )
     have = {stage.stride for stage in trunk.stages}
     missing = [stride for stride in strides if stride not in have]
     if missing:
@@ -49,7 +51,9 @@ def nl_every_second_c3_c4(trunk: Trunk) -> list[str]:
 
 
 def gc_c3_c5(trunk: Trunk) -> list[str]:
-    """In every residual block of c3, c4 and c5 (strides 8, 16, 32), at the end of the branch, before the addition."""
+    """In every residual block of c3, c4 and c5 (strides 8, 16, 32), at the end of the branch,
+    before the addition.
+    """
     return branch_ends(trunk, at_strides(trunk, [8, 16, 32]))
 
 
@@ -61,7 +65,9 @@ def before_last(trunk: Trunk) -> list[str]:
 
 
 def stage_ends(trunk: Trunk) -> list[str]:
-    """After the last block of each stage but the first; in the last stage it is a classifier head, to show, not to conclude from."""
+    """After the last block of each stage but the first; in the last stage it is a classifier head,
+    to show, not to conclude from.
+    """
     return [stage.blocks[-1] for stage in several_stages(trunk)[1:]]
 
 
@@ -97,7 +103,9 @@ def named_places(name: str, trunk: Callable[[], Trunk]) -> list[str]:
     except UserError as error:
         raise UserError(f"placement {name!r} {error}") from error
     if not places:
-        raise UserError(f"placement {name!r} finds no place, because the stages that it means have one block each")
+        raise UserError(
+            f"placement {name!r} finds no place, because the stages that it means have one block each"
+        )
     return places
 
 
@@ -113,8 +121,12 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def last_element(model: nn.Module, path: str) -> str:
-    """The last module in a plain ``nn.Sequential``: it returns the same, and a scripted model calls a Sequential's hook twice."""
-    while isinstance(module := model.get_submodule(path), nn.Sequential) and is_plain_sequential(module):
+    """The last module in a plain ``nn.Sequential``: it returns the same, and a scripted model calls
+    a Sequential's hook twice.
+    """
+    while isinstance(module := model.get_submodule(path), nn.Sequential) and is_plain_sequential(
+        module
+    ):
         if len(module) == 0:
             raise UserError(f"cannot insert at {path!r}: it is an empty Sequential")
         path = f"{path}.{list(module._modules)[-1]}"
@@ -122,7 +134,8 @@ def last_element(model: nn.Module, path: str) -> str:
 
 
 def resolve(model: nn.Module, at: str | Sequence[str], probe: Probe) -> list[str]:
-    """The module paths that `at`, placement names and path patterns, stands for, each once, in the order of the model.
+    """The module paths that `at`, placement names and path patterns, stands for, each once, in the
+    order of the model.
 
     Raises:
         UserError: If a name or pattern finds nothing; says what there is.
@@ -140,6 +153,10 @@ def resolve(model: nn.Module, at: str | Sequence[str], probe: Probe) -> list[str
             paths = [path for path in names if matches(pattern, path)]
             if not paths:
                 depth = pattern.count(".")
-                raise unknown("place", pattern, [*PLACEMENTS, *(path for path in names if path.count(".") <= depth)][:40])
+                raise unknown(
+                    "place",
+                    pattern,
+                    [*PLACEMENTS, *(path for path in names if path.count(".") <= depth)][:40],
+                )
         found |= {last_element(model, path) for path in paths}
     return [path for path in names if path in found]

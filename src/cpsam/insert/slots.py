@@ -1,6 +1,8 @@
-"""What happens when another module takes the slot of a place: the blocks pass to it, whichever tool puts it there.
+"""What happens when another module takes the slot of a place: the blocks pass to it, whichever tool
+puts it there.
 
-Tools that fold, freeze, convert or quantise norms replace them in ``parent._modules``, and know nothing of what hangs on a norm.
+Tools that fold, freeze, convert or quantise norms replace them in ``parent._modules``, and know
+nothing of what hangs on a norm.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -15,7 +17,9 @@ Modules = Mapping[str, nn.Module | None]
 
 
 class Slots(dict[str, nn.Module | None]):
-    """The ``_modules`` of a parent of places: a dict in which the blocks of a place stay in its slot."""
+    """The ``_modules`` of a parent of places: a dict in which the blocks of a place stay in its
+    slot.
+    """
 
     def __setitem__(self, name: str, new: nn.Module | None) -> None:
         hand_on(self, name, new)
@@ -34,7 +38,8 @@ class Slots(dict[str, nn.Module | None]):
 
 
 def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
-    """Passes the blocks in the slot `name`, if it is that of a place, to the module that is about to take it.
+    """Passes the blocks in the slot `name`, if it is that of a place, to the module that is about
+    to take it.
 
     Raises:
         UserError: If that module cannot have them, or there is none.
@@ -43,20 +48,27 @@ def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
     if old is None or old is new or not is_place(old) or stays(old, modules, name, new):
         return
     if new is None:
-        raise UserError(f"cannot take {name!r} away: attention is inserted there; call remove_attention first, or insert at its parent")
+        raise UserError(
+            f"cannot take {name!r} away: attention is inserted there; call remove_attention first, or insert at its parent"
+        )
     blocks = blocks_at(old)
     own = new._modules.pop("attention", None)  # SyncBatchNorm takes over the children of a norm.
     if hasattr(new, "attention") or own not in (None, blocks):
-        raise UserError(f"cannot put {new._get_name()} in the slot of {name!r}: it has an attribute 'attention' of its own")
+        raise UserError(
+            f"cannot put {new._get_name()} in the slot of {name!r}: it has an attribute 'attention' of its own"
+        )
     unhang(old)
     hang(blocks, new)
 
 
 def stays(place: nn.Module, modules: Modules, name: str, new: nn.Module | None) -> bool:
-    """Returns whether a place goes on elsewhere: in another slot, as in ``Sequential.insert``, or inside a new module that wraps it."""
+    """Returns whether a place goes on elsewhere: in another slot, as in ``Sequential.insert``, or
+    inside a new module that wraps it.
+    """
     if any(module is place for slot, module in modules.items() if slot != name):
         return True
-    if callable(getattr(new, "merge", None)):  # LoRA adds to what the place returns, and later to its weights: blocks come after both.
+    # LoRA adds to what the place returns, and later to its weights: blocks come after both.
+    if callable(getattr(new, "merge", None)):
         return False
     inside = [] if new is None else filter(is_hooked, new.modules())
     return any(module is place or type(module) is type(place) for module in inside)

@@ -1,8 +1,18 @@
-"""Networks by name: our CIFAR ResNets, and every model of timm and torchvision. The only importer of theirs."""
+"""Networks by name: our CIFAR ResNets, and every model of timm and torchvision. The only importer
+of theirs.
+"""
 
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
 from cpsam.models.factory import create_model
 from cpsam.models.normalisation import expected_scaling, normalisation
 from cpsam.models.weights import hash_weights, load_pretrained
 
-__all__ = ["CIFAR_RESNETS", "cifar_resnet", "create_model", "expected_scaling", "hash_weights", "load_pretrained", "normalisation"]
+__all__ = [
+    "CIFAR_RESNETS",
+    "cifar_resnet",
+    "create_model",
+    "expected_scaling",
+    "hash_weights",
+    "load_pretrained",
+    "normalisation",
+]

@@ -9,12 +9,18 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from cpsam.errors import UserError, unknown
 
 THIN_DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
-WIDE_BLOCKS = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet34": (BasicBlock, [3, 4, 6, 3]), "resnet50": (Bottleneck, [3, 4, 6, 3])}
+WIDE_BLOCKS = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
 CIFAR_RESNETS = (*THIN_DEPTHS, *WIDE_BLOCKS)
 
 
 class PaddedShortcut(nn.Module):
-    """A shortcut without parameters: every second position, and zero channels in front and behind (He et al., 2015, option A)."""
+    """A shortcut without parameters: every second position, and zero channels in front and behind
+    (He et al., 2015, option A).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -23,7 +29,9 @@ class PaddedShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         front = self.missing // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, front, self.missing - front))
+        return F.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, front, self.missing - front)
+        )
 
 
 def padded(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -31,34 +39,54 @@ def padded(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
 
 
-SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {"padded": padded, "projection": projection}
+SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "padded": padded,
+    "projection": projection,
+}
 
 
-def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: str) -> nn.Sequential:
+def stage(
+    in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: str
+) -> nn.Sequential:
     """The residual blocks of one resolution; the first changes stride and width."""
-    change = SHORTCUTS[shortcut](in_channels, out_channels, stride) if in_channels != out_channels else None
+    change = (
+        SHORTCUTS[shortcut](in_channels, out_channels, stride)
+        if in_channels != out_channels
+        else None
+    )
     rest = (BasicBlock(out_channels, out_channels) for _ in range(blocks - 1))
     return nn.Sequential(BasicBlock(in_channels, out_channels, stride, change), *rest)
 
 
 class ThinResNet(nn.Module):
-    """The 6n + 2 layer network of He et al. (2015), section 4.2: three stages of widths 16, 32, 64 at strides 1, 2, 4.
+    """The 6n + 2 layer network of He et al. (2015), section 4.2: three stages of widths 16, 32, 64
+    at strides 1, 2, 4.
 
     Args:
         blocks_per_stage: n; 3 gives ResNet-20.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        shortcut: ``"padded"`` as in the paper, without parameters, or ``"projection"``, a 1x1 convolution with a norm.
+        shortcut: ``"padded"`` as in the paper, without parameters, or ``"projection"``, a 1x1
+            convolution with a norm.
 
     Shape:
         - Input: (N, in_channels, H, W), any H and W.
         - Output: (N, num_classes).
     """
 
-    def __init__(self, blocks_per_stage: int, num_classes: int, *, in_channels: int = 3, shortcut: str = "padded") -> None:
+    def __init__(
+        self,
+        blocks_per_stage: int,
+        num_classes: int,
+        *,
+        in_channels: int = 3,
+        shortcut: str = "padded",
+    ) -> None:
         super().__init__()
         if shortcut not in SHORTCUTS:
             raise unknown("shortcut", shortcut, SHORTCUTS)
@@ -80,7 +108,9 @@ class ThinResNet(nn.Module):
 
 
 def wide_resnet(name: str, num_classes: int, in_channels: int) -> ResNet:
-    """torchvision's ResNet with a 3x3 stem and no pooling after it, as every CIFAR script has it: strides 1, 2, 4, 8."""
+    """torchvision's ResNet with a 3x3 stem and no pooling after it, as every CIFAR script has it:
+    strides 1, 2, 4, 8.
+    """
     block, depths = WIDE_BLOCKS[name]
     model = ResNet(block, depths, num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
@@ -89,24 +119,30 @@ def wide_resnet(name: str, num_classes: int, in_channels: int) -> ResNet:
     return model
 
 
-def cifar_resnet(name: str, num_classes: int, *, in_channels: int = 3, shortcut: str | None = None) -> nn.Module:
+def cifar_resnet(
+    name: str, num_classes: int, *, in_channels: int = 3, shortcut: str | None = None
+) -> nn.Module:
     """Build a ResNet for small images by name.
 
     Args:
         name: One of ``CIFAR_RESNETS``.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        shortcut: For the thin family, ``"padded"`` (its default, the paper's) or ``"projection"``. The others have projections.
+        shortcut: For the thin family, ``"padded"`` (its default, the paper's) or ``"projection"``.
+            The others have projections.
 
     Raises:
-        UserError: If the name or the shortcut is unknown, or padded shortcuts are asked of a network that has projections.
+        UserError: If the name or the shortcut is unknown, or padded shortcuts are asked of a
+            network that has projections.
 
     Example:
         >>> sum(p.numel() for p in cifar_resnet("resnet20", 10).parameters())
         269722
     """
     if name in THIN_DEPTHS:
-        return ThinResNet(THIN_DEPTHS[name], num_classes, in_channels=in_channels, shortcut=shortcut or "padded")
+        return ThinResNet(
+            THIN_DEPTHS[name], num_classes, in_channels=in_channels, shortcut=shortcut or "padded"
+        )
     if name not in WIDE_BLOCKS:
         raise unknown("model", name, CIFAR_RESNETS)
     if shortcut not in (None, "projection"):

@@ -20,9 +20,11 @@ from cpsam.models.weights import MisfitError, load_pretrained
 from cpsam.seeds import derive_seed
 
 INCEPTIONS = ("googlenet", "inception_v3")
-"""Networks of torchvision whose published weights want their input rescaled. They are built so with and without weights.
+"""Networks of torchvision whose published weights want their input rescaled. They are built so with
+and without weights.
 
-Their auxiliary heads are left out: they are not used after training, and training here takes one output.
+Their auxiliary heads are left out: they are not used after training, and training here takes one
+output.
 """
 INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
@@ -33,16 +35,24 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
     if library == "timm" and rest:
         if not timm.is_model(rest):
             raise unknown("timm model", rest, timm.list_models())
-        return timm.create_model(rest, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+        return timm.create_model(
+            rest, pretrained=False, num_classes=num_classes, in_chans=in_channels
+        )
     if library == "torchvision" and rest:
         if rest not in (names := torchvision.models.list_models(module=torchvision.models)):
             raise unknown("torchvision model", rest, names)
         if in_channels != 3:
-            raise UserError(f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest} or one of ours")
+            raise UserError(
+                f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest} or one of ours"
+            )
         options = INCEPTION_OPTIONS if rest in INCEPTIONS else {}
         return torchvision.models.get_model(rest, weights=None, num_classes=num_classes, **options)
     if rest or name not in CIFAR_RESNETS:
-        raise unknown("model", name, [*CIFAR_RESNETS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"])
+        raise unknown(
+            "model",
+            name,
+            [*CIFAR_RESNETS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"],
+        )
     return cifar_resnet(name, num_classes, in_channels=in_channels)
 
 
@@ -64,20 +74,23 @@ def create_model(
         name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the network as its name says.
-            ``"none"``: the bare network.
+        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the
+            network as its name says. ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
-        weights: A file of weights of the bare network, safetensors or one of torch, of which only tensors are read; or the folder of
-            a finished run of the same network, bare or with the same blocks. A classifier for another number of classes starts anew;
-            anything else must fit.
-        weights_key: Which tensors to take where the file holds several that fit, as in :func:`load_pretrained`.
-        seed: Draw the network from one stream and the blocks from another, so that the networks of all arms of a comparison start alike.
-            None: from torch's global generator.
+        weights: A file of weights of the bare network, safetensors or one of torch, of which only
+            tensors are read; or the folder of a finished run of the same network, bare or with the
+            same blocks. A classifier for another number of classes starts anew; anything else must
+            fit.
+        weights_key: Which tensors to take where the file holds several that fit, as in
+            :func:`load_pretrained`.
+        seed: Draw the network from one stream and the blocks from another, so that the networks of
+            all arms of a comparison start alike. None: from torch's global generator.
         on_note: Told, a line each, what was decided about the network and its weights.
 
     Raises:
-        UserError: If a name is unknown, the weights do not fit or `weights_key` is given without them, the insertion is refused, or
-            `attention` is given for a network that has attention of its own, such as ``timm/cpsam_resnet50``.
+        UserError: If a name is unknown, the weights do not fit or `weights_key` is given without
+            them, the insertion is refused, or `attention` is given for a network that has attention
+            of its own, such as ``timm/cpsam_resnet50``.
 
     Example:
         >>> model = create_model("resnet20", 100, attention="cpsam", at="before-last")
@@ -85,15 +98,21 @@ def create_model(
         torch.Size([2, 100])
     """
     if weights is None and weights_key is not None:
-        raise UserError(f"weights_key says which weights of a file to take; got {weights_key!r} and no weights")
+        raise UserError(
+            f"weights_key says which weights of a file to take; got {weights_key!r} and no weights"
+        )
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(derive_seed(seed, "network"))
         model = build_host(name, num_classes, in_channels)
         if attention is not None and places(model):
-            raise UserError(f"{name} has attention of its own: name its host to choose which, or give no attention")
+            raise UserError(
+                f"{name} has attention of its own: name its host to choose which, or give no attention"
+            )
         if name.removeprefix("torchvision/") in INCEPTIONS:
-            on_note(f"{name} has no auxiliary heads here, and rescales its input as torchvision's published weights want (transform_input)")
+            on_note(
+                f"{name} has no auxiliary heads here, and rescales its input as torchvision's published weights want (transform_input)"
+            )
         if attention not in (None, "none"):
             if seed is not None:
                 torch.manual_seed(derive_seed(seed, "attention"))
@@ -103,7 +122,9 @@ def create_model(
         try:
             notes = load_pretrained(model, weights, num_classes, key=weights_key)
         except MisfitError as error:
-            other = lookalike(name, error.shapes, lambda other: build_host(other, num_classes, in_channels))
+            other = lookalike(
+                name, error.shapes, lambda other: build_host(other, num_classes, in_channels)
+            )
             raise UserError(f"{error}{f'; they fit {other}' if other else ''}") from error
         for note in notes:
             on_note(f"weights: {note}")

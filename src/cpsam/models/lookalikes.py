@@ -17,17 +17,26 @@ TRIED = 40
 
 
 def relatives(name: str) -> list[str]:
-    """Networks whose names differ from this one in size or library: those of the same library first, the nearest first."""
+    """Networks whose names differ from this one in size or library: those of the same library
+    first, the nearest first.
+    """
     library, _, rest = name.rpartition("/")
     own = rest.partition(".")[0]
     family = re.match(r"[^\d]*", own)
     start = family[0] if family else own
     names = [
         *CIFAR_RESNETS,
-        *(f"torchvision/{other}" for other in torchvision.models.list_models(module=torchvision.models)),
+        *(
+            f"torchvision/{other}"
+            for other in torchvision.models.list_models(module=torchvision.models)
+        ),
         *(f"timm/{other}" for other in timm.list_models(f"{start}*")),
     ]
-    kin = [other for other in names if other != name and re.fullmatch(rf"{re.escape(start)}\d+\w?", other.rpartition("/")[2])]
+    kin = [
+        other
+        for other in names
+        if other != name and re.fullmatch(rf"{re.escape(start)}\d+\w?", other.rpartition("/")[2])
+    ]
 
     def distance(other: str) -> tuple[bool, float]:
         there, _, rest = other.rpartition("/")
@@ -36,10 +45,14 @@ def relatives(name: str) -> list[str]:
     return sorted(kin, key=distance)[:TRIED]
 
 
-def lookalike(name: str, shapes: Mapping[str, torch.Size], build: Callable[[str], nn.Module]) -> str | None:
-    """Returns the nearest relative of a network whose convolutions have just the names and shapes of those in a file.
+def lookalike(
+    name: str, shapes: Mapping[str, torch.Size], build: Callable[[str], nn.Module]
+) -> str | None:
+    """Returns the nearest relative of a network whose convolutions have just the names and shapes
+    of those in a file.
 
-    None where those of the network itself have them: the file is then for this network, and something else is wrong with it.
+    None where those of the network itself have them: the file is then for this network, and
+    something else is wrong with it.
 
     Args:
         name: The network that does not fit.

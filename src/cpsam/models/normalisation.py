@@ -13,22 +13,39 @@ from cpsam.models.weights import hash_weights
 
 
 def published_scalings(name: str) -> dict[str, tuple[Scaling, str]]:
-    """The mean and standard deviation that each published file of a network wants, by its tag, and where the file is; the default first."""
+    """The mean and standard deviation that each published file of a network wants, by its tag, and
+    where the file is; the default first.
+    """
     library, _, rest = name.partition("/")
     if library == "torchvision":
-        transforms = {weights.name: (weights.transforms(), weights.url) for weights in torchvision.models.get_model_weights(rest)}
-        return {tag: ((tuple(scale.mean), tuple(scale.std)), url) for tag, (scale, url) in transforms.items()}
+        transforms = {
+            weights.name: (weights.transforms(), weights.url)
+            for weights in torchvision.models.get_model_weights(rest)
+        }
+        return {
+            tag: ((tuple(scale.mean), tuple(scale.std)), url)
+            for tag, (scale, url) in transforms.items()
+        }
     if library == "timm" and timm.is_model(rest):
         architecture = get_arch_name(rest)
         default = get_pretrained_cfg(rest)
         named = timm.list_pretrained(f"{architecture}.*") if rest == architecture else []
-        configs = [config for config in (default, *map(get_pretrained_cfg, named)) if config is not None]
-        return {config.tag or "": ((tuple(config.mean), tuple(config.std)), str(config.url or config.file or "")) for config in configs}
+        configs = [
+            config for config in (default, *map(get_pretrained_cfg, named)) if config is not None
+        ]
+        return {
+            config.tag or "": (
+                (tuple(config.mean), tuple(config.std)),
+                str(config.url or config.file or ""),
+            )
+            for config in configs
+        }
     return {}
 
 
 def normalisation(name: str, weights: Path | str | None = None) -> Scaling | None:
-    """Returns the mean and standard deviation per channel of pixels in [0, 1] that pretrained weights of a network expect.
+    """Returns the mean and standard deviation per channel of pixels in [0, 1] that pretrained
+    weights of a network expect.
 
     Args:
         name: The network, as for :func:`cpsam.create_model`.
@@ -37,13 +54,18 @@ def normalisation(name: str, weights: Path | str | None = None) -> Scaling | Non
     Returns:
         None where no convention is known.
     """
-    return expected_scaling(name, weights, sha256="" if weights is None else hash_weights(weights))[0]
+    return expected_scaling(name, weights, sha256="" if weights is None else hash_weights(weights))[
+        0
+    ]
 
 
-def expected_scaling(name: str, weights: Path | str | None, *, sha256: str) -> tuple[Scaling | None, str]:
+def expected_scaling(
+    name: str, weights: Path | str | None, *, sha256: str
+) -> tuple[Scaling | None, str]:
     """The scaling of :func:`normalisation`, and in one line where it is from.
 
-    A ``config.json`` beside the file is believed first, then its SHA-256, in which the names of published files begin.
+    A ``config.json`` beside the file is believed first, then its SHA-256, in which the names of
+    published files begin.
     """
     beside = origin(find_file(Path(weights))).scaling if weights is not None else None
     if beside is not None:

@@ -1,6 +1,8 @@
-"""Writes pickles of protocols 3 to 5 as protocol 2, the only one that torch reads without running code.
+"""Writes pickles of protocols 3 to 5 as protocol 2, the only one that torch reads without running
+code.
 
-Nothing is built here: torch's unpickler still decides about each class and each call that a file asks for.
+Nothing is built here: torch's unpickler still decides about each class and each call that a file
+asks for.
 """
 
 import io
@@ -12,8 +14,10 @@ from pickle import UnpicklingError
 from typing import IO, Any
 
 NEWEST = b"\x80\x02"  # how a pickle of the newest protocol that torch reads begins
-LEGACY_PICKLES = 5  # of a file that is no archive: magic number, version, machine, content, names of the storages
-MOST_BYTES = 256 * 2**20  # A string is written again wherever it is referred to, which must not fill the memory.
+# of a file that is no archive: magic number, version, machine, content, names of the storages
+LEGACY_PICKLES = 5
+# A string is written again wherever it is referred to, which must not fill the memory.
+MOST_BYTES = 256 * 2**20
 STRINGS = {"BINUNICODE", "SHORT_BINUNICODE"}
 REFERENCES = {"BINGET", "LONG_BINGET"}
 NUMBERED = {"BINPUT", "LONG_BINPUT"}
@@ -58,7 +62,8 @@ def rebuilt(archive: zipfile.ZipFile, newer: set[str]) -> IO[bytes]:
 def as_protocol_2(file: IO[bytes]) -> bytes:
     """Returns the pickle that begins here in protocol 2, and leaves the file at its end.
 
-    Protocol 4 names a class by two strings on the stack. Strings are therefore held back until another operation follows.
+    Protocol 4 names a class by two strings on the stack. Strings are therefore held back until
+    another operation follows.
 
     Raises:
         UnpicklingError: If it has an operation for which protocol 2 has none.
@@ -84,18 +89,24 @@ def as_protocol_2(file: IO[bytes]) -> bytes:
             if len(held) < 2 or "\n" in "".join(held[-2:]):
                 raise UnpicklingError("it names a class by something else than two strings")
             module, attribute = held[-2:]
-            written += as_operations(held[:-2]) + pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
+            written += (
+                as_operations(held[:-2]) + pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
+            )
             held.clear()
         else:
             written += as_operations(held)
             held.clear()
             if operation.proto > 2 and name not in REPLACED:
-                raise UnpicklingError(f"its pickle has the operation {name}; save it with torch's own pickle protocol, 2")
+                raise UnpicklingError(
+                    f"its pickle has the operation {name}; save it with torch's own pickle protocol, 2"
+                )
             file.seek(start)
             written += REPLACED.get(name, file.read(end - start))
             file.seek(end)
         if room < 0:
-            raise UnpicklingError(f"the strings of its pickle have more than {MOST_BYTES:,} characters")
+            raise UnpicklingError(
+                f"the strings of its pickle have more than {MOST_BYTES:,} characters"
+            )
     return bytes(written)
 
 

@@ -1,4 +1,6 @@
-"""Finds the weights of a folder, and reads what lies beside them: the network, and the scaling of pixels that it was trained with."""
+"""Finds the weights of a folder, and reads what lies beside them: the network, and the scaling of
+pixels that it was trained with.
+"""
 
 import json
 import math
@@ -50,9 +52,15 @@ def find_file(path: Path) -> Path:
     if found is not None:
         return found
     if (path / CONFIG).exists():
-        best = f"; name {path / BEST} to start from its best epoch so far" if (path / BEST).exists() else ""
+        best = (
+            f"; name {path / BEST} to start from its best epoch so far"
+            if (path / BEST).exists()
+            else ""
+        )
         raise UserError(f"the run in {path} is not finished: {NAMES[0]} is missing{best}")
-    raise DataError(f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a finished run")
+    raise DataError(
+        f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a finished run"
+    )
 
 
 def origin(path: Path) -> Origin:
@@ -77,18 +85,25 @@ def scaling(entry: Mapping[str, Any]) -> Scaling | None:
 
 
 def is_numbers(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def check_model(path: Path, name: str) -> None:
     """Refuses the weights of a run of another network."""
     trained = origin(find_file(path)).model
     if trained is not None and trained != name:
-        raise UserError(f"weights {path} are those of a run of {trained}, not of {name}: ask for {trained}")
+        raise UserError(
+            f"weights {path} are those of a run of {trained}, not of {name}: ask for {trained}"
+        )
 
 
 def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuses weights in the folder of a run that another run wrote, or another tool: the network may not be that of the folder.
+    """Refuses weights in the folder of a run that another run wrote, or another tool: the network
+    may not be that of the folder.
 
     Weights of older versions name their blocks but no run, and pass.
 
@@ -97,22 +112,30 @@ def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
     """
     config = origin(path).config
     if config and path.name in (NAMES[0], BEST) and "attention" not in metadata:
-        raise DataError(f"weights {path} are not those that the run in this folder wrote: they do not name its blocks")
+        raise DataError(
+            f"weights {path} are not those that the run in this folder wrote: they do not name its blocks"
+        )
     if config:
         check_identity(metadata, config, f"weights {path}")
 
 
 def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuses the weights of a run with other blocks than the model's, or with blocks where the model has none.
+    """Refuses the weights of a run with other blocks than the model's, or with blocks where the
+    model has none.
 
-    A network whose blocks are taken out is not the one that was trained. Weights of a run without blocks fit any insertion.
+    A network whose blocks are taken out is not the one that was trained. Weights of a run without
+    blocks fit any insertion.
     """
     trained = metadata.get("attention")
     if not trained:
         return
     here = json.loads(json.dumps(attention_config(model)))
     if trained != here:
-        here_too = f"{summary(here)}, with other arguments" if summary(here) == summary(trained) else summary(here)
+        here_too = (
+            f"{summary(here)}, with other arguments"
+            if summary(here) == summary(trained)
+            else summary(here)
+        )
         raise UserError(
             f"weights {path} are those of a run with {summary(trained)}, and the model has {here_too}: "
             "ask for the same blocks at the same places, or give weights of a network without blocks"
@@ -126,7 +149,13 @@ def summary(entries: Any) -> str:
         >>> summary([{"at": "layer1", "attention": "cpsam", "arguments": {}}, {"at": "layer2", "attention": "cpsam", "arguments": {}}])
         'cpsam at layer1, layer2'
     """
-    if not isinstance(entries, Sequence) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(entries, Sequence) or not all(
+        isinstance(entry, Mapping) for entry in entries
+    ):
         return "blocks that cannot be read"
     names = sorted({str(entry.get("attention")) for entry in entries})
-    return f"{listed(names)} at {listed([str(entry.get('at')) for entry in entries])}" if names else "no blocks"
+    return (
+        f"{listed(names)} at {listed([str(entry.get('at')) for entry in entries])}"
+        if names
+        else "no blocks"
+    )

@@ -1,4 +1,6 @@
-"""Finds the tensors of a network among all that a file holds: the one place and the one prefix at which everything fits."""
+"""Finds the tensors of a network among all that a file holds: the one place and the one prefix at
+which everything fits.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -12,10 +14,16 @@ from torch import Tensor
 from cpsam.errors import DataError, UserError
 from cpsam.models.state_file import FileContent, Skipped
 
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, FSDP and activation checkpointing put into keys, at any level. No network has such a module of its own."""
+WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""What torch.compile, FSDP and activation checkpointing put into keys, at any level. No network has
+such a module of its own.
+"""
 OLD_NAMES = re.compile(r"(?<=\.)(norm|conv)\.([12])(?=\.)")
-"""Parts of a DenseNet layer as torchvision's published files name them: ``norm.1`` for today's ``norm1``."""
+"""Parts of a DenseNet layer as torchvision's published files name them: ``norm.1`` for today's
+``norm1``.
+"""
 COUNTERS = re.compile(r"(?:.*\.)?(?:total_ops|total_params|n_averaged)")
 """Buffers that profilers (thop) and ``AveragedModel`` add."""
 AUXILIARY = re.compile(r"(?:aux1|aux2|AuxLogits)\..*")
@@ -71,15 +79,19 @@ class Candidate:
         return bool(AVERAGES & set(re.split(r"[^a-z]+", self.label.lower())))
 
 
-def choose(path: Path, content: FileContent, wanted: Wanted, key: str | None) -> tuple[Candidate, list[str]]:
-    """Returns the tensors of the file that are the network's, and what had to be decided, a line each.
+def choose(
+    path: Path, content: FileContent, wanted: Wanted, key: str | None
+) -> tuple[Candidate, list[str]]:
+    """Returns the tensors of the file that are the network's, and what had to be decided, a line
+    each.
 
     Args:
         path: For messages.
         content: What the file holds.
         wanted: What the network takes.
-        key: Which tensors to take where several fit: a name in the file, as ``state_dict_ema``, or a prefix of keys, as ``encoder_q``.
-            None: the average of the weights, if the file has one.
+        key: Which tensors to take where several fit: a name in the file, as ``state_dict_ema``, or
+            a prefix of keys, as ``encoder_q``. None: the average of the weights, if the file has
+            one.
 
     Returns:
         The candidate that fits, or the one that comes nearest.
@@ -88,13 +100,21 @@ def choose(path: Path, content: FileContent, wanted: Wanted, key: str | None) ->
         DataError: If the file holds no tensors by name.
         UserError: If several fit and none is the average, or `key` names none or several.
     """
-    candidates = [candidate for where, state in states(content.tree) for candidate in measured(where, state, wanted)]
+    candidates = [
+        candidate
+        for where, state in states(content.tree)
+        for candidate in measured(where, state, wanted)
+    ]
     if not candidates:
         raise DataError(f"weights file {path} holds no tensors by name; {described(content)}")
     if key is not None:
-        named = [candidate for candidate in candidates if f".{key.strip('.')}." in f".{candidate.label}."]
+        named = [
+            candidate for candidate in candidates if f".{key.strip('.')}." in f".{candidate.label}."
+        ]
         if not named:
-            raise UserError(f"weights file {path} has nothing named {key!r}; it has {listed(labels(candidates))}")
+            raise UserError(
+                f"weights file {path} has nothing named {key!r}; it has {listed(labels(candidates))}"
+            )
         candidates = named
     fitting = [candidate for candidate in candidates if candidate.fits]
     if not fitting:
@@ -104,13 +124,21 @@ def choose(path: Path, content: FileContent, wanted: Wanted, key: str | None) ->
         return distinct[0], []
     averaged = [candidate for candidate in distinct if candidate.averaged]
     if len(averaged) != 1:
-        raise UserError(f"weights file {path} has several weights of this network: {listed(labels(distinct))}; name one as weights_key")
+        raise UserError(
+            f"weights file {path} has several weights of this network: {listed(labels(distinct))}; name one as weights_key"
+        )
     rest = [candidate for candidate in distinct if candidate is not averaged[0]]
-    return averaged[0], [f"{averaged[0].label} is taken, the average; weights_key chooses {' or '.join(labels(rest))} instead"]
+    return averaged[0], [
+        f"{averaged[0].label} is taken, the average; weights_key chooses {' or '.join(labels(rest))} instead"
+    ]
 
 
-def states(tree: Any, where: tuple[str, ...] = (), seen: set[int] | None = None) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yields every mapping in a file that holds tensors by name, once, with the names that lead to it."""
+def states(
+    tree: Any, where: tuple[str, ...] = (), seen: set[int] | None = None
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yields every mapping in a file that holds tensors by name, once, with the names that lead to
+    it.
+    """
     seen = set() if seen is None else seen
     if not isinstance(tree, Mapping) or id(tree) in seen or len(where) > DEEPEST:
         return
@@ -129,14 +157,21 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
         plain = dict(state)
     host = [key for key in wanted.tensors if not within(key, wanted.blocks)]
     anchors = {host[0], host[len(host) // 2]} if host else set()  # two, in case the file lacks one
-    prefixes = {""} | {key.removesuffix(anchor) for key in plain for anchor in anchors if f".{key}".endswith(f".{anchor}")}
+    prefixes = {""} | {
+        key.removesuffix(anchor)
+        for key in plain
+        for anchor in anchors
+        if f".{key}".endswith(f".{anchor}")
+    }
     candidates: list[Candidate] = []
     for prefix in sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)):
         # A whole network after a longer prefix is not a part of one after a shorter prefix.
         whole = tuple(candidate.prefix for candidate in candidates if candidate.fits)
         candidates.append(measure(where, prefix, plain, wanted, whole))
     candidates.sort(key=lambda candidate: (len(candidate.prefix), candidate.prefix))
-    likely = [candidate for candidate in candidates if len(candidate.found) * 2 >= len(wanted.tensors)]
+    likely = [
+        candidate for candidate in candidates if len(candidate.found) * 2 >= len(wanted.tensors)
+    ]
     return likely or [min(candidates, key=lambda candidate: candidate.distance)]
 
 
@@ -144,41 +179,77 @@ def current_name(key: str, wanted: Wanted) -> str:
     """The key without wrappers inside it, and with the name that a part has today."""
     key = WRAPPERS.sub("", key)
     renamed = OLD_NAMES.sub(r"\1\2", key)
-    return renamed if renamed != key and any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors) else key
+    return (
+        renamed
+        if renamed != key and any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors)
+        else key
+    )
 
 
-def measure(where: tuple[str, ...], prefix: str, state: Mapping[str, Any], wanted: Wanted, apart: tuple[str, ...] = ()) -> Candidate:
-    """Measures the keys after a prefix against a network. Those after one of the prefixes `apart` do not count."""
+def measure(
+    where: tuple[str, ...],
+    prefix: str,
+    state: Mapping[str, Any],
+    wanted: Wanted,
+    apart: tuple[str, ...] = (),
+) -> Candidate:
+    """Measures the keys after a prefix against a network. Those after one of the prefixes `apart`
+    do not count.
+    """
     own = wanted.tensors
     keys = [key for key in state if key.startswith(prefix) and not key.startswith(apart)]
     inside = {key.removeprefix(prefix): state[key] for key in keys}
-    found = Candidate(where, prefix, {key: value for key, value in inside.items() if key in own and isinstance(value, Tensor)})
+    found = Candidate(
+        where,
+        prefix,
+        {key: value for key, value in inside.items() if key in own and isinstance(value, Tensor)},
+    )
     found.shapes = {key: value.shape for key, value in inside.items() if isinstance(value, Tensor)}
     found.new_blocks = bool(wanted.blocks) and not any(within(key, wanted.blocks) for key in inside)
     for head in wanted.heads:
         renew_head(found, head, inside, own)
     found.others = sorted(state.keys() - keys)
     for key in inside.keys() - own.keys():
-        droppable = COUNTERS.fullmatch(key) or AUXILIARY.fullmatch(key) or not isinstance(inside[key], Tensor)
+        droppable = (
+            COUNTERS.fullmatch(key)
+            or AUXILIARY.fullmatch(key)
+            or not isinstance(inside[key], Tensor)
+        )
         (found.others if droppable or within(key, found.new_heads) else found.unknown).append(key)
-    # Older files lack the step counters of the norms, which nothing reads when the momentum is fixed.
-    missing = {key for key in own.keys() - found.found.keys() if not key.endswith("num_batches_tracked")}
+    # Older files lack the step counters of the norms, which nothing reads when the momentum is
+    # fixed.
+    missing = {
+        key for key in own.keys() - found.found.keys() if not key.endswith("num_batches_tracked")
+    }
     found.lacking = sorted(
-        key for key in missing if not within(key, found.new_heads) and not (found.new_blocks and within(key, wanted.blocks))
+        key
+        for key in missing
+        if not within(key, found.new_heads)
+        and not (found.new_blocks and within(key, wanted.blocks))
     )
-    found.misshapen = sorted(key for key, value in found.found.items() if value.shape != own[key].shape)
+    found.misshapen = sorted(
+        key for key, value in found.found.items() if value.shape != own[key].shape
+    )
     found.unknown.sort()
     return found
 
 
-def renew_head(found: Candidate, head: str, inside: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
+def renew_head(
+    found: Candidate, head: str, inside: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> None:
     """Leaves out a classifier that the file has not, or has for other classes."""
     weight, given = own[f"{head}.weight"], inside.get(f"{head}.weight")
-    if isinstance(given, Tensor) and (given.shape[1:] != weight.shape[1:] or given.shape == weight.shape):
+    if isinstance(given, Tensor) and (
+        given.shape[1:] != weight.shape[1:] or given.shape == weight.shape
+    ):
         return
     if given is None and f"{head}.bias" in inside:
         return
-    has = f"{len(given)} classes in the file, {len(weight)} wanted" if isinstance(given, Tensor) else f"the file has no {head}.weight"
+    has = (
+        f"{len(given)} classes in the file, {len(weight)} wanted"
+        if isinstance(given, Tensor)
+        else f"the file has no {head}.weight"
+    )
     found.new_heads[head] = has
     for key in [key for key in found.found if within(key, (head,))]:
         del found.found[key]
@@ -195,7 +266,8 @@ def without_copies(candidates: list[Candidate]) -> list[Candidate]:
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(
-        tensor.dtype == other[key].dtype and torch.equal(tensor, other[key]) for key, tensor in one.items()
+        tensor.dtype == other[key].dtype and torch.equal(tensor, other[key])
+        for key, tensor in one.items()
     )
 
 
@@ -226,11 +298,14 @@ def plural(count: int, word: str) -> str:
 
 
 def listed(names: Collection[str], shown: int = 3) -> str:
-    """Returns the first three of many, and how many more. A name with characters that cannot be printed is quoted.
+    """Returns the first three of many, and how many more. A name with characters that cannot be
+    printed is quoted.
 
     Example:
         >>> listed(["a", "b", "c", "d", "e"])
         'a, b, c and 2 more'
     """
-    head = ", ".join(name if name and name.isprintable() else ascii(name) for name in list(names)[:shown])
+    head = ", ".join(
+        name if name and name.isprintable() else ascii(name) for name in list(names)[:shown]
+    )
     return head if len(names) <= shown else f"{head} and {len(names) - shown} more"

@@ -1,4 +1,5 @@
-"""Reads what a file of weights holds: safetensors, or a file of torch, from which no object but tensors and containers is built.
+"""Reads what a file of weights holds: safetensors, or a file of torch, from which no object but
+tensors and containers is built.
 
 The content of a file decides how it is read, not its name.
 """
@@ -25,7 +26,8 @@ META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
 HEAD_BYTES = 512
 MOST_ATTEMPTS = 64  # at a file, one for each class that it names
 
-# torch itself stops at os and sys. No trainer writes these. Python 2 says commands for subprocess, and protocol 2 still does.
+# torch itself stops at os and sys. No trainer writes these. Python 2 says commands for subprocess,
+# and protocol 2 still does.
 ATTACK = re.compile(
     r"builtins\.(eval|exec|compile|getattr|open|__import__)|(subprocess|commands|runpy|importlib|pty|socket|shutil|ctypes|code)\..*"
 )
@@ -46,7 +48,8 @@ class FileContent:
 
     Attributes:
         tree: Tensors by name, or containers around them.
-        metadata: What :func:`cpsam.checkpoint.save_weights` stored beside the tensors; empty for a file of others.
+        metadata: What :func:`cpsam.checkpoint.save_weights` stored beside the tensors; empty for a
+            file of others.
         skipped: Classes and functions that the file names. None of them was imported or called.
     """
 
@@ -59,7 +62,8 @@ def read_content(path: Path) -> FileContent:
     """Returns what a file of weights holds, on the CPU.
 
     Raises:
-        DataError: If the file is missing, is not a regular file, is damaged, or is something else than weights.
+        DataError: If the file is missing, is not a regular file, is damaged, or is something else
+            than weights.
         UserError: If it asks for a module of the system, as only an attack does.
     """
     try:
@@ -77,7 +81,8 @@ def read_content(path: Path) -> FileContent:
         raise DataError(f"weights file not found: {path}") from error
     except UserError:
         raise
-    except Exception as error:  # the libraries raise anything at damaged bytes, struct.error and AttributeError among it
+    # the libraries raise anything at damaged bytes, struct.error and AttributeError among it
+    except Exception as error:
         raise DataError(f"weights file cannot be read: {path}: {first_line(error)}") from error
     raise DataError(f"weights file {path} {foreign(head)}")
 
@@ -89,7 +94,9 @@ def foreign(head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "is a tar archive: unpack it first"
     start = head.lstrip()
-    if (what := next((what for begin, what in FOREIGN.items() if start.startswith(begin)), None)) is not None:
+    if (
+        what := next((what for begin, what in FOREIGN.items() if start.startswith(begin)), None)
+    ) is not None:
         return what
     text = head[:40].decode("ascii", "replace")
     if text.replace("\n", "").replace("\r", "").isprintable():
@@ -98,14 +105,18 @@ def foreign(head: bytes) -> str:
 
 
 def check_archive(file: IO[bytes]) -> None:
-    """Refuses an archive that torch does not write. torch itself passes over checksums, sizes and repeated names."""
+    """Refuses an archive that torch does not write. torch itself passes over checksums, sizes and
+    repeated names.
+    """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename for entry in entries}
         if not any(name.endswith("data.pkl") for name in names):
             raise zipfile.BadZipFile("a zip archive without data.pkl is not a file of torch")
         if any(name.endswith("/constants.pkl") for name in names):
-            raise zipfile.BadZipFile("it is a TorchScript archive: save the state_dict() of the model instead")
+            raise zipfile.BadZipFile(
+                "it is a TorchScript archive: save the state_dict() of the model instead"
+            )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise zipfile.BadZipFile("the archive is compressed, as torch never writes it")
         size = file.seek(0, io.SEEK_END)
@@ -116,7 +127,9 @@ def check_archive(file: IO[bytes]) -> None:
 
 
 class Skipped:
-    """Stands for an object of a class that the file names. It takes what the file gives it, and keeps nothing."""
+    """Stands for an object of a class that the file names. It takes what the file gives it, and
+    keeps nothing.
+    """
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -129,7 +142,9 @@ class Skipped:
 
 
 class SkippedDict(Skipped):
-    """The same for a class that is filled like a dictionary: its items are kept, for weights may be among them."""
+    """The same for a class that is filled like a dictionary: its items are kept, for weights may be
+    among them.
+    """
 
     def __new__(cls, *args: Any) -> Any:
         return OrderedDict()
@@ -141,7 +156,8 @@ class SkippedList(Skipped):
 
 
 def load_torch(path: Path, file: IO[bytes]) -> FileContent:
-    """Reads a file of torch with the unpickler that runs no code; stand-ins take the place of the classes that it names.
+    """Reads a file of torch with the unpickler that runs no code; stand-ins take the place of the
+    classes that it names.
 
     Each name that the unpickler stops at gets a stand-in, and the file is read again.
     """
@@ -149,11 +165,18 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
     stand_ins: dict[str, type[Skipped]] = {}
     for _ in range(MOST_ATTEMPTS):
         file.seek(0)
-        allowed: list[Any] = [(type(name, (kind,), {"__module__": "skipped"}), name) for name, kind in stand_ins.items()]
+        allowed: list[Any] = [
+            (type(name, (kind,), {"__module__": "skipped"}), name)
+            for name, kind in stand_ins.items()
+        ]
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-                warnings.simplefilter("ignore")  # about the protocol of the pickle: what cannot be read is an error anyway
-                return FileContent(torch.load(file, map_location="cpu", weights_only=True), skipped=tuple(stand_ins))
+                # about the protocol of the pickle: what cannot be read is an error anyway
+                warnings.simplefilter("ignore")
+                return FileContent(
+                    torch.load(file, map_location="cpu", weights_only=True),
+                    skipped=tuple(stand_ins),
+                )
         except UnpicklingError as error:
             reason = str(error)
             if asked := re.search(r"Unsupported global: GLOBAL (\S+) was not", reason):
@@ -161,26 +184,36 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
                 if ATTACK.fullmatch(name):
                     raise code_refused(path, name) from error
                 stand_ins[name] = Skipped
-            elif filled := re.search(r"Can only (SETITEM|append).* got <class 'skipped\.(\S+)'>", reason):
+            elif filled := re.search(
+                r"Can only (SETITEM|append).* got <class 'skipped\.(\S+)'>", reason
+            ):
                 stand_ins[filled[2]] = SkippedDict if filled[1] == "SETITEM" else SkippedList
             else:
                 raise refusal(path, reason) from error
-    raise UserError(f"weights file {path} asks for more than {MOST_ATTEMPTS} classes; save the state dict alone")
+    raise UserError(
+        f"weights file {path} asks for more than {MOST_ATTEMPTS} classes; save the state dict alone"
+    )
 
 
 def refusal(path: Path, reason: str) -> UserError:
     if wanted := re.search(r"unsupported GLOBAL (\S+)", reason):
         return code_refused(path, wanted[1])
     if "Unsupported operand" in reason:
-        return DataError(f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it has another, or is damaged")
+        return DataError(
+            f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it has another, or is damaged"
+        )
     if "persistent_load of storage" in reason:
-        return DataError(f"weights file {path} holds a whole module, not its tensors: save its state_dict() instead")
+        return DataError(
+            f"weights file {path} holds a whole module, not its tensors: save its state_dict() instead"
+        )
     cause = reason.partition("WeightsUnpickler error:")[2].strip() or reason
     return DataError(f"weights file cannot be read: {path}: {cause.partition(chr(10))[0]}")
 
 
 def code_refused(path: Path, name: str) -> UserError:
-    return UserError(f"weights file {path} asks for {name}; nothing but tensors is read from it, because a pickle can run code")
+    return UserError(
+        f"weights file {path} asks for {name}; nothing but tensors is read from it, because a pickle can run code"
+    )
 
 
 def load_safetensors(file: IO[bytes]) -> FileContent:

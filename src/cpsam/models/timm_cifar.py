@@ -18,7 +18,8 @@ STAGES = ("layer1", "layer2", "layer3")
 
 
 class TimmThinResNet(ThinResNet):
-    """:class:`~cpsam.models.cifar_resnet.ThinResNet` as timm has its models: same computation, same keys.
+    """:class:`~cpsam.models.cifar_resnet.ThinResNet` as timm has its models: same computation, same
+    keys.
 
     Args:
         blocks_per_stage: n; 3 gives ResNet-20.
@@ -27,7 +28,8 @@ class TimmThinResNet(ThinResNet):
         global_pool: timm's name of a pooling; ``""`` for none.
         drop_rate: Dropout before the classifier, in training.
         shortcut: ``"padded"`` or ``"projection"``.
-        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the bare network.
+        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the bare
+            network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
 
     Shape:
@@ -51,11 +53,18 @@ class TimmThinResNet(ThinResNet):
         device=None,
         dtype=None,
     ) -> None:
-        super().__init__(blocks_per_stage, max(num_classes, 1), in_channels=in_chans, shortcut=shortcut)
+        super().__init__(
+            blocks_per_stage, max(num_classes, 1), in_channels=in_chans, shortcut=shortcut
+        )
         self.in_chans, self.drop_rate, self.grad_checkpointing = in_chans, float(drop_rate), False
         self.feature_info = [
             {"num_chs": width, "reduction": stride, "module": module}
-            for width, stride, module in ((16, 1, "relu"), (16, 1, "layer1"), (32, 2, "layer2"), (64, 4, "layer3"))
+            for width, stride, module in (
+                (16, 1, "relu"),
+                (16, 1, "layer1"),
+                (32, 2, "layer2"),
+                (64, 4, "layer3"),
+            )
         ]
         self.num_features = 64
         self.reset_classifier(num_classes, global_pool)
@@ -65,7 +74,10 @@ class TimmThinResNet(ThinResNet):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        return {"stem": r"^conv1|^bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+        return {
+            "stem": r"^conv1|^bn1",
+            "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)",
+        }
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -78,9 +90,18 @@ class TimmThinResNet(ThinResNet):
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, 0 classes for none; the pooling stays where it is not given."""
-        like, pool_type = self.conv1.weight, self.global_pool.pool_type if global_pool is None else global_pool
+        like, pool_type = (
+            self.conv1.weight,
+            self.global_pool.pool_type if global_pool is None else global_pool,
+        )
         self.num_classes = num_classes
-        head = create_classifier(self.num_features, num_classes, pool_type=pool_type, device=like.device, dtype=like.dtype)
+        head = create_classifier(
+            self.num_features,
+            num_classes,
+            pool_type=pool_type,
+            device=like.device,
+            dtype=like.dtype,
+        )
         self.global_pool, self.fc = head  # pyrefly: ignore
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         self.global_pool.train(self.training)
@@ -96,7 +117,8 @@ class TimmThinResNet(ThinResNet):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The features after the stem and after each stage: those at `indices`, the last `indices`, or all of the four.
+        """The features after the stem and after each stage: those at `indices`, the last `indices`,
+        or all of the four.
 
         Returns:
             The list of them alone, or the last features and the list.
@@ -113,8 +135,12 @@ class TimmThinResNet(ThinResNet):
         return intermediates if intermediates_only else (x, intermediates)
 
     @torch.jit.ignore
-    def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
-        """Drop the stages after the last of `indices`, and the classifier where it is asked for or no longer fits."""
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last of `indices`, and the classifier where it is asked for or
+        no longer fits.
+        """
         taken, last = feature_take_indices(len(self.feature_info), indices)
         for name in STAGES[last:]:
             setattr(self, name, nn.Sequential())

@@ -8,8 +8,25 @@ from typing import Any
 
 from cpsam.report.escape import markdown, markdown_code, spreadsheet
 from cpsam.report.page import render_report
-from cpsam.report.table import FAILED_HEADER, answer, contrast_rows, failed_runs, made_by, settings_of, table_rows
-from cpsam.report.words import blocks, control_words, data_notes, evidence_words, facts_words, protocol, remarks, words
+from cpsam.report.table import (
+    FAILED_HEADER,
+    answer,
+    contrast_rows,
+    failed_runs,
+    made_by,
+    settings_of,
+    table_rows,
+)
+from cpsam.report.words import (
+    blocks,
+    control_words,
+    data_notes,
+    evidence_words,
+    facts_words,
+    protocol,
+    remarks,
+    words,
+)
 
 
 def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
@@ -34,7 +51,10 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     parts = [f"# {markdown(answer(results))}", markdown(said)]
     parts += [f"> {markdown(text)}" for text in (*data_notes(results), *remarks(results))]
     if len(results.get("contrasts", ())) > 1:
-        parts += ["## The questions, as written in the plan", markdown_table(*contrast_rows(results))]
+        parts += [
+            "## The questions, as written in the plan",
+            markdown_table(*contrast_rows(results)),
+        ]
     for setting in settings:
         only = len(settings) == 1
         title = f"{'Arms' if only else setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"
@@ -44,10 +64,19 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     if failed := failed_runs(results):
         parts += ["## Runs that did not finish", markdown_table(FAILED_HEADER, failed)]
     parts += ["## The command that made this page", markdown_code(results["command"])]
-    sections = [("Protocol", protocol(results)), ("Recipe", results.get("recipe")), ("Blocks", blocks(results))]
+    sections = [
+        ("Protocol", protocol(results)),
+        ("Recipe", results.get("recipe")),
+        ("Blocks", blocks(results)),
+    ]
     for title, pairs in (*sections, ("Environment", results.get("environment"))):
         if pairs:
-            parts += [f"## {title}", "\n".join(f"- {markdown(f'{key}: {words(value)}')}" for key, value in pairs.items())]
+            parts += [
+                f"## {title}",
+                "\n".join(
+                    f"- {markdown(f'{key}: {words(value)}')}" for key, value in pairs.items()
+                ),
+            ]
     if runs := made_by(results):
         parts += ["## Runs", "\n".join(f"- {markdown(line)}" for line in runs)]
     return "\n\n".join(parts) + "\n"
@@ -68,7 +97,9 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -
 
 
 def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns numbers in full, text that no spreadsheet takes for a formula, and nothing for what is missing."""
+    """Returns numbers in full, text that no spreadsheet takes for a formula, and nothing for what
+    is missing.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -79,14 +110,27 @@ def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 def arms_csv(results: Mapping[str, Any]) -> str:
     """One line an arm and setting."""
     timing = (results.get("timing") or {}).get("arms", {})
-    header = ("setting", "arm", "attention", "arguments", "recipe", "parameters", "parameters_added", "macs", "macs_added")
+    header = (
+        "setting",
+        "arm",
+        "attention",
+        "arguments",
+        "recipe",
+        "parameters",
+        "parameters_added",
+        "macs",
+        "macs_added",
+    )
     header += ("latency_ms", "peak_memory_bytes", "n", "top1_mean", "top1_sd")
     rows = []
     for arm in results["arms"]:
         measured, top1 = timing.get(arm["name"], {}), arm["top1"]
         own = [json.dumps(arm[key]) if arm.get(key) else None for key in ("arguments", "recipe")]
         costs = [arm[key] for key in header[5:9]]
-        clock = [(measured.get("latency_ms") or {}).get("median"), measured.get("peak_memory_bytes")]
+        clock = [
+            (measured.get("latency_ms") or {}).get("median"),
+            measured.get("peak_memory_bytes"),
+        ]
         name = [arm.get("setting", ""), arm.get("arm") or arm["name"], arm["attention"]]
         rows.append([*name, *own, *costs, *clock, top1["n"], top1["mean"], top1["sd"]])
     return comma_separated(header, rows)
@@ -110,7 +154,9 @@ def contrasts_csv(results: Mapping[str, Any]) -> str:
         "detectable",
         "note",
     )
-    return comma_separated(header, ([contrast[key] for key in header] for contrast in results.get("contrasts", ())))
+    return comma_separated(
+        header, ([contrast[key] for key in header] for contrast in results.get("contrasts", ()))
+    )
 
 
 def runs_csv(results: Mapping[str, Any]) -> str:
@@ -119,5 +165,11 @@ def runs_csv(results: Mapping[str, Any]) -> str:
     rows = []
     for arm in results["arms"]:
         for run in arm["runs"]:
-            rows.append([arm.get("setting", ""), arm.get("arm") or arm["name"], *(run.get(key) for key in header[2:])])
+            rows.append(
+                [
+                    arm.get("setting", ""),
+                    arm.get("arm") or arm["name"],
+                    *(run.get(key) for key in header[2:]),
+                ]
+            )
     return comma_separated(header, rows)

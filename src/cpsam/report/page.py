@@ -1,4 +1,6 @@
-"""The page that a comparison leaves: one HTML file that loads nothing, for a screen, a phone or paper."""
+"""The page that a comparison leaves: one HTML file that loads nothing, for a screen, a phone or
+paper.
+"""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +9,14 @@ from importlib.resources import files
 from typing import Any
 
 from cpsam.errors import UserError
-from cpsam.report.figures import contrast_plot, cost_plot, curve_plot, difference_plot, measured, seed_plot
+from cpsam.report.figures import (
+    contrast_plot,
+    cost_plot,
+    curve_plot,
+    difference_plot,
+    measured,
+    seed_plot,
+)
 from cpsam.report.markup import Markup, element
 from cpsam.report.table import (
     FAILED_HEADER,
@@ -25,7 +34,18 @@ from cpsam.report.table import (
     subject,
     table_rows,
 )
-from cpsam.report.words import blocks, control_words, data_notes, duration, evidence_words, facts_words, protocol, remarks, unbroken, words
+from cpsam.report.words import (
+    blocks,
+    control_words,
+    data_notes,
+    duration,
+    evidence_words,
+    facts_words,
+    protocol,
+    remarks,
+    unbroken,
+    words,
+)
 
 __all__ = ["render_report", "table_rows"]
 
@@ -33,12 +53,15 @@ SCHEMA = 1
 
 
 def definitions(pairs: Mapping[str, object]) -> Markup:
-    return element("dl", ((element("dt", key), element("dd", words(value))) for key, value in pairs.items()))
+    return element(
+        "dl", ((element("dt", key), element("dd", words(value))) for key, value in pairs.items())
+    )
 
 
 def head(title: str) -> Markup:
     style = files("cpsam.report").joinpath("report.css").read_text(encoding="utf-8")
-    # Nothing may be loaded, run or sent, and no style but ours applies: a name that slipped through as markup could still do nothing.
+    # Nothing may be loaded, run or sent, and no style but ours applies: a name that slipped through
+    # as markup could still do nothing.
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return element(
@@ -58,7 +81,11 @@ def opening(results: Mapping[str, Any]) -> Markup:
         element("p", f"{what}: {subject(results)}", class_="eyebrow"),
         element("h1", unbroken(answer(results))),
         [element("p", unbroken(sentence), class_="control") for sentence in control_words(results)],
-        element("p", " ".join([*map(unbroken, evidence_words(results)), facts_words(results)]), class_="lead"),
+        element(
+            "p",
+            " ".join([*map(unbroken, evidence_words(results)), facts_words(results)]),
+            class_="lead",
+        ),
         [element("p", note, class_="callout") for note in data_notes(results)],
         [element("p", warning, class_="warning") for warning in remarks(results)],
     )
@@ -75,10 +102,20 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
         "p, sign flips": "The exact sign-flip test is a check; it assumes less, and finds less.",
         "could be found, points": "The last column is the true difference that would be found four times in five.",
     }
-    caption = ["The first row is the question that the study is for.", *(explained[column] for column in header if column in explained)]
+    caption = [
+        "The first row is the question that the study is for.",
+        *(explained[column] for column in header if column in explained),
+    ]
     table = plain_table(" ".join(caption), header, rows)
-    plot, title = contrast_plot(results), "Mean and 95 % interval, seeds paired, not adjusted for their number."
-    picture = element("figure", element("figcaption", "Differences", element("span", title)), plot) if plot else None
+    plot, title = (
+        contrast_plot(results),
+        "Mean and 95 % interval, seeds paired, not adjusted for their number.",
+    )
+    picture = (
+        element("figure", element("figcaption", "Differences", element("span", title)), plot)
+        if plot
+        else None
+    )
     return element(
         "section",
         element("h2", "The questions, as written in the plan"),
@@ -90,10 +127,21 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
 def setting_section(results: Mapping[str, Any], setting: Mapping[str, Any]) -> Markup:
     """Table and pictures of one setting; a comparison of one alone needs no heading."""
     only = len(settings_of(results)) == 1
-    heading = None if only else element("h2", f"{setting['name']}: {setting['model']}, blocks at {words(setting['at'])}")
+    heading = (
+        None
+        if only
+        else element(
+            "h2", f"{setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"
+        )
+    )
     name = None if only else setting["name"]
-    enough = len(measured(results, name)) >= min(2, len(arms_in(results, name)))  # while the others run, one is no picture of them
-    drawn = [element("h2" if only else "h3", "Accuracy and cost"), figures(results, name)] if enough else None
+    # while the others run, one is no picture of them
+    enough = len(measured(results, name)) >= min(2, len(arms_in(results, name)))
+    drawn = (
+        [element("h2" if only else "h3", "Accuracy and cost"), figures(results, name)]
+        if enough
+        else None
+    )
     return element("section", heading, comparison(results, name, setting), drawn, class_="setting")
 
 
@@ -106,13 +154,29 @@ def comparison(results: Mapping[str, Any], name: str | None, setting: Mapping[st
         "quartiles, timed in turn with the other arms."
     )
     body = []
-    # A style sheet that turns rows into cards takes the meaning of a table away from them; the roles give it back.
+    # A style sheet that turns rows into cards takes the meaning of a table away from them; the
+    # roles give it back.
     primary = bare(results, results["primary"][0])
     for arm, *cells in rows:
-        lines = (element("td", cell, role="cell", data_label=label) for label, cell in zip(header[1:], cells, strict=True))
+        lines = (
+            element("td", cell, role="cell", data_label=label)
+            for label, cell in zip(header[1:], cells, strict=True)
+        )
         kind = "primary" if arm == primary else None
-        body.append(element("tr", element("th", arm, scope="row", role="rowheader"), lines, role="row", class_=kind))
-    columns = element("tr", (element("th", label, scope="col", role="columnheader") for label in header), role="row")
+        body.append(
+            element(
+                "tr",
+                element("th", arm, scope="row", role="rowheader"),
+                lines,
+                role="row",
+                class_=kind,
+            )
+        )
+    columns = element(
+        "tr",
+        (element("th", label, scope="col", role="columnheader") for label in header),
+        role="row",
+    )
     table = element(
         "table",
         element("caption", caption),
@@ -120,7 +184,9 @@ def comparison(results: Mapping[str, Any], name: str | None, setting: Mapping[st
         element("tbody", body, role="rowgroup"),
         role="table",
     )
-    return element("section", table, class_="comparison", aria_label=f"Comparison {name or ''}".strip())
+    return element(
+        "section", table, class_="comparison", aria_label=f"Comparison {name or ''}".strip()
+    )
 
 
 def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
@@ -139,30 +205,67 @@ def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
     }
     dots = "A dot is a run, the bar their mean; dashed: what nothing as cheap beats. Columns that would cover each other stand apart."
     plots = [
-        (f"Difference to {name}", "Mean and 95 % interval, seeds paired.", difference_plot(results, name, setting))
+        (
+            f"Difference to {name}",
+            "Mean and 95 % interval, seeds paired.",
+            difference_plot(results, name, setting),
+        )
         for name in references_of(results, setting)[:1]
     ]
-    plots += [(f"Accuracy against {what}", dots, cost_plot(results, what, by_arm, setting)) for what, by_arm in costs.items()]
+    plots += [
+        (f"Accuracy against {what}", dots, cost_plot(results, what, by_arm, setting))
+        for what, by_arm in costs.items()
+    ]
     threads = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
     bands = "Mean over the seeds in a band from the lowest to the highest. The height fits the second half of the epochs."
-    if any(run["status"] != "done" and (run.get("curve") or {}).get("top1") for arm in arms for run in arm["runs"]):
+    if any(
+        run["status"] != "done" and (run.get("curve") or {}).get("top1")
+        for arm in arms
+        for run in arm["runs"]
+    ):
         bands += " Dashed: a run that broke off."
     plots += [("Every seed", threads, seed_plot(results, setting))]
-    plots += [(title, bands, curve_plot(results, setting, key)) for title, key in (("Learning", "top1"), ("Fitting", "train_loss"))]
-    shown = (element("figure", element("figcaption", title, element("span", how)), plot) for title, how, plot in plots if plot)
+    plots += [
+        (title, bands, curve_plot(results, setting, key))
+        for title, key in (("Learning", "top1"), ("Fitting", "train_loss"))
+    ]
+    shown = (
+        element("figure", element("figcaption", title, element("span", how)), plot)
+        for title, how, plot in plots
+        if plot
+    )
     return element("section", shown, class_="plots", aria_label=f"Pictures {setting or ''}".strip())
 
 
-def plain_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], wide: Sequence[int] = ()) -> Markup:
-    """A table that scrolls sideways on a phone; the columns numbered in `wide` break their lines instead."""
+def plain_table(
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], wide: Sequence[int] = ()
+) -> Markup:
+    """A table that scrolls sideways on a phone; the columns numbered in `wide` break their lines
+    instead.
+    """
     body = [
-        element("tr", (element("td", cell, class_="wrap" if index in wide else None) for index, cell in enumerate(row))) for row in rows
+        element(
+            "tr",
+            (
+                element("td", cell, class_="wrap" if index in wide else None)
+                for index, cell in enumerate(row)
+            ),
+        )
+        for row in rows
     ]
     columns = element(
-        "tr", (element("th", label, scope="col", class_="wrap" if index in wide else None) for index, label in enumerate(header))
+        "tr",
+        (
+            element("th", label, scope="col", class_="wrap" if index in wide else None)
+            for index, label in enumerate(header)
+        ),
     )
-    table = element("table", element("caption", caption), element("thead", columns), element("tbody", body))
-    return element("div", table, class_="scroll plain", tabindex=0, role="region", aria_label=caption)
+    table = element(
+        "table", element("caption", caption), element("thead", columns), element("tbody", body)
+    )
+    return element(
+        "div", table, class_="scroll plain", tabindex=0, role="region", aria_label=caption
+    )
 
 
 def failures(results: Mapping[str, Any]) -> Markup | None:
@@ -171,7 +274,11 @@ def failures(results: Mapping[str, Any]) -> Markup | None:
         return None
     caption = "These runs are in no mean and no difference; a pair that lacks one of its runs is left out."
     table = plain_table(caption, FAILED_HEADER, rows, wide=(3,))
-    return element("section", element("h2", "Runs that did not finish"), element("div", table, class_="failures"))
+    return element(
+        "section",
+        element("h2", "Runs that did not finish"),
+        element("div", table, class_="failures"),
+    )
 
 
 def every_run(results: Mapping[str, Any]) -> Markup:
@@ -189,7 +296,11 @@ def every_run(results: Mapping[str, Any]) -> Markup:
         for run in arm["runs"]
     ]
     header = ("arm", "seed", "status", "top-1, %", "top-5, %", "loss", "folder")
-    return element("details", element("summary", "Every run"), plain_table("One line a run, as its folder has it.", header, rows))
+    return element(
+        "details",
+        element("summary", "Every run"),
+        plain_table("One line a run, as its folder has it.", header, rows),
+    )
 
 
 def loss_words(loss: float | None) -> str:
@@ -213,7 +324,13 @@ def provenance(results: Mapping[str, Any]) -> Markup:
         element("h2", "The command that made this page"),
         element("pre", element("code", results["command"])),
         element(
-            "div", (element("section", element("h2", title), definitions(pairs)) for title, pairs in sections if pairs), class_="columns"
+            "div",
+            (
+                element("section", element("h2", title), definitions(pairs))
+                for title, pairs in sections
+                if pairs
+            ),
+            class_="columns",
         ),
     )
 
@@ -221,14 +338,15 @@ def provenance(results: Mapping[str, Any]) -> Markup:
 def render_report(results: Mapping[str, Any]) -> str:
     """The page of a comparison.
 
-    The answer comes first, in one sentence, then the table, the pictures, what failed, and how to make it again. All text of `results`
-    is escaped.
+    The answer comes first, in one sentence, then the table, the pictures, what failed, and how to
+    make it again. All text of `results` is escaped.
 
     Args:
         results: What the study wrote, ``schema`` 1.
 
     Returns:
-        A whole HTML document. It needs no network and no script, and follows the light or dark mode of its reader.
+        A whole HTML document. It needs no network and no script, and follows the light or dark mode
+        of its reader.
 
     Raises:
         UserError: If the results are of another schema.
@@ -240,9 +358,15 @@ def render_report(results: Mapping[str, Any]) -> str:
         opening(results),
         questions(results),
         [setting_section(results, setting) for setting in settings_of(results)],
-        element("ul", (element("li", note) for note in results["notes"]), class_="notes") if results.get("notes") else None,
+        element("ul", (element("li", note) for note in results["notes"]), class_="notes")
+        if results.get("notes")
+        else None,
         failures(results),
         provenance(results),
         every_run(results),
     )
-    return "<!doctype html>\n" + element("html", head(subject(results)), element("body", main), lang="en") + "\n"
+    return (
+        "<!doctype html>\n"
+        + element("html", head(subject(results)), element("body", main), lang="en")
+        + "\n"
+    )

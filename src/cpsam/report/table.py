@@ -1,4 +1,6 @@
-"""What a comparison says, in words: the answer in one sentence and the table. The page and the terminal both take theirs from here."""
+"""What a comparison says, in words: the answer in one sentence and the table. The page and the
+terminal both take theirs from here.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +39,11 @@ def difference_words(difference: Mapping[str, Any] | None, runs: int) -> str:
     if difference is None:
         return MISSING
     without = "(one seed)" if difference["n"] == 1 else "(each seed the same)"
-    interval = without if difference["low"] is None else f"[{points(difference['low'])}, {points(difference['high'])}]"
+    interval = (
+        without
+        if difference["low"] is None
+        else f"[{points(difference['low'])}, {points(difference['high'])}]"
+    )
     pairs = "" if difference["n"] == runs else f" (n = {difference['n']})"
     return f"{points(difference['mean'])} {interval}{pairs}"
 
@@ -57,7 +63,9 @@ def arm_of(results: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 def settings_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Where arms were compared; a comparison has one setting, of no name."""
-    return results.get("settings") or [{"name": "", **{key: results[key] for key in ("data", "model", "at")}}]
+    return results.get("settings") or [
+        {"name": "", **{key: results[key] for key in ("data", "model", "at")}}
+    ]
 
 
 def datasets_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -84,28 +92,40 @@ def bare(results: Mapping[str, Any], name: str) -> str:
     return name if arm is None else short_name(arm)
 
 
-def differences_of(results: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
-    """The differences of an arm by the names that the others have within the setting; only to those that took part."""
-    return {bare(results, name): difference for name, difference in arm["difference"].items() if arm_of(results, name)}
+def differences_of(
+    results: Mapping[str, Any], arm: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any] | None]:
+    """The differences of an arm by the names that the others have within the setting; only to those
+    that took part.
+    """
+    return {
+        bare(results, name): difference
+        for name, difference in arm["difference"].items()
+        if arm_of(results, name)
+    }
 
 
 def references_of(results: Mapping[str, Any], setting: str | None = None) -> list[str]:
-    """The arms that others are compared with, by their names within a setting: that of the primary contrast first."""
+    """The arms that others are compared with, by their names within a setting: that of the primary
+    contrast first.
+    """
     names = {name for arm in arms_in(results, setting) for name in differences_of(results, arm)}
     first = bare(results, results["primary"][1])
     return sorted(names, key=lambda name: (name != first, name))
 
 
 def primary_difference(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of the primary contrast, None if one of its arms is missing or no seed finished with both."""
+    """The record of the primary contrast, None if one of its arms is missing or no seed finished
+    with both.
+    """
     name, reference = results["primary"]
     arm = arm_of(results, name)
     return arm["difference"].get(reference) if arm else None
 
 
 def answer(results: Mapping[str, Any]) -> str:
-    """The primary contrast in one sentence. It claims nothing where the interval covers zero, or with one seed, and says where seeds are
-    too few for a test.
+    """The primary contrast in one sentence. It claims nothing where the interval covers zero, or
+    with one seed, and says where seeds are too few for a test.
 
     Args:
         results: What the study wrote, ``schema`` 1.
@@ -123,10 +143,16 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     name, reference = (bare(results, arm) for arm in results["primary"])
     arm = arm_of(results, results["primary"][0])
     if arm is not None and absent and is_alone(results, arm):
-        found = "no run of it has finished" if arm["top1"]["mean"] is None else f"its top-1 is {top1_words(arm['top1'])} %"
+        found = (
+            "no run of it has finished"
+            if arm["top1"]["mean"] is None
+            else f"its top-1 is {top1_words(arm['top1'])} %"
+        )
         return f"{name} is the only arm, so there is nothing to compare it with; {found}."
     if absent:
-        return f"{name} against {reference} is not answered: {' and '.join(absent)} did not take part."
+        return (
+            f"{name} against {reference} is not answered: {' and '.join(absent)} did not take part."
+        )
     if difference is None:
         return f"{name} against {reference} is not answered: no seed finished with both."
     mean = points(difference["mean"])
@@ -153,16 +179,22 @@ def subject(results: Mapping[str, Any]) -> str:
     """Returns what a study is about in a few words, such as ``cpsam against non_local on digits``."""
     name, reference = results["primary"]
     arm = arm_of(results, name)
-    against = "" if arm is not None and is_alone(results, arm) else f" against {bare(results, reference)}"
+    against = (
+        "" if arm is not None and is_alone(results, arm) else f" against {bare(results, reference)}"
+    )
     return f"{bare(results, name)}{against} on {results['data']['name']}"
 
 
 def pairs_words(n: int) -> str:
     """``n = 3 paired seeds, too few for a test``."""
-    return f"n = {n} paired seed{'s' * (n != 1)}{', too few for a test' if n < ENOUGH_PAIRS else ''}"
+    return (
+        f"n = {n} paired seed{'s' * (n != 1)}{', too few for a test' if n < ENOUGH_PAIRS else ''}"
+    )
 
 
-def table_rows(results: Mapping[str, Any], setting: str | None = None) -> tuple[list[str], list[list[str]]]:
+def table_rows(
+    results: Mapping[str, Any], setting: str | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the comparison, one row an arm, every cell a string.
 
     Args:
@@ -170,12 +202,21 @@ def table_rows(results: Mapping[str, Any], setting: str | None = None) -> tuple[
         setting: Only the arms of this one, by their names in it; None: all.
 
     Returns:
-        The header, and the rows in the order of the arms. A reference arm that did not take part has no column.
+        The header, and the rows in the order of the arms. A reference arm that did not take part
+        has no column.
     """
     references = references_of(results, setting)
     timing = results.get("timing") or {}
     batch = f" of {timing['batch_size']}" if timing.get("batch_size") else ""
-    header = ["arm", "parameters added", "MACs", f"ms a batch{batch}", "top-1, %", "n", *(f"vs {name}, points" for name in references)]
+    header = [
+        "arm",
+        "parameters added",
+        "MACs",
+        f"ms a batch{batch}",
+        "top-1, %",
+        "n",
+        *(f"vs {name}, points" for name in references),
+    ]
     rows = [row_of(results, arm, timing, references) for arm in arms_in(results, setting)]
     if setting is not None:
         for row, arm in zip(rows, arms_in(results, setting), strict=True):
@@ -183,12 +224,25 @@ def table_rows(results: Mapping[str, Any], setting: str | None = None) -> tuple[
     return header, rows
 
 
-def row_of(results: Mapping[str, Any], arm: Mapping[str, Any], timing: Mapping[str, Any], references: Sequence[str]) -> list[str]:
+def row_of(
+    results: Mapping[str, Any],
+    arm: Mapping[str, Any],
+    timing: Mapping[str, Any],
+    references: Sequence[str],
+) -> list[str]:
     parameters = MISSING if arm["parameters_added"] is None else f"{arm['parameters_added']:,}"
     latency = timing.get("arms", {}).get(arm["name"], {}).get("latency_ms")
     runs, found = arm["top1"]["n"], differences_of(results, arm)
     differences = (difference_words(found.get(reference), runs) for reference in references)
-    return [arm["name"], parameters, count(arm["macs"]), latency_words(latency), top1_words(arm["top1"]), str(runs), *differences]
+    return [
+        arm["name"],
+        parameters,
+        count(arm["macs"]),
+        latency_words(latency),
+        top1_words(arm["top1"]),
+        str(runs),
+        *differences,
+    ]
 
 
 def p_words(p: float | None) -> str:
@@ -204,38 +258,71 @@ def contrast_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     contrasts = results.get("contrasts", [])
     firsts = {bare(results, contrast["arm"]) for contrast in contrasts}
     name = f"{next(iter(firsts))} {MINUS}" if len(firsts) == 1 else "contrast"
-    header = [name, "difference, points", "n", "p", "p, Holm", "p, sign flips", "could be found, points"]
+    header = [
+        name,
+        "difference, points",
+        "n",
+        "p",
+        "p, Holm",
+        "p, sign flips",
+        "could be found, points",
+    ]
     rows = []
     for contrast in contrasts:
-        difference = MISSING if contrast["mean"] is None else difference_words(contrast, contrast["n"])
-        found = MISSING if contrast["detectable"] is None else points(contrast["detectable"]).removeprefix("+")
-        ps = (contrast["p"] if contrast["primary"] else None, contrast["p_holm"], contrast["p_sign_flip"])
+        difference = (
+            MISSING if contrast["mean"] is None else difference_words(contrast, contrast["n"])
+        )
+        found = (
+            MISSING
+            if contrast["detectable"] is None
+            else points(contrast["detectable"]).removeprefix("+")
+        )
+        ps = (
+            contrast["p"] if contrast["primary"] else None,
+            contrast["p_holm"],
+            contrast["p_sign_flip"],
+        )
         first = "" if len(firsts) == 1 else f"{bare(results, contrast['arm'])} {MINUS} "
         where = f", {contrast['setting']}" if len(settings_of(results)) > 1 else ""
         question = f"{first}{bare(results, contrast['reference'])}{where}"
         rows.append([question, difference, str(contrast["n"]), *map(p_words, ps), found])
-    kept = [index for index in range(len(header)) if index < 3 or any(row[index] != MISSING for row in rows)]
+    kept = [
+        index
+        for index in range(len(header))
+        if index < 3 or any(row[index] != MISSING for row in rows)
+    ]
     return [header[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def failed_runs(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Arm, seeds, status and error of the runs that are not done; runs of an arm that ended alike stand in one row."""
+    """Arm, seeds, status and error of the runs that are not done; runs of an arm that ended alike
+    stand in one row.
+    """
     alike: dict[tuple[str, str, str], list[int]] = {}
     for arm in results["arms"]:
         for run in arm["runs"]:
             if run["status"] != "done":
-                alike.setdefault((arm["name"], run["status"], run.get("error") or MISSING), []).append(run["seed"])
-    return [(name, ", ".join(map(str, seeds)), status, error) for (name, status, error), seeds in alike.items()]
+                alike.setdefault(
+                    (arm["name"], run["status"], run.get("error") or MISSING), []
+                ).append(run["seed"])
+    return [
+        (name, ", ".join(map(str, seeds)), status, error)
+        for (name, status, error), seeds in alike.items()
+    ]
 
 
 FAILED_HEADER = ("arm", "seeds", "status", "error")
 
 
 def made_by(results: Mapping[str, Any]) -> list[str]:
-    """Where the runs were made, one line for each machine, setting and commit; it need not be where the report was."""
+    """Where the runs were made, one line for each machine, setting and commit; it need not be where
+    the report was.
+    """
     lines = []
     for where in results.get("made_by") or []:
-        shared = ", ".join(str(where[key]) for key in ("processor", "device", "precision") if where.get(key))
+        shared = ", ".join(
+            str(where[key]) for key in ("processor", "device", "precision") if where.get(key)
+        )
         versions = (where.get("versions") or {}).get("torch")
         commit = str(where.get("commit"))[:10]
         runs = f"{where['runs']} run{'s' * (where['runs'] != 1)}"
@@ -246,8 +333,17 @@ def made_by(results: Mapping[str, Any]) -> list[str]:
 
 
 def count_words(results: Mapping[str, Any]) -> str:
-    """How many runs there were and how they ended: ``24 runs: 22 done, 2 diverged``; a run that two settings share counts once."""
-    ends = {run.get("folder", (arm["name"], run["seed"])): run["status"] for arm in results["arms"] for run in arm["runs"]}
-    counted = {status: list(ends.values()).count(status) for status in ("done", "diverged", "failed", "missing")}
+    """How many runs there were and how they ended: ``24 runs: 22 done, 2 diverged``; a run that two
+    settings share counts once.
+    """
+    ends = {
+        run.get("folder", (arm["name"], run["seed"])): run["status"]
+        for arm in results["arms"]
+        for run in arm["runs"]
+    }
+    counted = {
+        status: list(ends.values()).count(status)
+        for status in ("done", "diverged", "failed", "missing")
+    }
     parts = [f"{number} {status}" for status, number in counted.items() if number]
     return f"{len(ends)} run{'s' * (len(ends) != 1)}: {', '.join(parts)}"

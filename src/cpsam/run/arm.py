@@ -1,4 +1,6 @@
-"""One arm of a comparison: a block with its arguments, and the words that name it on a command line."""
+"""One arm of a comparison: a block with its arguments, and the words that name it on a command
+line.
+"""
 
 import inspect
 import re
@@ -26,7 +28,8 @@ class Arm:
     Attributes:
         name: What tables call it, such as ``cpsam:fusion=sum``.
         attention: A name in ``ATTENTION``, or ``"none"``.
-        arguments: Constructor arguments. A mapping from a number of channels, as text, to a value gives each width its own.
+        arguments: Constructor arguments. A mapping from a number of channels, as text, to a value
+            gives each width its own.
     """
 
     name: str
@@ -35,7 +38,9 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """The name as the first part of a folder's name: neither hidden nor like an option, and not too long."""
+        """The name as the first part of a folder's name: neither hidden nor like an option, and not
+        too long.
+        """
         plain = re.sub(r"[^A-Za-z0-9.=]+", "-", self.name).strip("-").lstrip("-.")
         return plain[:215] or self.attention  # of 255, with a seed of twenty digits and a hash
 
@@ -46,7 +51,10 @@ class Arm:
         block = ATTENTION[self.attention]
 
         def make(in_channels: int) -> nn.Module:
-            values = {name: value[str(in_channels)] if isinstance(value, Mapping) else value for name, value in self.arguments.items()}
+            values = {
+                name: value[str(in_channels)] if isinstance(value, Mapping) else value
+                for name, value in self.arguments.items()
+            }
             return block(in_channels, **values)
 
         return make
@@ -67,14 +75,17 @@ def parse_arm(text: str) -> Arm:
     """Read ``NAME`` or ``NAME:ARGUMENT=VALUE,ARGUMENT=VALUE``.
 
     Raises:
-        UserError: If the block or an argument is unknown, a value is refused by the block, or the text is very long.
+        UserError: If the block or an argument is unknown, a value is refused by the block, or the
+            text is very long.
 
     Example:
         >>> parse_arm("cpsam:fusion=sum,reduction=4").arguments
         {'fusion': 'sum', 'reduction': 4}
     """
     if len(text) > MOST_LETTERS:
-        raise UserError(f"an arm has at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}")
+        raise UserError(
+            f"an arm has at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}"
+        )
     attention, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
@@ -91,17 +102,24 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
     """An arm whose block takes these arguments.
 
     Raises:
-        UserError: If the name is empty or very long, the block or an argument is unknown, or a value is refused by the block.
+        UserError: If the name is empty or very long, the block or an argument is unknown, or a
+            value is refused by the block.
     """
     if not 0 < len(name.strip()) == len(name) <= MOST_LETTERS:
-        raise UserError(f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends; got {shorten(name)}")
+        raise UserError(
+            f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends; got {shorten(name)}"
+        )
     if attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
     if name != attention and name in ("none", *ATTENTION):
-        raise UserError(f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads the table")
+        raise UserError(
+            f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads the table"
+        )
     if attention == "none":
         if arguments:
-            raise UserError(f"the arm 'none' has no block and takes no argument; got {shorten(name)}")
+            raise UserError(
+                f"the arm 'none' has no block and takes no argument; got {shorten(name)}"
+            )
         return Arm(name, attention)
     for argument in arguments:
         if argument not in allowed_arguments(attention):
@@ -110,9 +128,13 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
         check_argument(f"{shorten(name)}: {argument}", value)
     if not missing_arguments(attention, arguments):
         try:
-            parameters = count_parameters(ATTENTION[attention](TRIED_CHANNELS, **arguments, device="meta"))
+            parameters = count_parameters(
+                ATTENTION[attention](TRIED_CHANNELS, **arguments, device="meta")
+            )
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise UserError(f"{shorten(name)}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+            raise UserError(
+                f"{shorten(name)}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
         if parameters > MOST_PARAMETERS:
             raise UserError(
                 f"{shorten(name)} has {parameters:,} parameters on {TRIED_CHANNELS} channels, and a block may have {MOST_PARAMETERS:,}; "
@@ -122,7 +144,8 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
 
 
 def check_argument(name: str, value: object, nested: bool = True) -> None:
-    """Refuses what no block takes: numbers that are not finite or have more than 64 bits, and lists or tables of more than one level.
+    """Refuses what no block takes: numbers that are not finite or have more than 64 bits, and lists
+    or tables of more than one level.
 
     Raises:
         UserError: If the value is one of them.
@@ -131,12 +154,16 @@ def check_argument(name: str, value: object, nested: bool = True) -> None:
         return
     if isinstance(value, int | float):
         if not -(2**63) <= value < 2**63:
-            raise UserError(f"{name} must be a finite number of at most 64 bits; got {shorten(value)}")
+            raise UserError(
+                f"{name} must be a finite number of at most 64 bits; got {shorten(value)}"
+            )
     elif nested and isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
             check_argument(name, inner, nested=False)
     else:
-        raise UserError(f"{name} must be text, a number, true or false, or a list or a table of these; got {shorten(value)}")
+        raise UserError(
+            f"{name} must be text, a number, true or false, or a list or a table of these; got {shorten(value)}"
+        )
 
 
 def allowed_arguments(attention: str) -> list[str]:
@@ -148,4 +175,8 @@ def missing_arguments(attention: str, arguments: Mapping[str, Any]) -> list[str]
     if attention == "none":
         return []
     parameters = inspect.signature(ATTENTION[attention]).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.name != "in_channels" and p.name not in arguments]
+    return [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.name != "in_channels" and p.name not in arguments
+    ]

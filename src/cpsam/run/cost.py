@@ -1,4 +1,6 @@
-"""What a block costs in a given network: parameters and multiply-adds exactly, saved activations by count, latency by the clock."""
+"""What a block costs in a given network: parameters and multiply-adds exactly, saved activations by
+count, latency by the clock.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +13,13 @@ from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.insert import attention_config
-from cpsam.measure import count_macs, count_parameters, forward_step, measure_latency, peak_memory_bytes
+from cpsam.measure import (
+    count_macs,
+    count_parameters,
+    forward_step,
+    measure_latency,
+    peak_memory_bytes,
+)
 from cpsam.models import create_model
 from cpsam.run.arm import missing_arguments, parse_arm
 from cpsam.train.compute import Setting
@@ -38,21 +46,33 @@ def cost_of(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     return Cost(places, widths, count_parameters(model), count_macs(model, (1, *input_shape)))
 
 
-def latencies(models: Mapping[str, nn.Module], dataset: Dataset, setting: Setting) -> dict[str, Any]:
-    """Milliseconds of an evaluation batch for each model, in the setting that it was trained in, interleaved, as plain data."""
-    batch = torch.zeros(LATENCY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device)
+def latencies(
+    models: Mapping[str, nn.Module], dataset: Dataset, setting: Setting
+) -> dict[str, Any]:
+    """Milliseconds of an evaluation batch for each model, in the setting that it was trained in,
+    interleaved, as plain data.
+    """
+    batch = torch.zeros(
+        LATENCY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device
+    )
     precision = torch.bfloat16 if setting.precision == "bfloat16" else None
     steps = {
-        name: forward_step(model.to(setting.device), batch, autocast=precision, channels_last=setting.channels_last)
+        name: forward_step(
+            model.to(setting.device), batch, autocast=precision, channels_last=setting.channels_last
+        )
         for name, model in models.items()
     }
     return {name: asdict(latency) for name, latency in measure_latency(steps, repeats=20).items()}
 
 
 def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int:
-    """The most bytes that a forward and backward pass of a small batch have allocated at once, in the setting that arms are trained in."""
+    """The most bytes that a forward and backward pass of a small batch have allocated at once, in
+    the setting that arms are trained in.
+    """
     model = model.to(setting.device).to(memory_format=setting.memory_format).train()
-    batch = torch.zeros(MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device)
+    batch = torch.zeros(
+        MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device
+    )
     batch = batch.contiguous(memory_format=setting.memory_format)
 
     def step() -> None:
@@ -66,10 +86,14 @@ def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int
 
 
 def saved_bytes(module: nn.Module, features: Tensor) -> int:
-    """Bytes that a training forward keeps for the backward pass, parameters and the features themselves excluded."""
+    """Bytes that a training forward keeps for the backward pass, parameters and the features
+    themselves excluded.
+    """
     if len(features) == 1:  # BatchNorm cannot train on a single value per channel.
         return saved_bytes(module, features.repeat(2, 1, 1, 1)) // 2
-    owned = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} | {features.untyped_storage().data_ptr()}
+    owned = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} | {
+        features.untyped_storage().data_ptr()
+    }
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -85,7 +109,13 @@ def saved_bytes(module: nn.Module, features: Tensor) -> int:
 
 
 def insertion_cost(
-    model: str, attention: str, at: Sequence[str], *, image_shape: tuple[int, int, int], num_classes: int, batch_size: int
+    model: str,
+    attention: str,
+    at: Sequence[str],
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    batch_size: int,
 ) -> dict[str, Any]:
     """The cost of an insertion, place by place and in all, as plain data.
 
@@ -98,8 +128,9 @@ def insertion_cost(
         batch_size: Images in the batch that latency and saved bytes are for.
 
     Returns:
-        For each place its features (C, H, W), the parameters and MACs that the block adds there, and the bytes it saves for the backward
-        pass; the same in total and for the network without; latencies in milliseconds under ``timing``.
+        For each place its features (C, H, W), the parameters and MACs that the block adds there,
+        and the bytes it saves for the backward pass; the same in total and for the network without;
+        latencies in milliseconds under ``timing``.
 
     Raises:
         UserError: If a name is unknown or the insertion is refused.
@@ -108,22 +139,38 @@ def insertion_cost(
     if arm.attention == "none":
         raise UserError("attention 'none' inserts nothing; name a block")
     if missing := missing_arguments(arm.attention, arm.arguments):
-        raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
-    host = create_model(model, num_classes, in_channels=image_shape[0], attention="none", seed=0).eval()
-    with_blocks = create_model(model, num_classes, in_channels=image_shape[0], attention=arm.maker(), at=tuple(at), seed=0).eval()
+        raise UserError(
+            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
+        )
+    host = create_model(
+        model, num_classes, in_channels=image_shape[0], attention="none", seed=0
+    ).eval()
+    with_blocks = create_model(
+        model, num_classes, in_channels=image_shape[0], attention=arm.maker(), at=tuple(at), seed=0
+    ).eval()
     batch = torch.zeros(batch_size, *image_shape)
-    blocks = {entry["at"]: with_blocks.get_submodule(f"{entry['at']}.attention") for entry in attention_config(with_blocks)}
+    blocks = {
+        entry["at"]: with_blocks.get_submodule(f"{entry['at']}.attention")
+        for entry in attention_config(with_blocks)
+    }
     features: dict[str, Tensor] = {}
     handles = [
-        block.register_forward_pre_hook(lambda _, inputs, path=path: features.update({path: inputs[0].detach().clone()}))
+        block.register_forward_pre_hook(
+            lambda _, inputs, path=path: features.update({path: inputs[0].detach().clone()})
+        )
         for path, block in blocks.items()
     ]
     with torch.inference_mode():
         with_blocks(batch)
     for handle in handles:
         handle.remove()
-    steps = {"host": forward_step(host, batch)} | {path: forward_step(block, features[path]) for path, block in blocks.items()}
-    times = {name: asdict(latency) for name, latency in measure_latency(steps, repeats=10, warmup=2).items()}
+    steps = {"host": forward_step(host, batch)} | {
+        path: forward_step(block, features[path]) for path, block in blocks.items()
+    }
+    times = {
+        name: asdict(latency)
+        for name, latency in measure_latency(steps, repeats=10, warmup=2).items()
+    }
     places = [
         {
             "at": path,
@@ -142,7 +189,10 @@ def insertion_cost(
         "image_shape": list(image_shape),
         "batch_size": batch_size,
         "places": places,
-        "total": {key: sum(place[key] for place in places) for key in ("parameters", "macs", "saved_bytes")},
+        "total": {
+            key: sum(place[key] for place in places)
+            for key in ("parameters", "macs", "saved_bytes")
+        },
         "host": {"parameters": count_parameters(host), "macs": count_macs(host, (1, *image_shape))},
         "timing": {"host": times.pop("host"), "places": times},
     }

@@ -20,7 +20,8 @@ from cpsam.train.compute import settle
 from cpsam.train.pace import run_seconds, seconds_per_image
 
 BYTES = 4  # weights, gradients and moments are float32
-# Images to train and to measure on, classes and (C, H, W), for those who plan before they have the data.
+# Images to train and to measure on, classes and (C, H, W), for those who plan before they have the
+# data.
 PUBLISHED = {
     "cifar10": (50_000, 10_000, 10, (3, 32, 32)),
     "cifar100": (50_000, 10_000, 100, (3, 32, 32)),
@@ -39,18 +40,24 @@ class Size:
     image_shape: tuple[int, int, int]
 
 
-def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int, on_event: OnEvent) -> dict[str, Any]:
-    """The resolved configuration of a run, and its parameters, multiply-adds, steps, memory and disk, as plain data.
+def dry_run(
+    task: Task, attention: str, recipe: Recipe, seed: int, threads: int, on_event: OnEvent
+) -> dict[str, Any]:
+    """The resolved configuration of a run, and its parameters, multiply-adds, steps, memory and
+    disk, as plain data.
 
-    Nothing is downloaded: where no folder of data is given, published sizes stand for CIFAR and ImageNet, and `data` says so.
+    Nothing is downloaded: where no folder of data is given, published sizes stand for CIFAR and
+    ImageNet, and `data` says so.
 
     Args:
         task: As for :func:`cpsam.run.run.train_one`, and so on.
 
     Returns:
-        `memory_bytes` is for one process that takes the whole batch: weights, gradients, moments and averages, and what the forward keeps
-        for the backward pass, measured on a few images; what kernels and loading processes take comes on top. `disk_bytes` is for the run
-        folder with two checkpoints. `timing` is an estimate for this machine from two timed steps, without the time to load images.
+        `memory_bytes` is for one process that takes the whole batch: weights, gradients, moments
+        and averages, and what the forward keeps for the backward pass, measured on a few images;
+        what kernels and loading processes take comes on top. `disk_bytes` is for the run folder
+        with two checkpoints. `timing` is an estimate for this machine from two timed steps, without
+        the time to load images.
 
     Raises:
         UserError: If the run would be refused.
@@ -58,15 +65,26 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
     """
     arm = parse_arm(attention)
     if missing := missing_arguments(arm.attention, arm.arguments):
-        raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
+        raise UserError(
+            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
+        )
     setting = settle(recipe)
-    config: dict[str, Any] = {"task": plain(asdict(task)), "attention": arm.name, "threads": threads or setting.threads}
+    config: dict[str, Any] = {
+        "task": plain(asdict(task)),
+        "attention": arm.name,
+        "threads": threads or setting.threads,
+    }
     if task.data in PUBLISHED and task.data_root is None and not os.environ.get("CPSAM_DATA"):
         size, source = published(task), "no folder of data given: sizes as published"
     else:
         dataset, weights = load_task(task, on_event)
         config = RunSpec.of(task, dataset, weights, arm, seed, recipe, threads).as_config()
-        size = Size(len(dataset.train), len(dataset.test), dataset.num_classes, (dataset.in_channels, *dataset.image_size))
+        size = Size(
+            len(dataset.train),
+            len(dataset.test),
+            dataset.num_classes,
+            (dataset.in_channels, *dataset.image_size),
+        )
         source = f"{len(dataset.skipped)} bad images left out" if dataset.skipped else ""
     model = create_model(
         task.model,
@@ -81,7 +99,9 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
     )
     bare = create_model(task.model, size.classes, in_channels=size.image_shape[0], seed=seed)
     cost = cost_of(model, size.image_shape)
-    steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (size.train % recipe.batch_size == 1)
+    steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (
+        size.train % recipe.batch_size == 1
+    )
     fixed, an_image = kept_bytes(model, size.image_shape, setting.precision)
     timed = replace(setting, threads=config["threads"])
     per_image = seconds_per_image(model, recipe, size.image_shape, size.classes, timed)
@@ -98,7 +118,8 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
         "macs": cost.macs,
         "steps_per_epoch": steps,
         "steps": steps * recipe.epochs,
-        "training_macs": 3 * cost.macs * size.train * recipe.epochs,  # the backward pass is two forwards
+        # the backward pass is two forwards
+        "training_macs": 3 * cost.macs * size.train * recipe.epochs,
         "memory_bytes": {
             "weights": weights_bytes,
             "gradients": weights_bytes,
@@ -110,7 +131,9 @@ def dry_run(task: Task, attention: str, recipe: Recipe, seed: int, threads: int,
     }
 
 
-def kept_bytes(model: nn.Module, image_shape: tuple[int, int, int], precision: str) -> tuple[int, int]:
+def kept_bytes(
+    model: nn.Module, image_shape: tuple[int, int, int], precision: str
+) -> tuple[int, int]:
     """What a training forward keeps for the backward pass: in any case, and for every image."""
     few, more = TRIED
     with autocast(precision, torch.device("cpu")):

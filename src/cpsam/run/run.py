@@ -35,7 +35,8 @@ OnEvent = Callable[[Event], None]
 
 COLUMNS = ("image_column", "label_column")
 
-# The split is drawn once for all seeds, so that runs of different seeds are measured on the same images.
+# The split is drawn once for all seeds, so that runs of different seeds are measured on the same
+# images.
 SPLIT_SEED = 0
 ADDED = ("dataset", SETTLED)  # to the content of a run, by training
 
@@ -57,7 +58,16 @@ class RunSpec:
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, task: Task, dataset: Dataset, weights_sha256: str | None, arm: Arm, seed: int, recipe: Recipe, threads: int) -> "RunSpec":
+    def of(
+        cls,
+        task: Task,
+        dataset: Dataset,
+        weights_sha256: str | None,
+        arm: Arm,
+        seed: int,
+        recipe: Recipe,
+        threads: int,
+    ) -> "RunSpec":
         """The specification of a run on a loaded data set; threads = 0 takes as many as torch does."""
         threads = threads or torch.get_num_threads()
         streamed = isinstance(dataset.train, StreamedSplit)
@@ -65,7 +75,9 @@ class RunSpec:
         return cls(task, *fixed, arm, seed, recipe, threads, streamed, dataset.skipped)
 
     def as_config(self) -> dict[str, Any]:
-        """What the loop does not know of itself, as plain data. Where files lie is not part of it; what is in them is."""
+        """What the loop does not know of itself, as plain data. Where files lie is not part of it;
+        what is in them is.
+        """
         return {
             "data": {
                 "name": self.task.data,
@@ -74,16 +86,25 @@ class RunSpec:
                 "fingerprint": self.data_fingerprint,
                 "mean": list(self.mean),
                 "std": list(self.std),
-                **({"stream": True, "transform": asdict(self.task.transform)} if self.streamed else {}),
+                **(
+                    {"stream": True, "transform": asdict(self.task.transform)}
+                    if self.streamed
+                    else {}
+                ),
                 **({"skipped": list(self.skipped)} if self.skipped else {}),
-                **{name: value for name in COLUMNS if (value := getattr(self.task, name)) is not None},
+                **{
+                    name: value
+                    for name in COLUMNS
+                    if (value := getattr(self.task, name)) is not None
+                },
             },
             "model": self.task.model,
             "weights_sha256": self.weights_sha256,
             **({"weights_key": self.task.weights_key} if self.task.weights_key else {}),
             "attention": self.arm.attention,
             "arguments": dict(self.arm.arguments),
-            "at": [] if self.arm.attention == "none" else list(self.task.at),  # the bare network is the same wherever blocks would go
+            # the bare network is the same wherever blocks would go
+            "at": [] if self.arm.attention == "none" else list(self.task.at),
             "threads": self.threads,
         }
 
@@ -111,7 +132,9 @@ def is_named_by(folder_name: str, config: Mapping[str, Any]) -> bool:
         return False
 
 
-def build_arm(task: Task, arm: Arm, dataset: Dataset, seed: int, on_event: OnEvent = lambda event: None) -> nn.Module:
+def build_arm(
+    task: Task, arm: Arm, dataset: Dataset, seed: int, on_event: OnEvent = lambda event: None
+) -> nn.Module:
     return create_model(
         task.model,
         dataset.num_classes,
@@ -130,8 +153,12 @@ def noted(on_event: OnEvent) -> Callable[[str], None]:
     return lambda text: on_event({"event": "note", "text": text})
 
 
-def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tuple[Dataset, str | None]:
-    """The data of a task as its network wants them, without the images in `skip` and `task.skip_bad`, and the hash of its weights."""
+def load_task(
+    task: Task, on_event: OnEvent, skip: Set[str] = frozenset()
+) -> tuple[Dataset, str | None]:
+    """The data of a task as its network wants them, without the images in `skip` and
+    `task.skip_bad`, and the hash of its weights.
+    """
 
     def progress(what: str, done: int, total: int) -> None:
         on_event({"event": "data", "what": what, "done": done, "total": total})
@@ -171,12 +198,29 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> tu
 
 
 def execute(
-    spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent, upkeep: Upkeep | None = None, team: Team | None = None
+    spec: RunSpec,
+    dataset: Dataset,
+    folder: Path,
+    on_event: OnEvent,
+    upkeep: Upkeep | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Train a run in its folder, or read it there if it is finished; returns its summary."""
     torch.set_num_threads(spec.threads)
-    options: dict[str, Any] = {"config": spec.as_config(), "on_event": on_event, "upkeep": upkeep, "team": team}
-    return train(spec.build(dataset, on_event), dataset, spec.recipe, seed=spec.seed, folder=folder, **options)
+    options: dict[str, Any] = {
+        "config": spec.as_config(),
+        "on_event": on_event,
+        "upkeep": upkeep,
+        "team": team,
+    }
+    return train(
+        spec.build(dataset, on_event),
+        dataset,
+        spec.recipe,
+        seed=spec.seed,
+        folder=folder,
+        **options,
+    )
 
 
 def train_one(
@@ -191,18 +235,24 @@ def train_one(
     upkeep: Upkeep | None = None,
     team: Team | None = None,
 ) -> dict[str, Any]:
-    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does. A team does it together."""
+    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does. A team does
+    it together.
+    """
     team = team or Team()
     arm = parse_arm(attention)
     if missing := missing_arguments(arm.attention, arm.arguments):
-        raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16")
+        raise UserError(
+            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
+        )
     dataset, weights_sha256 = team.leader_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(task, dataset, weights_sha256, arm, seed, recipe, threads)
     return execute(spec, dataset, folder, completed(task, arm, on_event), upkeep, team)
 
 
 def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:
-    """Returns `on_event` that adds to a run's start what its training does not know: names, the split, and whether the head is new."""
+    """Returns `on_event` that adds to a run's start what its training does not know: names, the
+    split, and whether the head is new.
+    """
     heads: list[str] = []
 
     def tell(event: Event) -> None:
@@ -211,7 +261,13 @@ def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:
         if event["event"] == "start":
             weights = None if task.weights is None else str(task.weights)
             about = {"weights": weights, "new_head": weights is None or bool(heads)}
-            event = {**event, "model": task.model, "attention": arm.name, "measured_on": measured_on(task), **about}
+            event = {
+                **event,
+                "model": task.model,
+                "attention": arm.name,
+                "measured_on": measured_on(task),
+                **about,
+            }
         on_event(event)
 
     return tell
@@ -221,7 +277,9 @@ def measured_on(task: Task) -> str:
     return "validation split" if task.validation else "test split"
 
 
-def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnEvent) -> dict[str, Any]:
+def evaluate_run(
+    folder: Path, data_root: Path | None, split: str, on_event: OnEvent
+) -> dict[str, Any]:
     """Rebuild the network of a run from its last checkpoint and measure it on the data of the run.
 
     Raises:
@@ -249,14 +307,24 @@ def evaluate_run(folder: Path, data_root: Path | None, split: str, on_event: OnE
     )
     dataset, _ = load_task(task, on_event, frozenset(data.get("skipped", ())))
     if dataset.fingerprint != data["fingerprint"]:
-        raise DataError(f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs")
+        raise DataError(
+            f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs"
+        )
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
     tensors, meta = load_weights(weights)
     check_identity(meta, config, f"weights {weights}")
-    model = create_model(task.model, dataset.num_classes, in_channels=dataset.in_channels, attention="none")
+    model = create_model(
+        task.model, dataset.num_classes, in_channels=dataset.in_channels, attention="none"
+    )
     insert_from_config(model, meta["attention"])
     model.load_state_dict(tensors)
     setting = config[SETTLED]
     torch.set_num_threads(setting["threads"])
-    result = evaluate(model, dataset, split, precision=setting["precision"], channels_last=setting["channels_last"])
+    result = evaluate(
+        model,
+        dataset,
+        split,
+        precision=setting["precision"],
+        channels_last=setting["channels_last"],
+    )
     return {"schema": 1, "run": str(folder), "split": split, **result}

@@ -1,4 +1,6 @@
-"""A budget of equal time: an arm that takes longer a step gets fewer epochs, fixed by one measurement before anything runs."""
+"""A budget of equal time: an arm that takes longer a step gets fewer epochs, fixed by one
+measurement before anything runs.
+"""
 
 import hashlib
 import json
@@ -23,32 +25,53 @@ BARE = Arm("none", "none")
 
 
 def epochs_in_time(
-    recipes: Mapping[str, Recipe], arms: Mapping[str, Arm], task: Task, dataset: Dataset, known: dict[str, int], threads: int
+    recipes: Mapping[str, Recipe],
+    arms: Mapping[str, Arm],
+    task: Task,
+    dataset: Dataset,
+    known: dict[str, int],
+    threads: int,
 ) -> dict[str, Recipe]:
-    """The recipes with the number of epochs, at least one, that comes nearest to the training time of the bare network for its own.
+    """The recipes with the number of epochs, at least one, that comes nearest to the training time
+    of the bare network for its own.
 
     Args:
         recipes: Arm -> how it is trained with a budget of epochs.
         arms: The arms by the same names.
         task: The network and the places.
         dataset: Its image size is what steps are measured on.
-        known: What was measured before; new figures are added to it. They are never measured twice, for they name the runs.
+        known: What was measured before; new figures are added to it. They are never measured twice,
+            for they name the runs.
         threads: Of a run; 0: as many as torch takes.
     """
-    keys = {name: key_of(arms[name], task, dataset, recipe, threads) for name, recipe in recipes.items()}
+    keys = {
+        name: key_of(arms[name], task, dataset, recipe, threads) for name, recipe in recipes.items()
+    }
     new = [name for name in recipes if keys[name] not in known]
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         for recipe in {recipe: None for name, recipe in recipes.items() if name in new}:
             same = [name for name in new if recipes[name] == recipe]
-            steps = {f"arm {name}": training_step(build_arm(task, arms[name], dataset, seed=0), dataset, recipe) for name in same}
+            steps = {
+                f"arm {name}": training_step(
+                    build_arm(task, arms[name], dataset, seed=0), dataset, recipe
+                )
+                for name in same
+            }
             steps["bare"] = training_step(build_arm(task, BARE, dataset, seed=0), dataset, recipe)
-            times = {name: latency.median for name, latency in measure_latency(steps, repeats=10, warmup=2).items()}
+            times = {
+                name: latency.median
+                for name, latency in measure_latency(steps, repeats=10, warmup=2).items()
+            }
             if 0 in times.values():
-                raise UserError("the clock of this machine stands still, so a budget of time cannot be measured; choose a budget of epochs")
+                raise UserError(
+                    "the clock of this machine stands still, so a budget of time cannot be measured; choose a budget of epochs"
+                )
             for name in same:
-                share = 1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
+                share = (
+                    1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
+                )
                 known[keys[name]] = max(1, round(recipe.epochs * share))
     finally:
         torch.set_num_threads(before)
@@ -58,7 +81,15 @@ def epochs_in_time(
 def key_of(arm: Arm, task: Task, dataset: Dataset, recipe: Recipe, threads: int) -> str:
     """What the time of a step depends on, but for the machine, as a hash with a name in front."""
     shape = [dataset.in_channels, *dataset.image_size, dataset.num_classes]
-    content = [arm.attention, dict(arm.arguments), task.model, list(task.at), shape, recipe.to_dict(), threads]
+    content = [
+        arm.attention,
+        dict(arm.arguments),
+        task.model,
+        list(task.at),
+        shape,
+        recipe.to_dict(),
+        threads,
+    ]
     return f"{arm.slug}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
@@ -70,7 +101,8 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     def stretched(milestone: float) -> float:
         if milestone < 1:
             return milestone
-        # A number below 1 would be read as a share of the run, so what falls into the first epoch is written as one.
+        # A number below 1 would be read as a share of the run, so what falls into the first epoch
+        # is written as one.
         return milestone * scale if milestone * scale >= 1 else milestone / recipe.epochs
 
     milestones = tuple(map(stretched, recipe.milestones))

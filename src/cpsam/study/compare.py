@@ -30,16 +30,36 @@ from cpsam.train.compute import find_device, settle
 from cpsam.train.environment import environment
 from cpsam.typed import STUDY_BYTES, checked, expect, read_record
 
-PLAN, HISTORY, BUDGET, RESULTS, LOCK = "plan.json", "plans.json", "budget.json", "results.json", ".writing"
+PLAN, HISTORY, BUDGET, RESULTS, LOCK = (
+    "plan.json",
+    "plans.json",
+    "budget.json",
+    "results.json",
+    ".writing",
+)
 
 
 def silent(event: dict[str, Any]) -> None:
     pass
 
 
-def compare(comparison: Comparison, *, command: str = "", on_event: OnEvent = silent, retry_failed: bool = False) -> dict[str, Any]:
-    """Train each arm with each seed, one run after the other, and write the comparison beside the runs; see :func:`conduct`."""
-    return conduct(comparison.study(), comparison.folder, command=command, on_event=on_event, retry_failed=retry_failed)
+def compare(
+    comparison: Comparison,
+    *,
+    command: str = "",
+    on_event: OnEvent = silent,
+    retry_failed: bool = False,
+) -> dict[str, Any]:
+    """Train each arm with each seed, one run after the other, and write the comparison beside the
+    runs; see :func:`conduct`.
+    """
+    return conduct(
+        comparison.study(),
+        comparison.folder,
+        command=command,
+        on_event=on_event,
+        retry_failed=retry_failed,
+    )
 
 
 def conduct(
@@ -54,16 +74,16 @@ def conduct(
 ) -> dict[str, Any]:
     """Carry out a study in a folder, and write its results and report there.
 
-    Runs that have an end already are read, so the same call after an interruption continues it, and a study that was given more seeds,
-    arms or settings trains those alone.
+    Runs that have an end already are read, so the same call after an interruption continues it, and
+    a study that was given more seeds, arms or settings trains those alone.
 
     Args:
         study: What to compare.
         folder: Of the study; each run has a folder of its own in it, named by its content.
         executor: Who trains; by default this process, one run after the other.
         command: The command line to print in the report.
-        on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those of :func:`cpsam.study.run_end.attempt` and of
-            :func:`cpsam.train.train.train`.
+        on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those
+            of :func:`cpsam.study.run_end.attempt` and of :func:`cpsam.train.train.train`.
         retry_failed: Try failed runs once more. One that diverged would diverge again.
         train: False reports on what there is.
 
@@ -79,7 +99,10 @@ def conduct(
     plan, history = settle_plan(study, folder, on_event, keep=train)
     mine = identity(plan.describe())
     labels = plan.run_labels()
-    jobs = [Job(spec, folder / (name := spec.folder_name), index, len(labels), labels[name]) for index, spec in enumerate(plan.runs)]
+    jobs = [
+        Job(spec, folder / (name := spec.folder_name), index, len(labels), labels[name])
+        for index, spec in enumerate(plan.runs)
+    ]
     if retry_failed:
         for job in jobs:
             forget_failure(job.folder)
@@ -90,7 +113,11 @@ def conduct(
         except KeyboardInterrupt:
             raise StoppedError("stopped between two runs, and the same command continues") from None
     runs = read_runs(plan, folder)
-    results: dict[str, Any] = {"command": command, **study_results(plan, runs), **measured_here(plan, runs, on_event)}
+    results: dict[str, Any] = {
+        "command": command,
+        **study_results(plan, runs),
+        **measured_here(plan, runs, on_event),
+    }
     results["timing"]["total_seconds"] = time.perf_counter() - started
     with alone(folder):
         results |= {"plan": mine, **(history_of(mine, folder, history) if train else history)}
@@ -98,7 +125,9 @@ def conduct(
         written = read_derived(WrittenResults, folder / RESULTS, on_event)
         results["overtaken"] = train and written.get("plan") == standing != mine
         if results["overtaken"]:
-            results["warnings"].append(f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one.")
+            results["warnings"].append(
+                f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one."
+            )
         else:
             write_results(results, folder)
     return results
@@ -126,17 +155,28 @@ def opening(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def heads(task: Task, dataset: Dataset) -> list[str]:
-    """Returns a line per classifier of pretrained weights: whether it starts anew. Without weights, nothing is to be said."""
+    """Returns a line per classifier of pretrained weights: whether it starts anew. Without weights,
+    nothing is to be said.
+    """
     if task.weights is None:
         return []
     notes: list[str] = []
-    build_arm(task, Arm("none", "none"), dataset, seed=0, on_event=lambda event: notes.append(event["text"].removeprefix("weights: ")))
+    build_arm(
+        task,
+        Arm("none", "none"),
+        dataset,
+        seed=0,
+        on_event=lambda event: notes.append(event["text"].removeprefix("weights: ")),
+    )
     return [note for note in notes if note.startswith("classifier")] or ["its classifier is kept"]
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """Writes every form of the report."""
-    files = {RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n", **written_forms(results)}
+    files = {
+        RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n",
+        **written_forms(results),
+    }
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
 
@@ -144,7 +184,8 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
 def trainer(plan: Plan) -> Any:
     """Trains a run on the data that the plan has loaded.
 
-    They are found by the task: pictures at two sizes, under two transforms, or scaled for a pretrained network have one fingerprint.
+    They are found by the task: pictures at two sizes, under two transforms, or scaled for a
+    pretrained network have one fingerprint.
     """
     by_task = {setting.task: plan.datasets[setting.name] for setting in plan.study.settings}
 
@@ -154,8 +195,11 @@ def trainer(plan: Plan) -> Any:
     return execute
 
 
-def settle_plan(study: Study, folder: Path, on_event: OnEvent, keep: bool = True) -> tuple[Plan, dict[str, Any]]:
-    """Make the plan and write it down before anything runs; of two processes that plan at once, both take the same.
+def settle_plan(
+    study: Study, folder: Path, on_event: OnEvent, keep: bool = True
+) -> tuple[Plan, dict[str, Any]]:
+    """Make the plan and write it down before anything runs; of two processes that plan at once,
+    both take the same.
 
     Args:
         study: What is asked for.
@@ -164,7 +208,8 @@ def settle_plan(study: Study, folder: Path, on_event: OnEvent, keep: bool = True
         keep: False leaves the plan that is written there as it is, for who only looks.
 
     Returns:
-        The plan, and its history: under ``plans`` what it said each time that it changed; nothing for a comparison, which has no name.
+        The plan, and its history: under ``plans`` what it said each time that it changed; nothing
+        for a comparison, which has no name.
     """
     known = known_epochs(folder)
     plan = make_plan(study, on_event, known)
@@ -191,9 +236,16 @@ def known_epochs(folder: Path) -> dict[str, int]:
     Raises:
         DataError: If the file is damaged. It names the runs, so it cannot be written anew.
     """
-    content = checked(dict[str, int], read_json(folder / BUDGET, STUDY_BYTES) or {}, str(folder / BUDGET))
+    content = checked(
+        dict[str, int], read_json(folder / BUDGET, STUDY_BYTES) or {}, str(folder / BUDGET)
+    )
     for name, epochs in content.items():
-        expect(epochs >= 1, "a number of epochs, at least 1", epochs, f"{folder / BUDGET}: {shorten(name)}")
+        expect(
+            epochs >= 1,
+            "a number of epochs, at least 1",
+            epochs,
+            f"{folder / BUDGET}: {shorten(name)}",
+        )
     return content
 
 
@@ -201,14 +253,17 @@ def known_plans(folder: Path) -> list[dict[str, Any]]:
     """Returns what the plan of the study said each time that it changed.
 
     Raises:
-        DataError: If the file is damaged. It says what was asked before anything ran, so it is not written anew.
+        DataError: If the file is damaged. It says what was asked before anything ran, so it is not
+            written anew.
     """
     found = read_record(History, folder / HISTORY)
     return [] if found is None else found[1]["plans"]
 
 
 def read_derived(kind: type[Any], path: Path, on_event: OnEvent) -> dict[str, Any]:
-    """Returns the content of a file that is made from others; nothing if it is missing, or damaged: then it is written anew."""
+    """Returns the content of a file that is made from others; nothing if it is missing, or damaged:
+    then it is written anew.
+    """
     try:
         found = read_record(kind, path)
     except DataError as error:
@@ -218,7 +273,8 @@ def read_derived(kind: type[Any], path: Path, on_event: OnEvent) -> dict[str, An
 
 
 def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the plan said each time it changed, with how many of its runs had ended by then: seeds that were added later are seen.
+    """What the plan said each time it changed, with how many of its runs had ended by then: seeds
+    that were added later are seen.
 
     Args:
         described: The plan as it is now, which comes last.
@@ -228,21 +284,29 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
         UserError: If the primary contrast is not the one that the study began with.
     """
     history = known_plans(folder)
-    entry = {key: described[key] for key in ("primary", "contrasts", "seeds", "budget", "recipe", "arms")}
+    entry = {
+        key: described[key] for key in ("primary", "contrasts", "seeds", "budget", "recipe", "arms")
+    }
     entry |= {"runs": sorted(described["runs"])}
     if history and history[0]["primary"] != entry["primary"]:
-        was, now = (" against ".join(each["primary"][:2]) + f" in {each['primary'][2]}" for each in (history[0], entry))
+        was, now = (
+            " against ".join(each["primary"][:2]) + f" in {each['primary'][2]}"
+            for each in (history[0], entry)
+        )
         raise UserError(
             f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another question needs another name"
         )
     if history and identity(history[-1]) == identity(entry):
         return {"plans": history}
-    ended = sum(outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"])
+    ended = sum(
+        outcome(folder / name) is not None for earlier in history[-1:] for name in earlier["runs"]
+    )
     return {"plans": [*history, {**entry, "ended_before": ended}]}
 
 
 def history_of(mine: str, folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
-    """The history up to the last time that the plan was this one: others may have changed it and changed it back meanwhile.
+    """The history up to the last time that the plan was this one: others may have changed it and
+    changed it back meanwhile.
 
     Args:
         mine: The identity of the plan.
@@ -255,7 +319,9 @@ def history_of(mine: str, folder: Path, begun: dict[str, Any]) -> dict[str, Any]
 
 
 def identity(described: dict[str, Any]) -> str:
-    """Of a plan, or of what the history keeps of one, what makes it another, which no order of seeds or questions does."""
+    """Of a plan, or of what the history keeps of one, what makes it another, which no order of
+    seeds or questions does.
+    """
     values = [
         described.get("primary"),
         described.get("budget"),
@@ -287,12 +353,26 @@ def measured_here(plan: Plan, runs: Mapping[str, RunRecord], on_event: OnEvent) 
         for place in plan.study.settings:
             dataset = plan.datasets[place.name]
             arms = [arm for arm in plan.arms if arm.setting == place.name]
-            models = {plan.label(place.name, arm.arm.name): build_arm(place.task, arm.arm, dataset, seed=0) for arm in arms}
-            seconds = {plan.label(place.name, arm.arm.name): [runs[spec.folder_name].seconds for spec in arm.specs] for arm in arms}
+            models = {
+                plan.label(place.name, arm.arm.name): build_arm(
+                    place.task, arm.arm, dataset, seed=0
+                )
+                for arm in arms
+            }
+            seconds = {
+                plan.label(place.name, arm.arm.name): [
+                    runs[spec.folder_name].seconds for spec in arm.specs
+                ]
+                for arm in arms
+            }
             measured = latencies(models, dataset, setting)
             for name, model in models.items():
                 memory = training_memory(model, dataset, setting)
-                times[name] = {"latency_ms": measured[name], "peak_memory_bytes": memory, "train_seconds": seconds[name]}
+                times[name] = {
+                    "latency_ms": measured[name],
+                    "peak_memory_bytes": memory,
+                    "train_seconds": seconds[name],
+                }
         timing = {"arms": times, "batch_size": LATENCY_BATCH, "memory_batch_size": MEMORY_BATCH}
         return {"environment": environment(setting, device), "timing": timing}
     finally:

@@ -1,4 +1,6 @@
-"""The parameter-matched control: as many parameters as the block it is compared with, none of its idea."""
+"""The parameter-matched control: as many parameters as the block it is compared with, none of its
+idea.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,10 +12,11 @@ from cpsam.run.arm import Arm
 
 
 def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
-    """Give `control`, a ``conv_control`` arm without a width, the inner widths at which it has the parameters of `target`.
+    """Give `control`, a ``conv_control`` arm without a width, the inner widths at which it has the
+    parameters of `target`.
 
-    A width is a whole number, so one place alone can be off by some percent; the widths are chosen together, so that the total over all
-    places is as near as it can be.
+    A width is a whole number, so one place alone can be off by some percent; the widths are chosen
+    together, so that the total over all places is as near as it can be.
 
     Args:
         control: The arm to complete.
@@ -33,10 +36,21 @@ def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
     near = {channels: nearest_hidden(wanted[channels], channels) for channels in places}
 
     def distance(hidden: Mapping[int, int]) -> int:
-        return abs(sum((control_parameters(channels, hidden[channels]) - wanted[channels]) * count for channels, count in places.items()))
+        return abs(
+            sum(
+                (control_parameters(channels, hidden[channels]) - wanted[channels]) * count
+                for channels, count in places.items()
+            )
+        )
 
     steps = product((0, -1, 1), repeat=len(places))
-    choices = [{channels: max(1, near[channels] + step) for channels, step in zip(places, row, strict=True)} for row in steps]
+    choices = [
+        {
+            channels: max(1, near[channels] + step)
+            for channels, step in zip(places, row, strict=True)
+        }
+        for row in steps
+    ]
     best = min(choices, key=distance)
     # JSON has text keys only, and what is stored must equal what is read back.
     table = {str(channels): hidden for channels, hidden in sorted(best.items())}

@@ -1,4 +1,6 @@
-"""Arms of different names that are one block: `cpsam:reduction=16` and `cpsam:reduction=32` where both come to the least width."""
+"""Arms of different names that are one block: `cpsam:reduction=16` and `cpsam:reduction=32` where
+both come to the least width.
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 from hashlib import sha256
@@ -9,8 +11,11 @@ from cpsam.config.recipe import Recipe
 from cpsam.run.arm import Arm
 
 
-def twins(arms: Sequence[Arm], recipes: Mapping[str, Recipe], widths: Sequence[int]) -> list[tuple[Arm, Arm]]:
-    """Returns each arm that would be trained twice for nothing, after the first arm that is the same block.
+def twins(
+    arms: Sequence[Arm], recipes: Mapping[str, Recipe], widths: Sequence[int]
+) -> list[tuple[Arm, Arm]]:
+    """Returns each arm that would be trained twice for nothing, after the first arm that is the
+    same block.
 
     Every arm is looked at once, so the time grows with their number and no faster.
 
@@ -30,16 +35,22 @@ def twins(arms: Sequence[Arm], recipes: Mapping[str, Recipe], widths: Sequence[i
     for arm in arms if widths else ():
         if arm.attention == "none":
             continue
-        key = arm.attention, recipes[arm.name], tuple(response(arm, channels) for channels in sorted(set(widths)))
+        key = (
+            arm.attention,
+            recipes[arm.name],
+            tuple(response(arm, channels) for channels in sorted(set(widths))),
+        )
         if (other := first.setdefault(key, arm)) is not arm:
             found.append((other, arm))
     return found
 
 
 def response(arm: Arm, channels: int) -> Hashable:
-    """Returns the parameters of a block by name and shape, and a hash of what it makes of a drawn input with drawn parameters.
+    """Returns the parameters of a block by name and shape, and a hash of what it makes of a drawn
+    input with drawn parameters.
 
-    It is in training, so that dropout counts too. As they start, most blocks are the identity, so parameters are drawn.
+    It is in training, so that dropout counts too. As they start, most blocks are the identity, so
+    parameters are drawn.
     """
     make = arm.maker()
     assert make is not None
@@ -49,8 +60,13 @@ def response(arm: Arm, channels: int) -> Hashable:
             torch.manual_seed(0)
             for parameter in block.parameters():
                 parameter.normal_(std=0.5)
-            answer = block(torch.randn(2, channels, 7, 5)) + 0.0  # no negative zero: its bytes differ
-            shapes = tuple((name, tuple(parameter.shape)) for name, parameter in block.named_parameters())
+            # no negative zero: its bytes differ
+            answer = block(torch.randn(2, channels, 7, 5)) + 0.0
+            shapes = tuple(
+                (name, tuple(parameter.shape)) for name, parameter in block.named_parameters()
+            )
             return shapes, sha256(answer.contiguous().numpy().tobytes()).digest()
-    except Exception:  # a block of somebody's own that wants maps of another size: this is a hint, and no reason to refuse it
+    # a block of somebody's own that wants maps of another size: this is a hint, and no reason to
+    # refuse it
+    except Exception:
         return arm.name

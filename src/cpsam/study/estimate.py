@@ -25,10 +25,14 @@ class ArmEstimate:
     runs: int
 
 
-def estimate(plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
-    """Times training steps of each arm that has runs to do, and returns what all of them would take, as plain data.
+def estimate(
+    plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Times training steps of each arm that has runs to do, and returns what all of them would
+    take, as plain data.
 
-    Nothing is written. The time to load images is left out, and runs are taken to follow each other.
+    Nothing is written. The time to load images is left out, and runs are taken to follow each
+    other.
 
     Args:
         plan: The study.
@@ -41,7 +45,8 @@ def estimate(plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lamb
     setting = replace(setting, threads=plan.study.threads or setting.threads)
     for index, arm in enumerate(plan.arms):
         on_arm(index, len(plan.arms))
-        names = {spec.folder_name for spec in arm.specs} - counted  # a run that two settings share is made once
+        # a run that two settings share is made once
+        names = {spec.folder_name for spec in arm.specs} - counted
         counted |= names
         runs = sum(outcome(folder / name) is None for name in names)
         if runs:
@@ -60,5 +65,8 @@ def estimate(plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lamb
         "device": setting.device,
         "precision": setting.precision,
         "threads": setting.threads,
-        "arms": {name: {"run_seconds": each.run_seconds, "runs": each.runs} for name, each in arms.items()},
+        "arms": {
+            name: {"run_seconds": each.run_seconds, "runs": each.runs}
+            for name, each in arms.items()
+        },
     }

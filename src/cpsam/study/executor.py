@@ -1,4 +1,6 @@
-"""Who brings the runs of a study to their ends: here, one after the other in this process; in `ray_executor`, several at once."""
+"""Who brings the runs of a study to their ends: here, one after the other in this process; in
+`ray_executor`, several at once.
+"""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ POLL_SECONDS = 1.0
 
 class Executor(Protocol):
     def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-        """Return when every job has an end: this process may be killed at any time, and another one may be at the same study.
+        """Return when every job has an end: this process may be killed at any time, and another one
+        may be at the same study.
 
         Raises:
             StoppedError: If it was interrupted; the same call continues.
@@ -23,7 +26,8 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """One run after the other. Of two processes at one study, each takes the runs that the other is not at.
+    """One run after the other. Of two processes at one study, each takes the runs that the other is
+    not at.
 
     Args:
         execute: Trains a run.
@@ -39,7 +43,8 @@ class InProcess:
         try:
             while waiting:
                 held = [job for job in waiting if not attempt(job, self.execute, on_event)]
-                if len(held) == len(waiting):  # another process is at all of them; if it dies, they are free
+                # another process is at all of them; if it dies, they are free
+                if len(held) == len(waiting):
                     on_event({"event": "waiting", "runs": len(held)})
                     time.sleep(self.poll_seconds)
                 waiting = held

@@ -1,4 +1,6 @@
-"""From what is asked for to the runs that answer it: arms x seeds x settings, each run a specification with a folder of its own."""
+"""From what is asked for to the runs that answer it: arms x seeds x settings, each run a
+specification with a folder of its own.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +19,8 @@ from cpsam.study.budget import epochs_in_time
 from cpsam.study.control import arm_parameters, match_parameters
 from cpsam.study.duplicate_arms import twins
 
-# The primary contrast where none is named and both take part, by block; the first arm of each block stands for it.
+# The primary contrast where none is named and both take part, by block; the first arm of each block
+# stands for it.
 PRIMARY = ("cpsam", "non_local")
 CONTROL = "conv_control"
 ALONE = "(no other arm)"  # the reference of an arm that has none to be compared with
@@ -47,7 +50,8 @@ class Plan:
         datasets: That of each setting, by name.
         bare: The cost of the bare network in each setting.
         arms: Setting by setting, in their order.
-        runs: Each specification once, seed by seed, so that a study that is stopped early is paired as far as it got.
+        runs: Each specification once, seed by seed, so that a study that is stopped early is paired
+            as far as it got.
         notes: What a reader should know.
         warnings: Where arms differ in anything but the block.
     """
@@ -68,7 +72,11 @@ class Plan:
             return self.study.contrasts
         first = self.study.primary.arm
         with_it = {arm.setting for arm in self.arms if arm.arm.name == first}
-        against = (Contrast(first, arm.arm.name, arm.setting) for arm in self.arms if arm.setting in with_it and arm.arm.name != first)
+        against = (
+            Contrast(first, arm.arm.name, arm.setting)
+            for arm in self.arms
+            if arm.setting in with_it and arm.arm.name != first
+        )
         return tuple(contrast for contrast in against if contrast != self.study.primary)
 
     def label(self, setting: str, arm: str) -> str:
@@ -81,7 +89,9 @@ class Plan:
         for arm in self.arms:
             for spec in arm.specs:
                 name = spec.folder_name
-                labels[name] = arm.arm.name if name in labels else self.label(arm.setting, arm.arm.name)
+                labels[name] = (
+                    arm.arm.name if name in labels else self.label(arm.setting, arm.arm.name)
+                )
         return labels
 
     def describe(self) -> dict[str, Any]:
@@ -92,7 +102,9 @@ class Plan:
             "schema": 1,
             "name": study.name,
             "primary": [study.primary.arm, study.primary.reference, study.primary.setting],
-            "contrasts": [[contrast.arm, contrast.reference, contrast.setting] for contrast in study.contrasts],
+            "contrasts": [
+                [contrast.arm, contrast.reference, contrast.setting] for contrast in study.contrasts
+            ],
             "seeds": list(study.seeds),
             "budget": study.budget,
             "recipe": study.recipe.to_dict(),
@@ -105,22 +117,29 @@ class Plan:
                 for arm in self.arms
             },
             "runs": {
-                spec.folder_name: {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}
+                spec.folder_name: {
+                    **spec.as_config(),
+                    "seed": spec.seed,
+                    "recipe": spec.recipe.to_dict(),
+                }
                 for spec in sorted(self.runs, key=lambda spec: spec.folder_name)
             },
         }
 
 
 def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | None = None) -> Plan:
-    """Load the data, check every arm in every setting, and name the runs. Nothing is trained or written.
+    """Load the data, check every arm in every setting, and name the runs. Nothing is trained or
+    written.
 
     Args:
         study: What is asked for.
         on_event: Told of loading.
-        known_epochs: Of a budget of time: what was measured before, so that a study is planned once; new figures are added to it.
+        known_epochs: Of a budget of time: what was measured before, so that a study is planned
+            once; new figures are added to it.
 
     Raises:
-        UserError: If a name is unknown, an insertion is refused, or arms or contrasts do not fit together.
+        UserError: If a name is unknown, an insertion is refused, or arms or contrasts do not fit
+            together.
         DataError: If data or weights are missing or damaged.
     """
     loaded: dict[Task, tuple[Dataset, str | None]] = {}
@@ -132,22 +151,38 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             asked[setting.name] = [read_arm(arm) for arm in setting.arms]
     primary = study.primary or default_primary(asked)
     if study.control:
-        asked = {setting: with_control(arms, setting, study, primary) for setting, arms in asked.items()}
+        asked = {
+            setting: with_control(arms, setting, study, primary) for setting, arms in asked.items()
+        }
     check_contrasts(study, primary, asked)
     planned: list[PlannedArm] = []
     for setting in study.settings:
         with naming(setting):
-            key = replace(setting.task, at=(), model=setting.task.model if setting.task.weights else "")
+            key = replace(
+                setting.task, at=(), model=setting.task.model if setting.task.weights else ""
+            )
             if key not in loaded:
                 loaded[key] = load_task(setting.task, on_event)
-            found = plan_setting(study, setting, asked[setting.name], primary, *loaded[key], known_epochs)
+            found = plan_setting(
+                study, setting, asked[setting.name], primary, *loaded[key], known_epochs
+            )
         datasets[setting.name] = loaded[key][0]
         bare[setting.name], arms, more, warned = found
         planned += arms
         warnings += warned
         notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
-    runs = unique(spec for index in range(len(study.seeds)) for spec in (arm.specs[index] for arm in planned))
-    return Plan(replace(study, primary=primary), datasets, bare, tuple(planned), runs, tuple(notes), tuple(warnings))
+    runs = unique(
+        spec for index in range(len(study.seeds)) for spec in (arm.specs[index] for arm in planned)
+    )
+    return Plan(
+        replace(study, primary=primary),
+        datasets,
+        bare,
+        tuple(planned),
+        runs,
+        tuple(notes),
+        tuple(warnings),
+    )
 
 
 @contextmanager
@@ -176,13 +211,19 @@ def plan_setting(
     recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
     warnings = differing_recipes(setting.name, study.recipe, recipes)
     if study.budget == "time":
-        recipes = epochs_in_time(recipes, {arm.name: arm for arm in arms}, task, dataset, known_epochs, study.threads)
+        recipes = epochs_in_time(
+            recipes, {arm.name: arm for arm in arms}, task, dataset, known_epochs, study.threads
+        )
         epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
         notes.append(f"Equal time for every arm, in epochs: {epochs}.")
     costs = {arm.name: cost_of(build_arm(task, arm, dataset, seed=0), shape) for arm in arms}
-    for one, other in twins(arms, recipes, [channels for cost in costs.values() for channels in cost.widths]):
+    for one, other in twins(
+        arms, recipes, [channels for cost in costs.values() for channels in cost.widths]
+    ):
         where = f" in {setting.name}" if setting.name else ""
-        warnings.append(f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice.")
+        warnings.append(
+            f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice."
+        )
     fixed = (task, dataset, weights_sha256)
     planned = [
         PlannedArm(
@@ -190,23 +231,43 @@ def plan_setting(
             arm,
             recipes[arm.name],
             costs[arm.name],
-            tuple(RunSpec.of(*fixed, arm, seed, recipes[arm.name], study.threads) for seed in study.seeds),
+            tuple(
+                RunSpec.of(*fixed, arm, seed, recipes[arm.name], study.threads)
+                for seed in study.seeds
+            ),
         )
         for arm in arms
     ]
-    return cost_of(build_arm(task, Arm("none", "none"), dataset, seed=0), shape), planned, notes, warnings
+    return (
+        cost_of(build_arm(task, Arm("none", "none"), dataset, seed=0), shape),
+        planned,
+        notes,
+        warnings,
+    )
 
 
 def read_arm(asked: str | NamedArm) -> Arm:
-    return parse_arm(asked) if isinstance(asked, str) else checked_arm(asked.name, asked.attention, dict(asked.arguments))
+    return (
+        parse_arm(asked)
+        if isinstance(asked, str)
+        else checked_arm(asked.name, asked.attention, dict(asked.arguments))
+    )
 
 
 def own_recipe(setting: Setting, name: str) -> dict[str, Any]:
-    return next((dict(arm.recipe) for arm in setting.arms if isinstance(arm, NamedArm) and arm.name == name), {})
+    return next(
+        (
+            dict(arm.recipe)
+            for arm in setting.arms
+            if isinstance(arm, NamedArm) and arm.name == name
+        ),
+        {},
+    )
 
 
 def default_primary(asked: Mapping[str, list[Arm]]) -> Contrast:
-    """Returns CPSAM against Non-Local where the first setting has both, else its last arm against its first.
+    """Returns CPSAM against Non-Local where the first setting has both, else its last arm against
+    its first.
 
     An arm that is alone is against the bare network, which takes no part.
     """
@@ -219,7 +280,9 @@ def default_primary(asked: Mapping[str, list[Arm]]) -> Contrast:
 
 
 def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Arm]]) -> None:
-    """A question in a plan is about arms that take part. A comparison without one of the two is a table without an answer."""
+    """A question in a plan is about arms that take part. A comparison without one of the two is a
+    table without an answer.
+    """
     for contrast in (*([primary] if study.primary else []), *study.contrasts):
         names = [arm.name for arm in asked[contrast.setting]]
         for name in (contrast.arm, contrast.reference):
@@ -230,30 +293,43 @@ def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Ar
 def with_control(arms: list[Arm], setting: str, study: Study, primary: Contrast) -> list[Arm]:
     """Returns the arms, and the parameter-matched control where it belongs and is missing.
 
-    It belongs where both sides of the question are, if that was asked or is CPSAM against Non-Local, and where a question names it.
+    It belongs where both sides of the question are, if that was asked or is CPSAM against
+    Non-Local, and where a question names it.
     """
     blocks = {arm.name: arm.attention for arm in arms}
     sides = blocks.get(primary.arm), blocks.get(primary.reference)
     both = None not in sides and (study.primary is not None or sides == PRIMARY)
     questions = (primary, *study.contrasts)
-    named = any(CONTROL in (question.arm, question.reference) for question in questions if question.setting == setting)
+    named = any(
+        CONTROL in (question.arm, question.reference)
+        for question in questions
+        if question.setting == setting
+    )
     if not (both or named) or any(arm.attention == CONTROL for arm in arms):
         return arms
     return [*arms, Arm(CONTROL, CONTROL)]
 
 
-def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, primary: Contrast) -> tuple[list[Arm], list[str]]:
+def complete_controls(
+    arms: list[Arm], task: Task, dataset: Dataset, primary: Contrast
+) -> tuple[list[Arm], list[str]]:
     """Give each parameter-matched control its width, and say how near it came to its target.
 
-    That is the arm of the question, or, where this is there but has no parameters to match or is the control itself, the other side of it,
-    or else the first CPSAM.
+    That is the arm of the question, or, where this is there but has no parameters to match or is
+    the control itself, the other side of it, or else the first CPSAM.
     """
 
     def widths_of(arm: Arm) -> tuple[int, ...]:
-        return cost_of(build_arm(task, arm, dataset, seed=0), (dataset.in_channels, *dataset.image_size)).widths
+        return cost_of(
+            build_arm(task, arm, dataset, seed=0), (dataset.in_channels, *dataset.image_size)
+        ).widths
 
     by_name = {arm.name: arm for arm in arms}
-    sides = [by_name[name] for name in (primary.arm, primary.reference) if primary.arm in by_name and name in by_name]
+    sides = [
+        by_name[name]
+        for name in (primary.arm, primary.reference)
+        if primary.arm in by_name and name in by_name
+    ]
     sides = [arm for arm in sides if arm.attention != CONTROL]
     targets = (*sides, *(arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
     completed, notes = [], []
@@ -264,9 +340,13 @@ def complete_controls(arms: list[Arm], task: Task, dataset: Dataset, primary: Co
             widths = widths_of(target)
             arm = match_parameters(arm, target, widths)
             ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
-            notes.append(f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%}).")
+            notes.append(
+                f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%})."
+            )
         elif missing:
-            raise UserError(f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=...")
+            raise UserError(
+                f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=..."
+            )
         completed.append(arm)
     return completed, notes
 
@@ -277,8 +357,13 @@ def differing_recipes(setting: str, shared: Recipe, recipes: Mapping[str, Recipe
     for name, recipe in recipes.items():
         differing = recipe.differing_from(shared)
         if differing:
-            what = ", ".join(f"{key} {json.dumps(value)} instead of {json.dumps(ours[key])}" for key, value in differing.items())
-            warnings.append(f"{name}{f' in {setting}' if setting else ''} differs from the others in more than its block: {what}.")
+            what = ", ".join(
+                f"{key} {json.dumps(value)} instead of {json.dumps(ours[key])}"
+                for key, value in differing.items()
+            )
+            warnings.append(
+                f"{name}{f' in {setting}' if setting else ''} differs from the others in more than its block: {what}."
+            )
     return warnings
 
 
@@ -292,5 +377,7 @@ def unique(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
     for spec in specs:
         other = found.setdefault(spec.folder_name, spec)
         if other.arm.name != spec.arm.name:
-            raise UserError(f"arms {other.arm.name!r} and {spec.arm.name!r} are one and the same run; leave one out")
+            raise UserError(
+                f"arms {other.arm.name!r} and {spec.arm.name!r} are one and the same run; leave one out"
+            )
     return tuple(found.values())

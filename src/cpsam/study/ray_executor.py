@@ -1,4 +1,6 @@
-"""Several runs at once, on this machine or on many, by Ray, which places them; one whose worker dies goes on from its last checkpoint."""
+"""Several runs at once, on this machine or on many, by Ray, which places them; one whose worker
+dies goes on from its last checkpoint.
+"""
 
 import os
 import socket
@@ -25,11 +27,18 @@ SPIN_COUNT = "1000"
 def worker_environment(threads: int) -> dict[str, str]:
     """What a worker has to have set before it loads torch.
 
-    Threads that wait for each other in a loop (libgomp does so for a long time by default) take the processor from those they wait for as
-    soon as there are more threads than cores. Two processes of two threads on two cores made 0.45 steps a second each; 7.6 when they wait
-    short, and 12.6 with a thread each (ResNet-20 with CPSAM, 32 digits a step). So every run has its own number, and waits short.
+    Threads that wait for each other in a loop (libgomp does so for a long time by default) take the
+    processor from those they wait for as soon as there are more threads than cores. Two processes
+    of two threads on two cores made 0.45 steps a second each; 7.6 when they wait short, and 12.6
+    with a thread each (ResNet-20 with CPSAM, 32 digits a step). So every run has its own number,
+    and waits short.
     """
-    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": SPIN_COUNT, "OMP_WAIT_POLICY": "PASSIVE"}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "GOMP_SPINCOUNT": SPIN_COUNT,
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +55,9 @@ def execute_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[st
     """
     dataset = load_once(spec.task, frozenset(spec.skipped))
     if dataset.fingerprint != spec.data_fingerprint:
-        raise DataError(f"the data on {os.uname().nodename} is not that of the plan: its fingerprint differs")
+        raise DataError(
+            f"the data on {os.uname().nodename} is not that of the plan: its fingerprint differs"
+        )
     return train_run(spec, dataset, folder, on_event)
 
 
@@ -76,15 +87,24 @@ class Mailbox:
 def work(job: Job, execute: Execute, mailbox: Any) -> bool:
     """What a worker does: one attempt at one run; False if another process is at it."""
     if not job.folder.parent.is_dir():
-        raise UserError(f"{job.folder.parent} is not there on {os.uname().nodename}: --out must be on storage that all nodes share")
-    return attempt(job, execute, lambda event: mailbox.put.remote({**event, "node": os.uname().nodename, "pid": os.getpid()}))
+        raise UserError(
+            f"{job.folder.parent} is not there on {os.uname().nodename}: --out must be on storage that all nodes share"
+        )
+    return attempt(
+        job,
+        execute,
+        lambda event: mailbox.put.remote(
+            {**event, "node": os.uname().nodename, "pid": os.getpid()}
+        ),
+    )
 
 
 class RayExecutor:
     """Runs as tasks of a Ray cluster. A context: a cluster that it started ends with it.
 
     Args:
-        address: Of a running cluster, ``"auto"`` for that of this machine; None starts one here, on the loopback interface alone.
+        address: Of a running cluster, ``"auto"`` for that of this machine; None starts one here, on
+            the loopback interface alone.
         execute: Trains a run; sent to the workers.
         cpus: Cores that a run is given, a fraction if wanted; None: its threads.
         gpus: GPUs that a run is given, a fraction if wanted; None: one, where the cluster has any.
@@ -108,8 +128,16 @@ class RayExecutor:
         try:
             self.ray: Any = import_module("ray")
         except ImportError as error:
-            raise UserError("Ray is not installed: pip install ray, or in the clone pip install -e '.[cluster]'") from error
-        self.address, self.execute, self.cpus, self.gpus, self.retries = address, execute, cpus, gpus, retries
+            raise UserError(
+                "Ray is not installed: pip install ray, or in the clone pip install -e '.[cluster]'"
+            ) from error
+        self.address, self.execute, self.cpus, self.gpus, self.retries = (
+            address,
+            execute,
+            cpus,
+            gpus,
+            retries,
+        )
         self.poll_seconds = poll_seconds
 
     def __enter__(self) -> "RayExecutor":
@@ -121,7 +149,9 @@ class RayExecutor:
         try:
             self.ray.init(**where, log_to_driver=False, logging_level="ERROR", namespace="cpsam")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster at {self.address or 'this machine'} ({str(error).splitlines()[0]})") from error
+            raise UserError(
+                f"no Ray cluster at {self.address or 'this machine'} ({str(error).splitlines()[0]})"
+            ) from error
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -131,19 +161,33 @@ class RayExecutor:
         Dispatch(self, on_event).run_all(jobs)
 
     def submit(self, job: Job, mailbox: Any) -> Any:
-        gpus = self.gpus if self.gpus is not None else float(self.ray.cluster_resources().get("GPU", 0) > 0)
+        gpus = (
+            self.gpus
+            if self.gpus is not None
+            else float(self.ray.cluster_resources().get("GPU", 0) > 0)
+        )
         cpus = job.spec.threads if self.cpus is None else self.cpus
         self.check_fits(cpus, gpus)
         environment = {"env_vars": worker_environment(job.spec.threads)}
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "runtime_env": environment, "name": job.folder.name}
+        options = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "max_retries": 0,
+            "runtime_env": environment,
+            "name": job.folder.name,
+        }
         return self.ray.remote(work).options(**options).remote(job, self.execute, mailbox)
 
     def check_fits(self, cpus: float, gpus: float) -> None:
         """A task that no node can ever take would wait for ever."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-            has = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            raise UserError(f"no node has the {cpus:g} cores and {gpus:g} GPUs that a run is given; there are: {has}")
+            has = "; ".join(
+                f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes
+            )
+            raise UserError(
+                f"no node has the {cpus:g} cores and {gpus:g} GPUs that a run is given; there are: {has}"
+            )
 
 
 class Dispatch:
@@ -175,7 +219,11 @@ class Dispatch:
 
     def step(self) -> None:
         waits = list(self.under_way)
-        ended = self.ray.wait(waits, num_returns=1, timeout=self.executor.poll_seconds)[0] if waits else []
+        ended = (
+            self.ray.wait(waits, num_returns=1, timeout=self.executor.poll_seconds)[0]
+            if waits
+            else []
+        )
         self.pass_on()
         for task in ended:
             self.collect(task)
@@ -201,7 +249,9 @@ class Dispatch:
             self.died(job, f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
     def died(self, job: Job, why: str) -> None:
-        """Its worker was killed, or its node went away: the run itself has done nothing wrong, up to a number of times."""
+        """Its worker was killed, or its node went away: the run itself has done nothing wrong, up
+        to a number of times.
+        """
         self.deaths[job.folder.name] = deaths = self.deaths.get(job.folder.name, 0) + 1
         self.on_event({**job.header, "event": "died", "error": why, "deaths": deaths})
         if deaths <= self.executor.retries:
@@ -219,4 +269,6 @@ class Dispatch:
         for task in self.under_way:
             self.ray.cancel(task, force=False)
         if self.under_way:
-            self.ray.wait(list(self.under_way), num_returns=len(self.under_way), timeout=GRACE_SECONDS)
+            self.ray.wait(
+                list(self.under_way), num_returns=len(self.under_way), timeout=GRACE_SECONDS
+            )

@@ -6,7 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ended:
-    """`diverged.json` or `failed.json`: why a run has no summary. Older files do not name their run."""
+    """`diverged.json` or `failed.json`: why a run has no summary. Older files do not name their
+    run.
+    """
 
     error: str
     run: str | None = None
@@ -14,7 +16,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class Attempt:
-    """`.attempts`: how often in a row the process of a run died after it had begun at this checkpoint."""
+    """`.attempts`: how often in a row the process of a run died after it had begun at this
+    checkpoint.
+    """
 
     deaths: int
     checkpoint: str

@@ -1,4 +1,6 @@
-"""What a study found, as plain data: arms, differences, costs and every run, read from the folders of its runs."""
+"""What a study found, as plain data: arms, differences, costs and every run, read from the folders
+of its runs.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +50,9 @@ class RunRecord:
         return None if self.end is None else self.end.train_seconds
 
     def describe(self) -> dict[str, Any]:
-        """Returns the record of the run as plain data. One that diverged or failed has a record too: it stays in the table."""
+        """Returns the record of the run as plain data. One that diverged or failed has a record
+        too: it stays in the table.
+        """
         end = self.end or Outcome("missing")
         numbers = {"top1": end.top1, "top5": end.top5, "loss": end.loss}
         return {
@@ -79,15 +83,22 @@ def read_run(spec: RunSpec, folder: Path) -> RunRecord:
 
 
 def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
-    """Returns all that a study knows but for what depends on the clock and the machine that measures.
+    """Returns all that a study knows but for what depends on the clock and the machine that
+    measures.
 
-    A run without an end has the status "missing"; it is in no mean, and neither is one that diverged or failed.
+    A run without an end has the status "missing"; it is in no mean, and neither is one that
+    diverged or failed.
     """
     study = plan.study
     assert study.primary is not None
     records = {arm.key: [runs[spec.folder_name] for spec in arm.specs] for arm in plan.arms}
-    top1 = {key: {run.spec.seed: run.end.top1 for run in each if run.end and run.end.top1 is not None} for key, each in records.items()}
-    settings = [describe_setting(setting, plan.datasets[setting.name]) for setting in study.settings]
+    top1 = {
+        key: {run.spec.seed: run.end.top1 for run in each if run.end and run.end.top1 is not None}
+        for key, each in records.items()
+    }
+    settings = [
+        describe_setting(setting, plan.datasets[setting.name]) for setting in study.settings
+    ]
     first = next(setting for setting in settings if setting["name"] == study.primary.setting)
     primary = study.primary
     return {
@@ -110,26 +121,39 @@ def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
 
 
 def machines(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
-    """Returns the environments in which the finished runs were begun, with how many `runs` each, and how many were `resumed` in another."""
+    """Returns the environments in which the finished runs were begun, with how many `runs` each,
+    and how many were `resumed` in another.
+    """
     counted: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run.done and run.environment is not None:
-            where = {key: value for key, value in run.environment.items() if key not in ("runs", "resumed")}
-            found = counted.setdefault(json.dumps(where, sort_keys=True), {"runs": 0, "resumed": 0, **where})
+            where = {
+                key: value
+                for key, value in run.environment.items()
+                if key not in ("runs", "resumed")
+            }
+            found = counted.setdefault(
+                json.dumps(where, sort_keys=True), {"runs": 0, "resumed": 0, **where}
+            )
             found["runs"] += 1
             found["resumed"] += bool(run.environment.get("resumed"))
     return list(counted.values())
 
 
 def unlike(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
-    """Returns the seeds whose finished runs were not all begun in the same environment, and in what these differ."""
+    """Returns the seeds whose finished runs were not all begun in the same environment, and in what
+    these differ.
+    """
     values: dict[int, dict[str, set[str]]] = {}
     for run in runs:
         if run.done and run.environment is not None:
             for key in run.environment.keys() - NO_MATTER:
                 said = json.dumps(run.environment[key], sort_keys=True)
                 values.setdefault(run.spec.seed, {}).setdefault(key, set()).add(said)
-    differing = {str(seed): sorted(key for key, found in each.items() if len(found) > 1) for seed, each in values.items()}
+    differing = {
+        str(seed): sorted(key for key, found in each.items() if len(found) > 1)
+        for seed, each in values.items()
+    }
     return {seed: keys for seed, keys in differing.items() if keys}
 
 
@@ -147,15 +171,23 @@ def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
     return {"name": setting.name, "data": data, "model": task.model, "at": list(task.at)}
 
 
-def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[RunRecord], top1: Top1) -> dict[str, Any]:
+def describe_arm(
+    plan: Plan, planned: PlannedArm, runs: Sequence[RunRecord], top1: Top1
+) -> dict[str, Any]:
     assert plan.study.primary is not None
     arm, cost, bare = planned.arm, planned.cost, plan.bare[planned.setting]
     differences = {}
     for reference in ("none", plan.study.primary.reference):
         other = (planned.setting, reference)
-        paired = arm.name != reference and other in top1 and top1[planned.key].keys() & top1[other].keys()
+        paired = (
+            arm.name != reference
+            and other in top1
+            and top1[planned.key].keys() & top1[other].keys()
+        )
         name = plan.label(planned.setting, reference)
-        differences[name] = asdict(paired_difference(top1[planned.key], top1[other])) if paired else None
+        differences[name] = (
+            asdict(paired_difference(top1[planned.key], top1[other])) if paired else None
+        )
     return {
         "name": plan.label(planned.setting, arm.name),
         "arm": arm.name,
@@ -175,34 +207,55 @@ def describe_arm(plan: Plan, planned: PlannedArm, runs: Sequence[RunRecord], top
 
 
 def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
-    """The difference of the primary arm to the control that comes nearest to it or leaves it farthest behind, and of how many it is that.
+    """The difference of the primary arm to the control that comes nearest to it or leaves it
+    farthest behind, and of how many it is that.
 
-    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason than attention. Controls that have
-    fewer pairs than others are left out, and named: one seed alone is easily the highest or the lowest.
+    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason
+    than attention. Controls that have fewer pairs than others are left out, and named: one seed
+    alone is easily the highest or the lowest.
     """
     assert plan.study.primary is not None
     primary = plan.study.primary
     mine = top1.get((primary.setting, primary.arm), {})
     controls = [
-        arm for arm in plan.arms if arm.setting == primary.setting and arm.arm.attention in CONTROLS and arm.arm.name != primary.arm
+        arm
+        for arm in plan.arms
+        if arm.setting == primary.setting
+        and arm.arm.attention in CONTROLS
+        and arm.arm.name != primary.arm
     ]
     pairs = {arm.arm.name: len(mine.keys() & top1[arm.key].keys()) for arm in controls}
     most = max(pairs.values(), default=0)
     if not most:
         return None
-    found = {name: paired_difference(mine, top1[primary.setting, name]) for name, n in pairs.items() if n == most}
+    found = {
+        name: paired_difference(mine, top1[primary.setting, name])
+        for name, n in pairs.items()
+        if n == most
+    }
     nearest = min(found, key=lambda name: found[name].mean)
     fewer = [plan.label(primary.setting, name) for name in pairs if name not in found]
-    return {"arm": plan.label(primary.setting, nearest), "of": len(found), "fewer": fewer, **asdict(found[nearest])}
+    return {
+        "arm": plan.label(primary.setting, nearest),
+        "of": len(found),
+        "fewer": fewer,
+        **asdict(found[nearest]),
+    }
 
 
 def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
-    """The primary question, then the others; Holm adjusts the p of these together, one without a p counting as 1."""
+    """The primary question, then the others; Holm adjusts the p of these together, one without a p
+    counting as 1.
+    """
     assert plan.study.primary is not None
-    first, *others = [describe_contrast(plan, contrast, top1) for contrast in (plan.study.primary, *plan.contrasts)]
+    first, *others = [
+        describe_contrast(plan, contrast, top1)
+        for contrast in (plan.study.primary, *plan.contrasts)
+    ]
     adjusted = holm([1.0 if other["p"] is None else other["p"] for other in others])
     secondary = [
-        {**other, "p_holm": None if other["p"] is None else p, "primary": False} for other, p in zip(others, adjusted, strict=True)
+        {**other, "p_holm": None if other["p"] is None else p, "primary": False}
+        for other, p in zip(others, adjusted, strict=True)
     ]
     return [{**first, "p_holm": None, "primary": True}, *secondary]
 
@@ -210,9 +263,13 @@ def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
 def describe_contrast(plan: Plan, contrast: Contrast, top1: Top1) -> dict[str, Any]:
     names = [plan.label(contrast.setting, name) for name in (contrast.arm, contrast.reference)]
     record = {"arm": names[0], "reference": names[1], "setting": contrast.setting}
-    one, other = (top1.get((contrast.setting, name), {}) for name in (contrast.arm, contrast.reference))
+    one, other = (
+        top1.get((contrast.setting, name), {}) for name in (contrast.arm, contrast.reference)
+    )
     if not one.keys() & other.keys():
-        empty = {"n": 0} | dict.fromkeys(("mean", "sd", "low", "high", "p", "p_sign_flip", "detectable"))
+        empty = {"n": 0} | dict.fromkeys(
+            ("mean", "sd", "low", "high", "p", "p_sign_flip", "detectable")
+        )
         return record | empty | {"note": "no seed finished with both"}
     found, tests = asdict(paired_difference(one, other)), asdict(evidence(one, other))
     notes = [note for note in (tests.pop("note"), found.pop("note")) if note]

@@ -1,4 +1,6 @@
-"""A run of a study and its one end: done, diverged or failed. The folder alone says which, so that any process may ask, and any may die."""
+"""A run of a study and its one end: done, diverged or failed. The folder alone says which, so that
+any process may ask, and any may die.
+"""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -48,7 +50,8 @@ class Job:
         folder: Where.
         index: Its place in the study, from 0.
         runs: How many there are.
-        label: What events call its arm, where another setting has one of the same name. Default: the name of the arm.
+        label: What events call its arm, where another setting has one of the same name. Default:
+            the name of the arm.
     """
 
     spec: RunSpec
@@ -73,11 +76,14 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """Returns the configuration of the run in this folder, None if it was not begun.
 
     Raises:
-        DataError: If the file is damaged, or is that of another run: the folder of a run is named by its configuration.
+        DataError: If the file is damaged, or is that of another run: the folder of a run is named
+            by its configuration.
     """
     config = read_json(folder / CONFIG)
     if config is not None and not is_named_by(folder.name, config):
-        raise DataError(f"{folder / CONFIG}: it is of another run: its content does not give the name of the folder")
+        raise DataError(
+            f"{folder / CONFIG}: it is of another run: its content does not give the name of the folder"
+        )
     return config
 
 
@@ -90,7 +96,9 @@ def outcome(folder: Path) -> Outcome | None:
     try:
         config = read_config(folder)
         if config is None and (folder / SUMMARY).exists():
-            raise DataError(f"{folder / SUMMARY}: {CONFIG} is missing beside it, so it may be of any run")
+            raise DataError(
+                f"{folder / SUMMARY}: {CONFIG} is missing beside it, so it may be of any run"
+            )
         if config is not None and (summary := read_summary(folder, config)) is not None:
             top1, top5, loss = (summary[key] for key in ("top1", "top5", "loss"))
             return Outcome("done", None, top1, top5, loss, summary["timing"]["train_seconds"])
@@ -105,14 +113,15 @@ def outcome(folder: Path) -> Outcome | None:
 
 
 def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
-    """Bring a run to its end, and record it; a run that has one is read, and one that another process is at is left to it.
+    """Bring a run to its end, and record it; a run that has one is read, and one that another
+    process is at is left to it.
 
     Args:
         job: The run.
-        execute: Trains it. What it raises is the end of the run, as diverged or failed, and the study goes on; but not an error that a
-            person can mend.
-        on_event: Told of "run", then of what `execute` tells, then of "finished", "diverged" or "failed", or "kept" where
-            it had diverged or failed before; each with `job.header`.
+        execute: Trains it. What it raises is the end of the run, as diverged or failed, and the
+            study goes on; but not an error that a person can mend.
+        on_event: Told of "run", then of what `execute` tells, then of "finished", "diverged" or
+            "failed", or "kept" where it had diverged or failed before; each with `job.header`.
 
     Returns:
         Whether the run has an end now.
@@ -120,7 +129,8 @@ def attempt(job: Job, execute: Execute, on_event: OnEvent) -> bool:
     Raises:
         StoppedError: If it was interrupted.
         DataError: If images cannot be read, or are not those of the plan.
-        UserError: If the folder holds something else, or a run that was begun on another kind of device.
+        UserError: If the folder holds something else, or a run that was begun on another kind of
+            device.
         OSError: If the folder cannot be written.
     """
 
@@ -149,24 +159,34 @@ def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
     try:
         if deaths >= MOST_DEATHS:
             how = "ended without a word, killed, out of memory or by a crash"
-            return record_end(job.folder, "failed", f"the process of the run {how}, {deaths} times in a row; retry_failed tries it again")
+            return record_end(
+                job.folder,
+                "failed",
+                f"the process of the run {how}, {deaths} times in a row; retry_failed tries it again",
+            )
         execute(job.spec, job.folder, tell)
         found = outcome(job.folder)
         return found or record_end(job.folder, "failed", "the run returned and left no summary")
     except DivergedError as error:
         return record_end(job.folder, "diverged", str(error))
-    except (UserError, OSError):  # of data, a disk or a machine: all other runs would meet it too, and none of them could be tried again
+    # of data, a disk or a machine: all other runs would meet it too, and none of them could be
+    # tried again
+    except (UserError, OSError):
         raise
     except Exception as error:
-        return record_end(job.folder, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+        return record_end(
+            job.folder, "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+        )
     finally:  # whatever gets here is no death
         (job.folder / ATTEMPTS).unlink(missing_ok=True)
 
 
 def count_attempt(folder: Path) -> int:
-    """Writes down that a process begins with a run, and returns how often one has died at it since the last new checkpoint.
+    """Writes down that a process begins with a run, and returns how often one has died at it since
+    the last new checkpoint.
 
-    A run that kills its process would else be begun anew for ever, and one that gets ahead between two kills is no such run.
+    A run that kills its process would else be begun anew for ever, and one that gets ahead between
+    two kills is no such run.
     """
     try:
         reached = read_file(folder / CHECKPOINTS / "LATEST", LATEST_BYTES).decode(errors="replace")
@@ -186,7 +206,11 @@ def count_attempt(folder: Path) -> int:
 def record_end(folder: Path, status: str, error: str, trace: str | None = None) -> Outcome:
     """Writes how a run ended that has no summary."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"run": folder.name, "error": error, **({"traceback": trace.splitlines()} if trace else {})}
+    record = {
+        "run": folder.name,
+        "error": error,
+        **({"traceback": trace.splitlines()} if trace else {}),
+    }
     write_json(folder / {"diverged": DIVERGED, "failed": FAILED}[status], record)
     return Outcome(status, error)
 
@@ -199,14 +223,23 @@ def forget_failure(folder: Path) -> None:
 
 def tell_end(found: Outcome, read: bool, tell: OnEvent) -> None:
     if found.status == "done":
-        tell({"event": "finished", "top1": found.top1, "read": read, "seconds": found.train_seconds})
+        tell(
+            {"event": "finished", "top1": found.top1, "read": read, "seconds": found.train_seconds}
+        )
     else:
-        tell({"event": "kept" if read else found.status, "status": found.status, "error": found.error})
+        tell(
+            {
+                "event": "kept" if read else found.status,
+                "status": found.status,
+                "error": found.error,
+            }
+        )
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds a lock file. The system takes it back when the process ends, however it ends.
+    """Whether this process alone holds a lock file. The system takes it back when the process ends,
+    however it ends.
 
     Raises:
         UserError: If the file system has no locks.

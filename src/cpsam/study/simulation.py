@@ -1,4 +1,6 @@
-"""Studies of which the truth is known: how often the intervals cover it, and how often a test finds what is not there."""
+"""Studies of which the truth is known: how often the intervals cover it, and how often a test finds
+what is not there.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 WORLDS: dict[str, Noise] = {
     "normal": lambda draw, shape: draw.normal(0, NOISE_SD, shape),
     "heavy tails": lambda draw, shape: NOISE_SD * draw.standard_t(3, shape),
-    "counts of 5,000 images": lambda draw, shape: draw.binomial(IMAGES, TOP1, shape) / IMAGES - TOP1,
+    "counts of 5,000 images": lambda draw, shape: (
+        draw.binomial(IMAGES, TOP1, shape) / IMAGES - TOP1
+    ),
 }
 
 
@@ -29,7 +33,8 @@ class Rates:
         coverage: The 95 % interval has the true difference in it.
         t_test: Without a difference, the t-test says at 5 % that there is one.
         sign_flip: So does the exact sign-flip test.
-        family: Without a difference in some of the contrasts, Holm's adjusted p says in any of these that there is one.
+        family: Without a difference in some of the contrasts, Holm's adjusted p says in any of
+            these that there is one.
     """
 
     coverage: float
@@ -38,7 +43,9 @@ class Rates:
     family: float
 
 
-def simulate(world: str, n: int, *, studies: int = 10_000, contrasts: int = 5, false: int = 2, seed: int = 0) -> Rates:
+def simulate(
+    world: str, n: int, *, studies: int = 10_000, contrasts: int = 5, false: int = 2, seed: int = 0
+) -> Rates:
     """Rates of a world, an entry of `WORLDS`.
 
     Args:
@@ -50,7 +57,9 @@ def simulate(world: str, n: int, *, studies: int = 10_000, contrasts: int = 5, f
         seed: Of the simulation.
     """
     draw = np.random.default_rng([seed, n, list(WORLDS).index(world)])
-    arms = draw.normal(0, SEED_SD, (studies, 1, n)) + WORLDS[world](draw, (studies, contrasts + 1, n))
+    arms = draw.normal(0, SEED_SD, (studies, 1, n)) + WORLDS[world](
+        draw, (studies, contrasts + 1, n)
+    )
     arms[:, 1 : false + 1] -= 2 * NOISE_SD
     differences = arms[:, :1] - arms[:, 1:]  # (studies, contrasts, n)
     null = differences[:, false:]
@@ -61,4 +70,9 @@ def simulate(world: str, n: int, *, studies: int = 10_000, contrasts: int = 5, f
     sums = np.abs(first @ signs.T)
     flips = (sums >= sums[:, :1] - 1e-12).mean(axis=1)
     family = (step_down(p)[:, false:] < ALPHA).any(axis=1)
-    return Rates(float(covered.mean()), float((p[:, false] < ALPHA).mean()), float((flips < ALPHA).mean()), float(family.mean()))
+    return Rates(
+        float(covered.mean()),
+        float((p[:, false] < ALPHA).mean()),
+        float((flips < ALPHA).mean()),
+        float(family.mean()),
+    )

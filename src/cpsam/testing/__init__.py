@@ -1,4 +1,5 @@
-"""The contract of an attention block, for ours and for yours: :func:`check_attention` tries every law of ``LAWS`` on a class.
+"""The contract of an attention block, for ours and for yours: :func:`check_attention` tries every
+law of ``LAWS`` on a class.
 
 In a test of your own::
 

@@ -10,19 +10,27 @@ from torch import Tensor, nn
 
 from cpsam.seeds import derive_seed
 
-# No two sizes of an image are equal, so that swapped axes show; 24 channels divide by most numbers of heads.
+# No two sizes of an image are equal, so that swapped axes show; 24 channels divide by most numbers
+# of heads.
 CHANNELS = 24
 IMAGES = (2, CHANNELS, 5, 7)
 ODD_CHANNELS = 23
 ODD_IMAGES = (2, ODD_CHANNELS, 3, 5)  # wide, where other laws also take a tall map
-FIVE_SHAPES = (IMAGES, (3, CHANNELS, 7, 4), (4, CHANNELS, 6, 11), (6, CHANNELS, 3, 8), (7, CHANNELS, 9, 3))
+FIVE_SHAPES = (
+    IMAGES,
+    (3, CHANNELS, 7, 4),
+    (4, CHANNELS, 6, 11),
+    (6, CHANNELS, 3, 8),
+    (7, CHANNELS, 9, 3),
+)
 
 Configuration = Mapping[str, Any]
 Reference = Callable[[nn.Module, Tensor], Tensor]
 
 
 class BrokenLaw(AssertionError):
-    """A block breaks laws of the contract. The message has a line for each: its name, what it says, and what was seen.
+    """A block breaks laws of the contract. The message has a line for each: its name, what it says,
+    and what was seen.
 
     Attributes:
         laws: What was seen of each broken law, by name.
@@ -30,7 +38,12 @@ class BrokenLaw(AssertionError):
 
     def __init__(self, broken: Mapping[str, tuple[str, str]]) -> None:
         self.laws = {name: seen for name, (_, seen) in broken.items()}
-        super().__init__("\n".join(f"{name!r} is broken. {statement} {seen}" for name, (statement, seen) in broken.items()))
+        super().__init__(
+            "\n".join(
+                f"{name!r} is broken. {statement} {seen}"
+                for name, (statement, seen) in broken.items()
+            )
+        )
 
 
 class Violation(AssertionError):
@@ -64,20 +77,28 @@ def require_finite(tensor: Tensor, what: str) -> None:
 
 
 def gap(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference as a share of the largest expected value; infinite where a value is not a number."""
+    """The largest difference as a share of the largest expected value; infinite where a value is
+    not a number.
+    """
     difference = (actual.double() - expected.double()).abs().max()
     scale = expected.double().abs().max().clamp(min=torch.finfo(torch.float64).tiny)
     return (difference / scale).nan_to_num(nan=float("inf")).item()
 
 
 def require_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    require(actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}")
     require(
-        (off := gap(actual, expected)) <= tolerance, f"{what}: off by {off:.1e} of the largest value, where {tolerance:.0e} is rounding"
+        actual.shape == expected.shape,
+        f"{what}: shape {tuple(actual.shape)}, not {tuple(expected.shape)}",
+    )
+    require(
+        (off := gap(actual, expected)) <= tolerance,
+        f"{what}: off by {off:.1e} of the largest value, where {tolerance:.0e} is rounding",
     )
 
 
-def noise(shape: tuple[int, ...], *purpose: int | str, dtype: torch.dtype = torch.float64) -> Tensor:
+def noise(
+    shape: tuple[int, ...], *purpose: int | str, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Standard normal images, the same for the same purpose."""
     source = torch.Generator().manual_seed(derive_seed(0, "noise", *purpose))
     return torch.randn(shape, generator=source, dtype=torch.float64).to(dtype)
@@ -85,15 +106,17 @@ def noise(shape: tuple[int, ...], *purpose: int | str, dtype: torch.dtype = torc
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fill all parameters and buffers of a module with random numbers, in place: a block that has only just been made may do nothing.
+    """Fill all parameters and buffers of a module with random numbers, in place: a block that has
+    only just been made may do nothing.
 
-    Weights with a fan-in keep the scale of their input; the others are between 0.5 and 1.5 in size, of either sign. Floating-point
-    buffers are between 0.5 and 1.5, because a variance must be positive. Integers stay, and so do buffers outside the state dict, which are
-    constants.
+    Weights with a fan-in keep the scale of their input; the others are between 0.5 and 1.5 in size,
+    of either sign. Floating-point buffers are between 0.5 and 1.5, because a variance must be
+    positive. Integers stay, and so do buffers outside the state dict, which are constants.
 
     Args:
         module: Any module.
-        seed: Of the numbers, at least 0. The same seed gives modules of one structure the same numbers.
+        seed: Of the numbers, at least 0. The same seed gives modules of one structure the same
+            numbers.
 
     Returns:
         The module.
@@ -106,9 +129,14 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     source = torch.Generator().manual_seed(derive_seed(seed, "randomise"))
     for tensor in module.parameters():
         if tensor.dim() > 1:
-            values = torch.randn(tensor.shape, generator=source, dtype=torch.float64) / tensor[0].numel() ** 0.5
+            values = (
+                torch.randn(tensor.shape, generator=source, dtype=torch.float64)
+                / tensor[0].numel() ** 0.5
+            )
         else:
-            values = (0.5 + torch.rand(tensor.shape, generator=source)) * (1 - 2 * torch.randint(2, tensor.shape, generator=source))
+            values = (0.5 + torch.rand(tensor.shape, generator=source)) * (
+                1 - 2 * torch.randint(2, tensor.shape, generator=source)
+            )
         tensor.copy_(values)
     for child in module.modules():
         for name, tensor in child.named_buffers(recurse=False):
@@ -119,7 +147,8 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration of a class under test; the fields are the arguments of :func:`~cpsam.testing.check_attention`.
+    """One configuration of a class under test; the fields are the arguments of
+    :func:`~cpsam.testing.check_attention`.
 
     Attributes:
         arguments: Of the constructor, in this configuration.
@@ -142,7 +171,11 @@ class Case:
     def sized(self, *size: int) -> tuple[int, ...]:
         """The shape (N, C, H, W) with C rounded up to a number of channels that the class takes."""
         images, channels, *map_size = size
-        return images, -(-channels // self.channels_multiple_of) * self.channels_multiple_of, *map_size
+        return (
+            images,
+            -(-channels // self.channels_multiple_of) * self.channels_multiple_of,
+            *map_size,
+        )
 
     def new(self, in_channels: int = CHANNELS, **more: Any) -> nn.Module:
         """A block as its constructor makes it, in training mode."""
@@ -161,13 +194,21 @@ class Case:
             y = block(x)
         require(isinstance(y, Tensor), f"{what} returned a {type(y).__name__}, not one tensor")
         require(y.shape == x.shape, f"{what} returned the shape {tuple(y.shape)}")
-        require(y.dtype == x.dtype and y.device == x.device, f"{what} returned {y.dtype} on {y.device}, not {x.dtype} on {x.device}")
+        require(
+            y.dtype == x.dtype and y.device == x.device,
+            f"{what} returned {y.dtype} on {y.device}, not {x.dtype} on {x.device}",
+        )
         require_finite(y, what.removesuffix(":"))
         return y
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """The output of `block`, which must also differ from `x`: what does nothing would pass most laws."""
+        """The output of `block`, which must also differ from `x`: what does nothing would pass most
+        laws.
+        """
         before = x.detach().clone()
         y = self.call(block, x)
-        require(gap(y.detach(), before) > 1e-6, "does nothing: with random parameters the output equals the input")
+        require(
+            gap(y.detach(), before) > 1e-6,
+            "does nothing: with random parameters the output equals the input",
+        )
         return y

@@ -22,8 +22,8 @@ class Law:
 
     Attributes:
         check: Raises if a case breaks it.
-        scope: Whether it is tried once for the class, on each configuration, or, being slow, on as few configurations as show each word and
-            switch among the arguments once.
+        scope: Whether it is tried once for the class, on each configuration, or, being slow, on as
+            few configurations as show each word and switch among the arguments once.
     """
 
     check: Callable[[Case], None]
@@ -64,9 +64,16 @@ FUNDAMENTAL = ("constructor", "shape")
 
 
 def covering(case: Case) -> list[Configuration]:
-    """A few configurations that show every word and switch that any of them has; numbers only change sizes."""
-    everything = [construction.all_arguments(replace(case, arguments=one)).items() for one in case.configurations]
-    shown = [{(key, value) for key, value in one if isinstance(value, str | bool)} for one in everything]
+    """A few configurations that show every word and switch that any of them has; numbers only
+    change sizes.
+    """
+    everything = [
+        construction.all_arguments(replace(case, arguments=one)).items()
+        for one in case.configurations
+    ]
+    shown = [
+        {(key, value) for key, value in one if isinstance(value, str | bool)} for one in everything
+    ]
     chosen, missing = [0], set().union(*shown) - shown[0]
     while missing:
         best = max(range(len(shown)), key=lambda index: len(shown[index] & missing))
@@ -77,7 +84,9 @@ def covering(case: Case) -> list[Configuration]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keeps generators and settings, ignores warnings, and works in one thread: with tensors this small, threads wait for each other."""
+    """Keeps generators and settings, ignores warnings, and works in one thread: with tensors this
+    small, threads wait for each other.
+    """
     settings = states.settings()
     torch.set_num_threads(1)
     drawn = random.getstate()
@@ -91,7 +100,9 @@ def undisturbed() -> Iterator[None]:
 
 
 def violation(law: Law, case: Case) -> str | None:
-    """What `law` has against `case`, if anything. Whatever else goes wrong while it looks is a fault of the block, too."""
+    """What `law` has against `case`, if anything. Whatever else goes wrong while it looks is a
+    fault of the block, too.
+    """
     try:
         law.check(case)
     except Violation as broken:
@@ -113,23 +124,31 @@ def check_attention(
 ) -> None:
     """Try the contract of an attention block, every law of ``LAWS``, on a class.
 
-    All laws but those on its making are tried after all parameters and buffers have been randomised, and demand that the output differs
-    from the input: a block that does nothing would pass the rest. Takes one to a few seconds a configuration, most of them for compilers;
-    those are tried only if nothing else is broken.
+    All laws but those on its making are tried after all parameters and buffers have been
+    randomised, and demand that the output differs from the input: a block that does nothing would
+    pass the rest. Takes one to a few seconds a configuration, most of them for compilers; those are
+    tried only if nothing else is broken.
 
     Args:
-        cls: The class, called as ``cls(in_channels, **arguments)``. A module (N, C, H, W) -> (N, C, H, W).
-        variants: Constructor arguments to try besides the defaults. Each argument must have another value in one of them, so that it can be
-            seen to do something. Where an argument has no default, the variants are all that is tried.
-        reference: The definition, ``reference(block, x) -> y`` in float64; written without the code of the block, in loops, say.
-        parameters: The number of parameters, ``parameters(in_channels, **arguments)``; it gets all arguments, defaults included.
-        macs: The number of multiply-accumulates, ``macs((N, C, H, W), **arguments)``, as :func:`cpsam.measure.count_macs` counts them.
+        cls: The class, called as ``cls(in_channels, **arguments)``. A module (N, C, H, W) -> (N, C,
+            H, W).
+        variants: Constructor arguments to try besides the defaults. Each argument must have another
+            value in one of them, so that it can be seen to do something. Where an argument has no
+            default, the variants are all that is tried.
+        reference: The definition, ``reference(block, x) -> y`` in float64; written without the code
+            of the block, in loops, say.
+        parameters: The number of parameters, ``parameters(in_channels, **arguments)``; it gets all
+            arguments, defaults included.
+        macs: The number of multiply-accumulates, ``macs((N, C, H, W), **arguments)``, as
+            :func:`cpsam.measure.count_macs` counts them.
         identity: Whether a new block is the identity. False for multiplicative gates.
-        channels_multiple_of: A divisor of 24, for a class that takes only multiples of it, such as its number of heads.
+        channels_multiple_of: A divisor of 24, for a class that takes only multiples of it, such as
+            its number of heads.
 
     Raises:
         ValueError: If `channels_multiple_of` does not divide 24.
-        BrokenLaw: An AssertionError that says which laws are broken, in which configuration, and by how much.
+        BrokenLaw: An AssertionError that says which laws are broken, in which configuration, and by
+            how much.
 
     Example:
         >>> class Louder(torch.nn.Module):
@@ -149,7 +168,16 @@ def check_attention(
         raise ValueError(f"channels_multiple_of must divide {CHANNELS}; got {channels_multiple_of}")
     required = any(p.default is p.empty for p in construction.own_parameters(cls))
     configurations = tuple(variants) if required and variants else ({}, *variants)
-    case = Case(cls, configurations[0], configurations, reference, parameters, macs, identity, channels_multiple_of)
+    case = Case(
+        cls,
+        configurations[0],
+        configurations,
+        reference,
+        parameters,
+        macs,
+        identity,
+        channels_multiple_of,
+    )
     tried: dict[Scope, Sequence[Configuration]] = {
         "class": configurations[:1],
         "configuration": configurations,
@@ -158,7 +186,9 @@ def check_attention(
     broken: dict[str, str] = {}
     with undisturbed():
         for name, law in LAWS.items():
-            if broken and (law.scope == "cover" or any(fundamental in broken for fundamental in FUNDAMENTAL)):
+            if broken and (
+                law.scope == "cover" or any(fundamental in broken for fundamental in FUNDAMENTAL)
+            ):
                 continue
             for arguments in tried[law.scope]:
                 one = replace(case, arguments=arguments)

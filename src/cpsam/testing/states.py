@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpsam.testing.case import CHANNELS, IMAGES, Case, gap, noise, randomise, require, require_close, trying
+from cpsam.testing.case import (
+    CHANNELS,
+    IMAGES,
+    Case,
+    gap,
+    noise,
+    randomise,
+    require,
+    require_close,
+    trying,
+)
 from cpsam.testing.values import EXACT, without_chance
 
 SINGLE = 1e-5  # of a block in float32
@@ -18,8 +28,14 @@ PRECISIONS = (torch.float64, torch.float32, torch.bfloat16)
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "the precision of float32 products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "the precision of float32 products": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    "deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
     "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
 }
 """Torch's settings for the whole process: how each is read and set."""
@@ -35,30 +51,51 @@ def restore(kept: dict[str, Any]) -> None:
 
 
 def memory(case: Case) -> None:
-    """Strides of the input change no value, and channels-last images come back channels-last, in both modes."""
+    """Strides of the input change no value, and channels-last images come back channels-last, in
+    both modes.
+    """
     for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, SINGLE)):
         x = noise(IMAGES, "memory", dtype=dtype)
         spread = noise((2, 2 * CHANNELS, 9, 8), dtype=dtype)
         spread[:, ::2, 2:7, 1:] = x
-        strided = {"a slice": spread[:, ::2, 2:7, 1:], "transposed memory": x.transpose(2, 3).contiguous().transpose(2, 3)}
+        strided = {
+            "a slice": spread[:, ::2, 2:7, 1:],
+            "transposed memory": x.transpose(2, 3).contiguous().transpose(2, 3),
+        }
         for training in (False, True):
             mode = f"{dtype}, {'training' if training else 'eval'} mode"
             with torch.set_grad_enabled(training):
                 block = without_chance(case.block(dtype=dtype).train(training))
                 expected = case.run(block, x).detach()
-                require(expected.is_contiguous(), f"contiguous images come back with strides {expected.stride()} in {mode}")
+                require(
+                    expected.is_contiguous(),
+                    f"contiguous images come back with strides {expected.stride()} in {mode}",
+                )
                 last = block(x.contiguous(memory_format=torch.channels_last))
                 kept = last.is_contiguous(memory_format=torch.channels_last)
-                require(kept, f"channels-last images come back with strides {last.stride()} in {mode}")
-                require_close(last, expected, tolerance, f"channels-last against contiguous in {mode}")
+                require(
+                    kept, f"channels-last images come back with strides {last.stride()} in {mode}"
+                )
+                require_close(
+                    last, expected, tolerance, f"channels-last against contiguous in {mode}"
+                )
                 for what, images in strided.items():
-                    require_close(block(images), expected, tolerance, f"{what} against contiguous in {mode}")
+                    require_close(
+                        block(images), expected, tolerance, f"{what} against contiguous in {mode}"
+                    )
     same = x[:1, :1].expand(IMAGES)
-    require_close(block.eval()(same), block(same.contiguous()), tolerance, "expanded images against contiguous")
+    require_close(
+        block.eval()(same),
+        block(same.contiguous()),
+        tolerance,
+        "expanded images against contiguous",
+    )
 
 
 def untouched(case: Case) -> None:
-    """A forward leaves its input and torch's settings as they were, and its output is memory of its own, in both modes."""
+    """A forward leaves its input and torch's settings as they were, and its output is memory of its
+    own, in both modes.
+    """
     for training in (False, True):
         for dtype in PRECISIONS:
             x = noise(IMAGES, "untouched", dtype=dtype)
@@ -72,10 +109,18 @@ def untouched(case: Case) -> None:
                     kept = y.detach().clone()
                     other = case.call(block, 2 * x)
                 mode = f"{dtype} with training={training}"
-                require(torch.equal(x, before), f"moved its input by {gap(x, before):.1e} of it in {mode}")
+                require(
+                    torch.equal(x, before),
+                    f"moved its input by {gap(x, before):.1e} of it in {mode}",
+                )
                 places = [tensor.untyped_storage().data_ptr() for tensor in (x, y, other)]
-                require(places[1] != places[0], f"the output shares the memory of the input in {mode}")
-                require(places[1] != places[2] and torch.equal(y, kept), f"a second output takes the memory of the first in {mode}")
+                require(
+                    places[1] != places[0], f"the output shares the memory of the input in {mode}"
+                )
+                require(
+                    places[1] != places[2] and torch.equal(y, kept),
+                    f"a second output takes the memory of the first in {mode}",
+                )
 
 
 def generators() -> tuple[list[int], object]:
@@ -87,7 +132,9 @@ def require_repeatable_draws(case: Case, x: Tensor) -> None:
     block = case.block()
     before = generators()
     case.run(block, x)
-    require(generators() == before, "a forward in eval mode draws from or seeds the global generator")
+    require(
+        generators() == before, "a forward in eval mode draws from or seeds the global generator"
+    )
     outputs, states = [], []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -95,23 +142,42 @@ def require_repeatable_draws(case: Case, x: Tensor) -> None:
         torch.manual_seed(seed)
         outputs.append(case.run(block, x))
         states.append(generators())
-    require(torch.equal(outputs[0], outputs[1]), f"training with the same seed is off by {gap(outputs[0], outputs[1]):.1e}")
+    require(
+        torch.equal(outputs[0], outputs[1]),
+        f"training with the same seed is off by {gap(outputs[0], outputs[1]):.1e}",
+    )
     require(states[0][0] != states[2][0], "a forward in training mode seeds the global generator")
-    require(states[0][1] == before[1], "a forward in training mode draws from Python's generator; draw from torch's")
+    require(
+        states[0][1] == before[1],
+        "a forward in training mode draws from Python's generator; draw from torch's",
+    )
 
 
 def repeatable(case: Case) -> None:
-    """In eval mode equal images and parameters give equal outputs, whatever came before; chance in training is torch's generator alone."""
+    """In eval mode equal images and parameters give equal outputs, whatever came before; chance in
+    training is torch's generator alone.
+    """
     x = noise(IMAGES, "repeatable")
     with torch.no_grad():
         block = case.block()
         first = case.run(block, x)
         require(torch.equal(first, block(x)), f"a second call is off by {gap(block(x), first):.1e}")
         for images in (noise(IMAGES, "other"), noise((3, CHANNELS, 8, 3), "larger")):
-            require_close(block(images), case.block()(images), EXACT, "a block that saw other images before, against one that did not")
-        require(torch.equal(first, block(x)), f"after other images the same call is off by {gap(block(x), first):.1e}")
+            require_close(
+                block(images),
+                case.block()(images),
+                EXACT,
+                "a block that saw other images before, against one that did not",
+            )
+        require(
+            torch.equal(first, block(x)),
+            f"after other images the same call is off by {gap(block(x), first):.1e}",
+        )
         again = block.train().eval().train().eval()(x)
-        require(torch.equal(first, again), f"after train() and eval() the same call is off by {gap(again, first):.1e}")
+        require(
+            torch.equal(first, again),
+            f"after train() and eval() the same call is off by {gap(again, first):.1e}",
+        )
         require_repeatable_draws(case, x)
     contexts: tuple[tuple[str, Callable[[], AbstractContextManager[object]], bool], ...] = (
         ("in inference mode", torch.inference_mode, False),
@@ -125,18 +191,31 @@ def repeatable(case: Case) -> None:
                 y = block(images.clone().requires_grad_(requires_grad))
                 y = y.detach().clone()
             with torch.no_grad():
-                require_close(y.clone(), case.block(dtype=dtype)(images), tolerance, f"{what} against without, in {dtype}")
+                require_close(
+                    y.clone(),
+                    case.block(dtype=dtype)(images),
+                    tolerance,
+                    f"{what} against without, in {dtype}",
+                )
         with trying("a training step after a call in inference mode"):
             block.train()(images).sum().backward()
     with torch.no_grad():
         block = case.block(dtype=torch.float32)
         block(x.float())
         require_close(
-            randomise(block, 1)(x.float()), randomise(case.new().eval(), 1)(x.float()), SINGLE, "after new parameters, against a new block"
+            randomise(block, 1)(x.float()),
+            randomise(case.new().eval(), 1)(x.float()),
+            SINGLE,
+            "after new parameters, against a new block",
         )
         fresh = randomise(case.new().eval(), 1).double()
         with trying("double() after a call in float32:"):
-            require_close(block.double()(x), fresh(x), EXACT, "double() after a call in float32, against before")
+            require_close(
+                block.double()(x),
+                fresh(x),
+                EXACT,
+                "double() after a call in float32, against before",
+            )
 
 
 @torch.no_grad()
@@ -151,15 +230,26 @@ def batch(case: Case) -> None:
         what = "the first image" if kept == 0 else "the last image"
         require_close(block(changed)[kept], expected[kept], EXACT, f"{what} when the others change")
     for index in range(images):
-        require_close(block(x[index : index + 1])[0], expected[index], EXACT, "an image alone against the same in a batch")
-    require_close(block(x[:5]), expected[:5], EXACT, "five images against the same in a batch of nine")
+        require_close(
+            block(x[index : index + 1])[0],
+            expected[index],
+            EXACT,
+            "an image alone against the same in a batch",
+        )
+    require_close(
+        block(x[:5]), expected[:5], EXACT, "five images against the same in a batch of nine"
+    )
 
 
 def moved_buffers(block: nn.Module, step: Callable[[], object]) -> list[str]:
     """Names of the entries of the state dict that a call moves."""
     before = {name: tensor.clone() for name, tensor in block.state_dict().items()}
     step()
-    return [name for name, tensor in block.state_dict().items() if name not in before or not torch.equal(tensor, before[name])]
+    return [
+        name
+        for name, tensor in block.state_dict().items()
+        if name not in before or not torch.equal(tensor, before[name])
+    ]
 
 
 def settle(block: nn.Module, x: Tensor) -> None:
@@ -170,13 +260,18 @@ def settle(block: nn.Module, x: Tensor) -> None:
     for _ in range(2000):
         before = [buffer.clone() for buffer in block.buffers()]
         block(x)
-        if all(gap(new, old) < 3e-5 for new, old in zip(block.buffers(), before, strict=True) if new.is_floating_point()):
+        if all(
+            gap(new, old) < 3e-5
+            for new, old in zip(block.buffers(), before, strict=True)
+            if new.is_floating_point()
+        ):
             break
 
 
 @torch.no_grad()
 def modes(case: Case) -> None:
-    """Training changes what norms and dropout layers do and nothing else; statistics move in training alone.
+    """Training changes what norms and dropout layers do and nothing else; statistics move in
+    training alone.
 
     A norm is a layer without children, or a module with running statistics of its own.
     """
@@ -186,13 +281,26 @@ def modes(case: Case) -> None:
     expected = block(x)
     trained = copy.deepcopy(block).train()
     moved = moved_buffers(trained, lambda: case.run(trained, x))
-    norms = [f"{name}.running_mean" for name, module in block.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    norms = [
+        f"{name}.running_mean"
+        for name, module in block.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    ]
     stuck = [name for name in norms if name in trained.state_dict() and name not in moved]
     require(not stuck, f"training does not move {', '.join(stuck)}")
-    keepers = {name.rpartition(".")[0] for name in moved if trained.state_dict()[name].is_floating_point()}
+    keepers = {
+        name.rpartition(".")[0] for name in moved if trained.state_dict()[name].is_floating_point()
+    }
     for name, module in block.named_modules():
-        module.training = name not in keepers and (module is block or any(True for _ in module.children()))
-    require_close(block(x), expected, EXACT, "the block in training mode with its layers in eval mode, against eval mode")
+        module.training = name not in keepers and (
+            module is block or any(True for _ in module.children())
+        )
+    require_close(
+        block(x),
+        expected,
+        EXACT,
+        "the block in training mode with its layers in eval mode, against eval mode",
+    )
     for module in without_chance(trained).modules():
         if isinstance(module, nn.modules.instancenorm._InstanceNorm):
             module.eval()  # its statistics are those of one image
@@ -201,4 +309,7 @@ def modes(case: Case) -> None:
     torch.manual_seed(0)
     expected = trained(x)
     off = gap(trained.eval()(x), expected)
-    require(off <= SETTLED, f"eval mode is off by {off:.1e} of training mode, although the running statistics are those of the batch")
+    require(
+        off <= SETTLED,
+        f"eval mode is off by {off:.1e} of training mode, although the running statistics are those of the batch",
+    )

@@ -1,4 +1,6 @@
-"""Laws of what is done with a block besides calling it: copies, traces, compilers and exports, tried with random parameters."""
+"""Laws of what is done with a block besides calling it: copies, traces, compilers and exports,
+tried with random parameters.
+"""
 
 import copy
 import importlib.util
@@ -61,16 +63,30 @@ def require_copies_after_training(case: Case) -> None:
     for _ in range(2):
         train_a_step(case, block)
     grown = len(pickle.dumps(block)) - length
-    require(grown < 64, f"its pickle grows by {grown} bytes over two training steps on images of one size")
+    require(
+        grown < 64,
+        f"its pickle grows by {grown} bytes over two training steps on images of one size",
+    )
     new, trained = case.new(), block.state_dict()
     late = [name for name in trained if name not in new.state_dict()]
     require(not late, f"after a training step its state dict has {', '.join(late)} too")
     new.load_state_dict(trained)
     reloaded = numbers(new)
-    lost = [name for name, value in numbers(block).items() if value != before.get(name) and value != reloaded.get(name)]
-    require(not lost, f"training moves the plain number {', '.join(lost)}, which the state dict does not hold; keep it in a buffer")
+    lost = [
+        name
+        for name, value in numbers(block).items()
+        if value != before.get(name) and value != reloaded.get(name)
+    ]
+    require(
+        not lost,
+        f"training moves the plain number {', '.join(lost)}, which the state dict does not hold; keep it in a buffer",
+    )
     pickled = pickle.loads(pickle.dumps(block))  # noqa: S301
-    others = {"a deep copy": copy.deepcopy(block), "a pickle": pickled, "a new block with the same state dict": new}
+    others = {
+        "a deep copy": copy.deepcopy(block),
+        "a pickle": pickled,
+        "a new block with the same state dict": new,
+    }
     x = noise(IMAGES, "trained", dtype=torch.float32)
     for training in (False, True):
         expected = None
@@ -79,11 +95,18 @@ def require_copies_after_training(case: Case) -> None:
             y = case.run(other.train(training), x)
             expected = y if expected is None else expected
             mode = "training" if training else "eval"
-            require_close(y, expected, SAME_MATHS, f"{what} after three training steps, at {IMAGES} in {mode} mode")
+            require_close(
+                y,
+                expected,
+                SAME_MATHS,
+                f"{what} after three training steps, at {IMAGES} in {mode} mode",
+            )
 
 
 def copies(case: Case) -> None:
-    """A deep copy, a pickle and a new block with the same state dict compute the same, before training and after."""
+    """A deep copy, a pickle and a new block with the same state dict compute the same, before
+    training and after.
+    """
     block = case.block(dtype=torch.float32)
     agree(case, block, copy.deepcopy(block), "a deep copy")
     agree(case, block, pickle.loads(pickle.dumps(block)), "a pickle")  # noqa: S301
@@ -121,15 +144,23 @@ def compile(case: Case) -> None:
     with quiet(), torch.no_grad():
         for size in FIVE_SHAPES:
             x = noise(size, "compile", dtype=torch.float32)
-            require_close(compiled(x), case.run(block, x), SAME_MATHS, f"the compiled block at {size}")
-    require(len(graphs) <= 3, f"{len(graphs) - 1} recompilations over {len(FIVE_SHAPES)} sizes; 2 are allowed")
+            require_close(
+                compiled(x), case.run(block, x), SAME_MATHS, f"the compiled block at {size}"
+            )
+    require(
+        len(graphs) <= 3,
+        f"{len(graphs) - 1} recompilations over {len(FIVE_SHAPES)} sizes; 2 are allowed",
+    )
 
 
 def exported(block: nn.Module, strict: bool) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     with quiet():
         return torch.export.export(
-            block, (noise(IMAGES, dtype=torch.float32),), strict=strict, dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)
+            block,
+            (noise(IMAGES, dtype=torch.float32),),
+            strict=strict,
+            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
         )
 
 
@@ -141,7 +172,9 @@ def export(case: Case) -> None:
 
 
 def onnx(case: Case) -> None:
-    """ONNX takes it with dynamic numbers of images, rows and columns. Tried where onnxruntime and onnxscript are installed."""
+    """ONNX takes it with dynamic numbers of images, rows and columns. Tried where onnxruntime and
+    onnxscript are installed.
+    """
     if any(importlib.util.find_spec(name) is None for name in ("onnxruntime", "onnxscript")):
         return
     import onnxruntime
@@ -150,6 +183,13 @@ def onnx(case: Case) -> None:
     with quiet():
         program = torch.onnx.export(exported(block, False), dynamo=True, verbose=False)
     assert program is not None
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
-    agree(case, block, lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), "onnxruntime")
+    agree(
+        case,
+        block,
+        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]),
+        "onnxruntime",
+    )

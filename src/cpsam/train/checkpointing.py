@@ -7,7 +7,14 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cpsam.checkpoint import Checkpoint, checkpoint_steps, load_checkpoint, save_weights, storable, write_checkpoint
+from cpsam.checkpoint import (
+    Checkpoint,
+    checkpoint_steps,
+    load_checkpoint,
+    save_weights,
+    storable,
+    write_checkpoint,
+)
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, UserError
 from cpsam.train.distributed import Team
@@ -36,7 +43,8 @@ class Position:
 
 
 class Keeper:
-    """Saves what a run is to its folder and finds it there again. Process 0 of a team writes and reads, for all.
+    """Saves what a run is to its folder and finds it there again. Process 0 of a team writes and
+    reads, for all.
 
     Args:
         run: The folder.
@@ -56,7 +64,14 @@ class Keeper:
         by_time = bool(minutes) and time.monotonic() - self.time >= 60 * minutes
         return self.team.leads and (by_time or (bool(steps) and step % steps == 0))
 
-    def save(self, position: Position, model: nn.Module, average: nn.Module | None, update: Update, best: bool = False) -> None:
+    def save(
+        self,
+        position: Position,
+        model: nn.Module,
+        average: nn.Module | None,
+        update: Update,
+        best: bool = False,
+    ) -> None:
         """Copy everything now, write it meanwhile.
 
         Args:
@@ -81,17 +96,24 @@ class Keeper:
         def write() -> None:
             self.run.check_lock()
             if best:
-                about = {name: meta[name] for name in ("attention", "identity")} | {name: record[name] for name in ("epoch", "top1")}
-                save_weights(self.run.best, copies.part(MODEL if average is None else AVERAGE), about)
+                about = {name: meta[name] for name in ("attention", "identity")} | {
+                    name: record[name] for name in ("epoch", "top1")
+                }
+                save_weights(
+                    self.run.best, copies.part(MODEL if average is None else AVERAGE), about
+                )
             write_checkpoint(self.run.checkpoints, step, copies, meta, self.upkeep.keep)
 
         self.writer.start(write)
 
-    def load(self, model: nn.Module, average: nn.Module | None, update: Update) -> tuple[Position, list[str]] | None:
+    def load(
+        self, model: nn.Module, average: nn.Module | None, update: Update
+    ) -> tuple[Position, list[str]] | None:
         """Put the newest whole checkpoint into the model and all that belongs to it.
 
         Returns:
-            Where the run is, and what was wrong with newer checkpoints; None if there is no checkpoint.
+            Where the run is, and what was wrong with newer checkpoints; None if there is no
+            checkpoint.
 
         Raises:
             DataError: If there are checkpoints and none is whole.
@@ -108,13 +130,30 @@ class Keeper:
             epoch, steps = position.epochs, self.steps_per_epoch
             whole = type(position.step) is type(epoch) is int and is_number(position.loss_sum)
             timed = is_number(position.seconds) and position.seconds >= 0
-            fits = whole and timed and position.step == checkpoint.step and epoch * steps <= position.step <= (epoch + 1) * steps
+            fits = (
+                whole
+                and timed
+                and position.step == checkpoint.step
+                and epoch * steps <= position.step <= (epoch + 1) * steps
+            )
         except UserError:
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            raise DataError(f"the checkpoint of step {checkpoint.step} is not what this version writes: {error!r}") from error
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
+            raise DataError(
+                f"the checkpoint of step {checkpoint.step} is not what this version writes: {error!r}"
+            ) from error
         if not fits:
-            raise DataError(f"the checkpoint of step {checkpoint.step} does not fit this run: it claims {position}")
+            raise DataError(
+                f"the checkpoint of step {checkpoint.step} does not fit this run: it claims {position}"
+            )
         self.last = (position.step, position.epochs)
         return position, checkpoint.warnings
 
@@ -125,20 +164,30 @@ class Keeper:
         def first() -> dict[str, Any] | None:
             held.append(load_checkpoint(self.run.checkpoints, self.run.identity))
             found = held[0]
-            return None if found is None else {"step": found.step, "meta": found.meta, "warnings": found.warnings}
+            return (
+                None
+                if found is None
+                else {"step": found.step, "meta": found.meta, "warnings": found.warnings}
+            )
 
         about = self.team.together(first)
         if self.team.size == 1 or about is None:
             return held[0] if held else None
         copies = storable(held[0].tensors) if held and held[0] else None
-        stored = safetensors.torch.load(self.team.share(safetensors.torch.save(copies.stored) if copies else None))
+        stored = safetensors.torch.load(
+            self.team.share(safetensors.torch.save(copies.stored) if copies else None)
+        )
         shared: dict[str, str] = self.team.together(lambda: copies.shared if copies else {})
-        return Checkpoint(tensors=stored | {name: stored[original] for name, original in shared.items()}, **about)
+        return Checkpoint(
+            tensors=stored | {name: stored[original] for name, original in shared.items()}, **about
+        )
 
     @property
     def newest(self) -> str:
         steps = checkpoint_steps(self.run.checkpoints)
-        return f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        return (
+            f"the last checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        )
 
     def finish(self) -> None:
         """Wait until everything is on the disk.

@@ -17,7 +17,9 @@ class Clock:
         self.started = self.reported = time.perf_counter()
 
     def tick(self, images: int) -> dict[str, float] | None:
-        """Count a step; after the first one and every half second, `images_per_s` since the last answer and `seconds_left`."""
+        """Count a step; after the first one and every half second, `images_per_s` since the last
+        answer and `seconds_left`.
+        """
         self.done += 1
         self.images += images
         now = time.perf_counter()
@@ -26,4 +28,7 @@ class Clock:
             return None
         pace = self.images / max(since, 1e-9)
         self.reported, self.images = now, 0
-        return {"images_per_s": pace, "seconds_left": (now - self.started) / self.done * (self.steps - self.done)}
+        return {
+            "images_per_s": pace,
+            "seconds_left": (now - self.started) / self.done * (self.steps - self.done),
+        }

@@ -1,8 +1,10 @@
-"""What a run computes with: device, precision, memory format, threads. They are settled once and are part of the run.
+"""What a run computes with: device, precision, memory format, threads. They are settled once and
+are part of the run.
 
-What gains, measured on ResNet-20 steps of 128 images of 32x32 against float32 and NCHW on two threads: channels_last always did (1.2 to
-1.3); bfloat16 did on processors that multiply it in wider units than float32 (1.7, and 2.3 with channels_last), and lost a
-third on an Intel Xeon that has the AVX-512 instruction for it but no AMX. So the instruction alone is no reason.
+What gains, measured on ResNet-20 steps of 128 images of 32x32 against float32 and NCHW on two
+threads: channels_last always did (1.2 to 1.3); bfloat16 did on processors that multiply it in wider
+units than float32 (1.7, and 2.3 with channels_last), and lost a third on an Intel Xeon that has the
+AVX-512 instruction for it but no AMX. So the instruction alone is no reason.
 """
 
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ class Setting:
         device: "cpu" or "cuda".
         precision: "float32", "bfloat16" or "float16".
         channels_last: Memory format of images and weights.
-        threads: Threads of an operation on the CPU. They decide the order of sums, so the same run needs the same number.
+        threads: Threads of an operation on the CPU. They decide the order of sums, so the same run
+            needs the same number.
     """
 
     device: str
@@ -49,11 +52,17 @@ class Setting:
         if not isinstance(settled, dict):
             raise DataError(f"{where} must be an object")
         if wrong := sorted(rules.keys() ^ settled.keys()):
-            raise DataError(f"{where} must have {', '.join(rules)}; {wrong[0][:60]!r} is {'missing' if wrong[0] in rules else 'unknown'}")
+            raise DataError(
+                f"{where} must have {', '.join(rules)}; {wrong[0][:60]!r} is {'missing' if wrong[0] in rules else 'unknown'}"
+            )
         for name, allowed in rules.items():
             value = settled[name]
             if type(value) is not type(allowed[0]) or value not in allowed:
-                choices = f"from 1 to {MOST_THREADS}" if name == "threads" else " or ".join(map(str, allowed))
+                choices = (
+                    f"from 1 to {MOST_THREADS}"
+                    if name == "threads"
+                    else " or ".join(map(str, allowed))
+                )
                 raise DataError(f"{where}.{name} must be {choices}; it is {str(value)[:60]!r}")
         return cls(**settled)
 
@@ -73,9 +82,17 @@ def settle(recipe: Recipe, device: torch.device | str | None = None) -> Setting:
         UserError: If the device is not there or is neither a CPU nor a CUDA GPU.
     """
     kind = find_device(device).type
-    precision = ("bfloat16" if bfloat16_gains(kind) else "float32") if recipe.precision == "auto" else recipe.precision
+    precision = (
+        ("bfloat16" if bfloat16_gains(kind) else "float32")
+        if recipe.precision == "auto"
+        else recipe.precision
+    )
     # On a GPU without tensor cores at work, NCHW is the faster one.
-    channels_last = kind == "cpu" or precision != "float32" if recipe.channels_last == "auto" else recipe.channels_last == "on"
+    channels_last = (
+        kind == "cpu" or precision != "float32"
+        if recipe.channels_last == "auto"
+        else recipe.channels_last == "on"
+    )
     return Setting(kind, precision, channels_last, torch.get_num_threads())
 
 
@@ -86,11 +103,15 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"device must be 'cpu' or 'cuda', perhaps with a number; got {device!r}") from error
+        raise UserError(
+            f"device must be 'cpu' or 'cuda', perhaps with a number; got {device!r}"
+        ) from error
     if found.type not in ("cpu", "cuda"):
         raise UserError(f"device must be 'cpu' or 'cuda', perhaps with a number; got {device!r}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {str(device)!r} is not there: torch sees {torch.cuda.device_count()} CUDA GPUs")
+        raise UserError(
+            f"device {str(device)!r} is not there: torch sees {torch.cuda.device_count()} CUDA GPUs"
+        )
     return found
 
 
@@ -101,21 +122,28 @@ def bfloat16_gains(kind: str) -> bool:
 
 
 def bfloat16_gains_on(features: dict[str, Any]) -> bool:
-    """From what a processor says of itself, never from a stopwatch: the same command must mean the same on the same kind of machine."""
-    amd = str(features.get("cpu_name", "")).startswith("AMD")  # its units run the instruction at twice the rate of float32
+    """From what a processor says of itself, never from a stopwatch: the same command must mean the
+    same on the same kind of machine.
+    """
+    # its units run the instruction at twice the rate of float32
+    amd = str(features.get("cpu_name", "")).startswith("AMD")
     return bool(features.get("amx_bf16") or (amd and features.get("avx512_bf16")))
 
 
 @cache
 def processor() -> dict[str, Any]:
-    """Name and features of this machine's processor, as torch reports them; empty where it does not."""
+    """Name and features of this machine's processor, as torch reports them; empty where it does
+    not.
+    """
     report = getattr(torch.cpu, "get_capabilities", None)
     return dict(report()) if report else {}
 
 
 @contextmanager
 def exact(setting: Setting, device: torch.device) -> Iterator[None]:
-    """Compute with the threads of a setting, and on a GPU with kernels that repeat themselves; global state is put back afterwards."""
+    """Compute with the threads of a setting, and on a GPU with kernels that repeat themselves;
+    global state is put back afterwards.
+    """
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, threads)
@@ -123,6 +151,8 @@ def exact(setting: Setting, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         if device.type == "cuda":
             for name, value in (("deterministic", True), ("benchmark", False)):
-                stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+                stack.callback(
+                    setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name)
+                )
                 setattr(torch.backends.cudnn, name, value)
         yield

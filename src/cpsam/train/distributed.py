@@ -1,7 +1,8 @@
 """Several processes that train one model, started by `torchrun` or `srun`.
 
-Each computes on its part of every batch. What they tell each other besides gradients goes through :class:`Team`: sums of numbers, and what
-process 0, which alone touches the run folder, has found or decided.
+Each computes on its part of every batch. What they tell each other besides gradients goes through
+:class:`Team`: sums of numbers, and what process 0, which alone touches the run folder, has found or
+decided.
 """
 
 import json
@@ -26,7 +27,11 @@ from cpsam.train.rendezvous import Tell, gather
 T = TypeVar("T")
 ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}
 # What torch calls it from 2.14 on, and what it was called before.
-SYNC_BUFFERS = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in signature(DistributedDataParallel).parameters)
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+)
 ECHO = "process 0 says the same"
 MOST_PROCESSES = 100_000
 FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clients
@@ -34,7 +39,8 @@ FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clien
 
 @dataclass(frozen=True)
 class Team:
-    """This process and the others of a run. By default there are no others, and nothing is communicated.
+    """This process and the others of a run. By default there are no others, and nothing is
+    communicated.
 
     Args:
         rank: Which process this is, from 0; process 0 leads.
@@ -55,7 +61,11 @@ class Team:
     def device(self, device: torch.device | str | None = None) -> torch.device:
         """The device that is meant; of the GPUs of a machine each process takes its own."""
         found = find_device(device)
-        return torch.device("cuda", self.local_rank) if found.type == "cuda" and self.size > 1 and found.index is None else found
+        return (
+            torch.device("cuda", self.local_rank)
+            if found.type == "cuda" and self.size > 1 and found.index is None
+            else found
+        )
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -74,7 +84,11 @@ class Team:
         data = (data or b"") if self.leads else b""
         if self.size == 1:
             return data
-        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+        device = (
+            torch.device("cuda", torch.cuda.current_device())
+            if dist.get_backend() == "nccl"
+            else torch.device("cpu")
+        )
         length = torch.tensor([len(data)], device=device)
         dist.broadcast(length, 0)
         buffer = torch.empty(int(length), dtype=torch.uint8, device=device)
@@ -84,7 +98,9 @@ class Team:
         return buffer.cpu().numpy().tobytes()
 
     def together(self, work: Callable[[], T]) -> T:
-        """Work that process 0 alone does: its result, plain data, is everyone's, and so is its UserError."""
+        """Work that process 0 alone does: its result, plain data, is everyone's, and so is its
+        UserError.
+        """
         if self.size == 1:
             return work()
         answer: dict[str, Any] = {}
@@ -99,7 +115,9 @@ class Team:
         return answer["result"]
 
     def leader_first(self, work: Callable[[], T]) -> T:
-        """Work that each process does, process 0 before the others, who then find what it left on the disk."""
+        """Work that each process does, process 0 before the others, who then find what it left on
+        the disk.
+        """
         done: list[T] = []
         self.together(lambda: done.append(work()))
         return done[0] if done else work()
@@ -111,19 +129,26 @@ class Team:
         return error
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """A module whose backward pass leaves the mean over all processes in the gradients of `model`.
+        """A module whose backward pass leaves the mean over all processes in the gradients of
+        `model`.
 
-        Buffers are not kept alike at every step, as nothing in training reads them; see :meth:`copy_from_leader`.
+        Buffers are not kept alike at every step, as nothing in training reads them; see
+        :meth:`copy_from_leader`.
         """
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None, "gradient_as_bucket_view": True}
+        options: dict[str, Any] = {
+            "device_ids": [device] if device.type == "cuda" else None,
+            "gradient_as_bucket_view": True,
+        }
         options[SYNC_BUFFERS] = False
         return DistributedDataParallel(model, **options)
 
 
 @contextmanager
-def joined(environment: Mapping[str, str] = os.environ, tell: Tell = lambda words: None) -> Iterator[Team]:
+def joined(
+    environment: Mapping[str, str] = os.environ, tell: Tell = lambda words: None
+) -> Iterator[Team]:
     """The team that a launcher has started this process in; one of its own without a launcher.
 
     The processes talk over NCCL if there are GPUs, else over Gloo.
@@ -133,8 +158,8 @@ def joined(environment: Mapping[str, str] = os.environ, tell: Tell = lambda word
         tell: Called with what is waited for, while the others have not come.
 
     Raises:
-        UserError: If the launcher's variables do not fit together, there are fewer GPUs than processes on this machine, or the others
-            do not come.
+        UserError: If the launcher's variables do not fit together, there are fewer GPUs than
+            processes on this machine, or the others do not come.
     """
     team, address, port = find_team(environment)
     if team.size == 1:
@@ -142,11 +167,15 @@ def joined(environment: Mapping[str, str] = os.environ, tell: Tell = lambda word
         return
     cuda = torch.cuda.is_available()
     if cuda and team.local_rank >= torch.cuda.device_count():
-        raise UserError(f"process {team.local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start fewer")
+        raise UserError(
+            f"process {team.local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start fewer"
+        )
     if cuda:
         torch.cuda.set_device(team.local_rank)
     store = gather(team.rank, team.size, address, port, tell)
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=team.rank, world_size=team.size)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", store=store, rank=team.rank, world_size=team.size
+    )
     try:
         yield team
     finally:
@@ -163,7 +192,11 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif "SLURM_PROCID" in environment:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS", "SLURM_LOCALID")
+        names = (
+            "SLURM_PROCID",
+            "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS",
+            "SLURM_LOCALID",
+        )
     elif environment.get("WORLD_SIZE", "1") in ("", "1"):
         return Team(), "", 0
     else:
@@ -173,21 +206,31 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
     if missing := [name for name in names if name not in environment]:
         if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
             return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number
-        raise UserError(f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset {names[0]}")
+        raise UserError(
+            f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset {names[0]}"
+        )
     given = [environment[name] for name in names]
     if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in given):
-        raise UserError(f"{', '.join(names)} must be whole numbers; got {', '.join(value[:20] for value in given)}")
+        raise UserError(
+            f"{', '.join(names)} must be whole numbers; got {', '.join(value[:20] for value in given)}"
+        )
     rank, size, local_rank = map(int, given)
     if not 1 <= size <= MOST_PROCESSES:
         raise UserError(f"{names[1]} must be from 1 to {MOST_PROCESSES:,}; got {size}")
     for name, value in ((names[0], rank), (names[2], local_rank)):
         if value >= size:
             raise UserError(f"{name} must be from 0 to below {names[1]}; got {value} of {size}")
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST", "")
+    nodes = (
+        environment.get("SLURM_STEP_NODELIST")
+        or environment.get("SLURM_JOB_NODELIST")
+        or environment.get("SLURM_NODELIST", "")
+    )
     job = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     address = environment.get("MASTER_ADDR") or first_host(nodes) or "127.0.0.1"
     if not re.fullmatch(r"[\w.:%-]{1,253}", address):
-        raise UserError(f"MASTER_ADDR must be the name or the address of a machine; got {address[:60]!r}")
+        raise UserError(
+            f"MASTER_ADDR must be the name or the address of a machine; got {address[:60]!r}"
+        )
     port = environment.get("MASTER_PORT") or str(FIRST_PORT + zlib.crc32(job.encode()) % PORTS)
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
         raise UserError(f"MASTER_PORT must be a whole number from 1 to 65,535; got {port[:20]!r}")
@@ -207,4 +250,6 @@ def first_host(nodes: str) -> str:
 
 def lost(error: BaseException) -> bool:
     """Whether this is what a process sees when another one of its team has ended."""
-    return isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and bool(re.search("gloo|Connection", str(error))))
+    return isinstance(error, dist.DistBackendError) or (
+        isinstance(error, RuntimeError) and bool(re.search("gloo|Connection", str(error)))
+    )

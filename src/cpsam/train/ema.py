@@ -9,18 +9,23 @@ from torch import nn
 class Ema:
     """A second network whose weights follow those of the first.
 
-    timm's `ModelEmaV3` goes through the state dict, where a weight that two layers share comes twice and would move twice; here each
-    tensor moves once. Floating-point buffers, such as the statistics of norms, are averaged likewise; counters are copied.
+    timm's `ModelEmaV3` goes through the state dict, where a weight that two layers share comes
+    twice and would move twice; here each tensor moves once. Floating-point buffers, such as the
+    statistics of norms, are averaged likewise; counters are copied.
 
     Args:
-        model: The network in training, on its device already. It must be changed in place only, as optimizers do.
+        model: The network in training, on its device already. It must be changed in place only, as
+            optimizers do.
         decay: What remains of the average at each step, in the long run; see :meth:`decay_at`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
-        pairs = [*zip(self.module.parameters(), model.parameters(), strict=True), *zip(self.module.buffers(), model.buffers(), strict=True)]
+        pairs = [
+            *zip(self.module.parameters(), model.parameters(), strict=True),
+            *zip(self.module.buffers(), model.buffers(), strict=True),
+        ]
         self.floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -30,7 +35,9 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the network once `step` steps have been made; pure, so that a resumed run goes on with the same bits."""
+        """Follow the network once `step` steps have been made; pure, so that a resumed run goes on
+        with the same bits.
+        """
         if self.floating:
             averages, sources = (list(tensors) for tensors in zip(*self.floating, strict=True))
             torch._foreach_lerp_(averages, sources, 1 - self.decay_at(step))

@@ -17,7 +17,10 @@ PACKAGES = ("cpsam", "torch", "torchvision", "timm", "numpy")
 def environment(setting: Setting, device: torch.device) -> dict[str, Any]:
     """Plain data for `environment.json`."""
     return {
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed(name) for name in PACKAGES},
+        },
         "system": platform.platform(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -37,7 +40,9 @@ def installed(package: str) -> str | None:
 
 
 def processor_name() -> str:
-    """Torch's name leaves out the model where the machine is a virtual one, so the family and model numbers go with it."""
+    """Torch's name leaves out the model where the machine is a virtual one, so the family and model
+    numbers go with it.
+    """
     numbers = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -46,17 +51,32 @@ def processor_name() -> str:
     except OSError:
         return str(processor().get("cpu_name") or platform.processor() or platform.machine())
     name = numbers.get("model name", platform.machine())
-    return f"{name} (family {numbers['cpu family']}, model {numbers['model']})" if "cpu family" in numbers else name
+    return (
+        f"{name} (family {numbers['cpu family']}, model {numbers['model']})"
+        if "cpu family" in numbers
+        else name
+    )
 
 
 def commit(folder: Path) -> str | None:
-    """The commit of the source that runs, with "+" if it was edited since; None for an installed copy or without git."""
+    """The commit of the source that runs, with "+" if it was edited since; None for an installed
+    copy or without git.
+    """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", folder, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "recipe.py")  # a copy inside someone's repository is not of that repository
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(folder.parent)) else "")
+        # a copy inside someone's repository is not of that repository
+        git("ls-files", "--error-unmatch", "recipe.py")
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", str(folder.parent)) else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -57,7 +57,9 @@ class Training:
     def __post_init__(self) -> None:
         if not self.recipe.augment:
             self.dataset = self.dataset.unaugmented()
-        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0)
+        batches = train_indices(
+            len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0
+        )
         self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
         self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
         self.steps = self.recipe.epochs * self.steps_per_epoch
@@ -81,18 +83,32 @@ class Training:
         self.ema = Ema(self.model, recipe.ema_decay) if recipe.ema_decay else None
         classes = self.dataset.num_classes
         with ExitStack() as stack:
-            stack.enter_context(regularised(self.model, classes, recipe.drop_rate, recipe.drop_path))
+            stack.enter_context(
+                regularised(self.model, classes, recipe.drop_rate, recipe.drop_path)
+            )
             if recipe.sync_bn and team.size > 1:
                 stack.enter_context(synchronous(self.model, self.device))
             self.update = Update(
-                self.model, recipe, seed=self.seed, num_classes=classes, setting=self.setting, device=self.device, team=team
+                self.model,
+                recipe,
+                seed=self.seed,
+                num_classes=classes,
+                setting=self.setting,
+                device=self.device,
+                team=team,
             )
             if team.leads:
-                self.run.write_environment({**environment(self.setting, self.device), "processes": team.size})
+                self.run.write_environment(
+                    {**environment(self.setting, self.device), "processes": team.size}
+                )
             self.resume()
             self.tell(self.opening())
             if wrong := broken_tensors(self.model):
-                raise self.team.echo(DataError(f"the weights of the network are not finite before the first step: {wrong}"))
+                raise self.team.echo(
+                    DataError(
+                        f"the weights of the network are not finite before the first step: {wrong}"
+                    )
+                )
             self.update.wrap()
             if self.board is not None:
                 self.board.open(self.step)
@@ -113,11 +129,23 @@ class Training:
     def opening(self) -> Event:
         """Returns the event that says what the run does."""
         data = self.dataset
-        sizes = {"train_images": len(data.train), "test_images": len(data.test), "classes": data.num_classes}
+        sizes = {
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "classes": data.num_classes,
+        }
         places = [entry["at"] for entry in attention_config(self.model)]
         model = {"parameters": count_parameters(self.model), "places": places}
         computes = {**asdict(self.setting), "processes": self.team.size}
-        return {"event": "start", "data": data.name, **sizes, **model, **computes, "epochs": self.recipe.epochs, "steps": self.steps}
+        return {
+            "event": "start",
+            "data": data.name,
+            **sizes,
+            **model,
+            **computes,
+            "epochs": self.recipe.epochs,
+            "steps": self.steps,
+        }
 
     def resume(self) -> None:
         average = None if self.ema is None else self.ema.module
@@ -150,7 +178,12 @@ class Training:
                 loss, lr, leave = self.make_step(x, y, images)
                 position.seconds = before + time.perf_counter() - started
                 if (pace := self.clock.tick(images)) is not None:
-                    where = {"epoch": epoch + 1, "epochs": self.recipe.epochs, "step": self.step, "steps": self.steps}
+                    where = {
+                        "epoch": epoch + 1,
+                        "epochs": self.recipe.epochs,
+                        "step": self.step,
+                        "steps": self.steps,
+                    }
                     self.tell({"event": "step", **where, "lr": lr, "loss": loss, **pace})
                 if (usual := self.spikes.usual(loss)) is not None:
                     self.tell({"event": "spike", "step": self.step, "loss": loss, "usual": usual})
@@ -160,7 +193,9 @@ class Training:
                     self.save()
 
     def make_step(self, x: Tensor, y: Tensor, images: int) -> tuple[float, float, bool]:
-        """One optimizer step; returns the loss before it, its learning rate, and whether to leave after it."""
+        """One optimizer step; returns the loss before it, its learning rate, and whether to leave
+        after it.
+        """
         lr = learning_rate(self.recipe, self.step, self.steps_per_epoch)
         gradients = self.update.compute(x, y, self.step, images)
         loss_sum, broken, leave = self.over_all(gradients.loss, not gradients.finite, self.asked)
@@ -179,7 +214,9 @@ class Training:
         return self.request.requested or self.keeper.writer.failed
 
     def over_all(self, loss: float, broken: bool, asked: bool) -> tuple[float, bool, bool]:
-        """The sum of the losses over all processes, and whether anything is wrong or asked for in any: one message a step."""
+        """The sum of the losses over all processes, and whether anything is wrong or asked for in
+        any: one message a step.
+        """
         if self.team.size == 1:
             return loss, broken, asked
         values = torch.tensor([loss, broken, asked], dtype=torch.float64, device=self.device)
@@ -200,13 +237,21 @@ class Training:
             self.request.signalled = True
 
     def save(self, best: bool = False) -> None:
-        self.keeper.save(self.position, self.model, None if self.ema is None else self.ema.module, self.update, best)
+        self.keeper.save(
+            self.position,
+            self.model,
+            None if self.ema is None else self.ema.module,
+            self.update,
+            best,
+        )
 
     def diverged(self, gradients: Gradients, loss: float, lr: float) -> UserError:
         """Says what is not finite, where, and on which images of the train split."""
         self.keeper.finish()
         epoch = self.step // self.steps_per_epoch
-        batches = train_indices(len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=epoch)
+        batches = train_indices(
+            len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=epoch
+        )
         batch = batches[self.step % self.steps_per_epoch]
         bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
         bad[share(batch, self.team.rank, self.team.size)[gradients.bad]] = 1
@@ -219,32 +264,61 @@ class Training:
             what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
         where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
         wrong = broken_tensors(self.model, statistics=False)  # A training step does not read them.
-        why = f"because weights are not finite: {wrong}" if wrong else f"on train images {listed(found or batch.tolist())}"
-        return self.team.echo(DivergedError(f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"))
+        why = (
+            f"because weights are not finite: {wrong}"
+            if wrong
+            else f"on train images {listed(found or batch.tolist())}"
+        )
+        return self.team.echo(
+            DivergedError(
+                f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"
+            )
+        )
 
     def check_end(self, loss: float, epoch: int) -> None:
-        """Checks what an epoch ends with, before it is kept: no step comes after the last one to find out.
+        """Checks what an epoch ends with, before it is kept: no step comes after the last one to
+        find out.
 
         Raises:
-            DivergedError: If the loss of the evaluation or, after the last epoch, a weight or its average is not finite.
+            DivergedError: If the loss of the evaluation or, after the last epoch, a weight or its
+                average is not finite.
         """
         wrong = [] if math.isfinite(loss) else [f"the evaluation loss is {loss}"]
         if epoch == self.recipe.epochs:
-            for name, module in {"the weights": self.model, "the averaged weights": self.shipped}.items():
-                if (found := broken_tensors(module)) and not (name != "the weights" and module is self.model):
+            for name, module in {
+                "the weights": self.model,
+                "the averaged weights": self.shipped,
+            }.items():
+                if (found := broken_tensors(module)) and not (
+                    name != "the weights" and module is self.model
+                ):
                     wrong.append(f"{name} are not finite: {found}")
         if wrong:
             self.keeper.finish()
             where = f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of {self.steps}"
-            raise self.team.echo(DivergedError(f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"))
+            raise self.team.echo(
+                DivergedError(
+                    f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"
+                )
+            )
 
     def finish_epoch(self) -> None:
-        """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are always there."""
+        """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are
+        always there.
+        """
         started, position, epoch = time.perf_counter(), self.position, self.position.epochs + 1
 
         def on_batch(done: int, of: int) -> None:
             self.look()
-            self.tell({"event": "evaluation", "epoch": epoch, "epochs": self.recipe.epochs, "images": done, "of": of})
+            self.tell(
+                {
+                    "event": "evaluation",
+                    "epoch": epoch,
+                    "epochs": self.recipe.epochs,
+                    "images": done,
+                    "of": of,
+                }
+            )
 
         self.team.copy_from_leader(self.shipped.buffers())
         measured = evaluate(
@@ -267,7 +341,14 @@ class Training:
             "images_per_s": self.images_per_epoch / max(position.seconds, LEAST_SECONDS),
         }
         train_loss = position.loss_sum / self.images_per_epoch
-        record = {"epoch": epoch, "step": self.step, "lr": lr, "train_loss": train_loss, **measured, "timing": timing}
+        record = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": lr,
+            "train_loss": train_loss,
+            **measured,
+            "timing": timing,
+        }
         best = all(measured["top1"] > earlier["top1"] for earlier in self.run.records)
         if self.team.leads:
             self.run.add_record(record)
@@ -286,9 +367,16 @@ class Training:
         self.run.check_lock()
         about = {"attention": attention_config(self.shipped), "identity": self.run.identity}
         save_weights(self.run.weights, self.shipped.state_dict(), about)
-        timing = {name: sum(timing[name] for timing in timings) for name in ("train_seconds", "evaluation_seconds")}
-        timing["images_per_s"] = self.images_per_epoch * self.recipe.epochs / max(timing["train_seconds"], LEAST_SECONDS)
+        timing = {
+            name: sum(timing[name] for timing in timings)
+            for name in ("train_seconds", "evaluation_seconds")
+        }
+        timing["images_per_s"] = (
+            self.images_per_epoch * self.recipe.epochs / max(timing["train_seconds"], LEAST_SECONDS)
+        )
         metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
         best = max(records, key=lambda record: record["top1"])
         metrics["best"] = {"epoch": best["epoch"], "top1": best["top1"]}
-        return self.run.finish({"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing})
+        return self.run.finish(
+            {"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing}
+        )

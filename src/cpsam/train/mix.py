@@ -12,27 +12,32 @@ CUTMIX_SHARE = 0.5  # of the steps, where both are wanted
 def mix_batch(
     x: Tensor, y: Tensor, num_classes: int, *, mixup: float, cutmix: float, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Mix a batch with itself in reverse order, all images by one share that is drawn from (seed, step) alone.
+    """Mix a batch with itself in reverse order, all images by one share that is drawn from (seed,
+    step) alone.
 
-    A process that has every image of a global batch together with its mirror, at mirrored places, therefore gets the same pictures as one
-    process with all of them would.
+    A process that has every image of a global batch together with its mirror, at mirrored places,
+    therefore gets the same pictures as one process with all of them would.
 
     Args:
         x: Images.
         y: Labels, int64.
         num_classes: Width of the targets.
-        mixup: Both parameters of the Beta distribution that the share of the pixels' values is drawn from; 0: no mixup.
-        cutmix: Those of the share of the area that an image keeps; 0: no CutMix. With both, half of the steps are CutMix.
+        mixup: Both parameters of the Beta distribution that the share of the pixels' values is
+            drawn from; 0: no mixup.
+        cutmix: Those of the share of the area that an image keeps; 0: no CutMix. With both, half of
+            the steps are CutMix.
         seed: The run's seed.
         step: Counted from 0 over the whole run.
 
     Shape:
         - Input: (N, C, H, W) and (N,).
-        - Output: images (N, C, H, W), in the memory format of `x`, and targets (N, num_classes) that sum to one.
+        - Output: images (N, C, H, W), in the memory format of `x`, and targets (N, num_classes)
+          that sum to one.
 
     Source:
-        Zhang et al., mixup, 2018, arXiv:1710.09412; Yun et al., CutMix, 2019, arXiv:1905.04899; partners and box as in `timm.data.Mixup`,
-        which draws from the global generator of numpy and refuses odd batches.
+        Zhang et al., mixup, 2018, arXiv:1710.09412; Yun et al., CutMix, 2019, arXiv:1905.04899;
+        partners and box as in `timm.data.Mixup`, which draws from the global generator of numpy and
+        refuses odd batches.
     """
     draw = generator(seed, "mix", step)
     cuts = cutmix > 0 and (mixup == 0 or draw.random() < CUTMIX_SHARE)
@@ -40,7 +45,10 @@ def mix_batch(
     if cuts:
         height, width = x.shape[2:]
         sides = int(height * (1 - share) ** 0.5), int(width * (1 - share) ** 0.5)
-        rows, columns = (span(int(draw.integers(0, size)), side, size) for size, side in zip((height, width), sides, strict=True))
+        rows, columns = (
+            span(int(draw.integers(0, size)), side, size)
+            for size, side in zip((height, width), sides, strict=True)
+        )
         mixed = x.clone()
         mixed[:, :, rows, columns] = x.flip(0)[:, :, rows, columns]
         share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)

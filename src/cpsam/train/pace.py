@@ -15,7 +15,8 @@ from cpsam.train.step import Update
 
 STEPS = 2
 STEP_SECONDS = 1.5  # A timed step has as many images as fit into this time.
-EVALUATION_SHARE = 1 / 3  # A step is a forward and a backward pass, and the backward pass costs two forwards.
+# A step is a forward and a backward pass, and the backward pass costs two forwards.
+EVALUATION_SHARE = 1 / 3
 
 
 def seconds_per_image(
@@ -28,24 +29,36 @@ def seconds_per_image(
 ) -> float:
     """Times two training steps on random images and returns their seconds per image.
 
-    A step has at most `recipe.batch_size` images, and fewer where the whole batch would take long. The time to load images is not in it.
+    A step has at most `recipe.batch_size` images, and fewer where the whole batch would take long.
+    The time to load images is not in it.
 
     Args:
         model: The network, whose weights stay as they are: a copy is trained.
         recipe: How it is trained.
         image_shape: (C, H, W) of its images.
         num_classes: Width of its logits.
-        setting: Precision, memory format and threads of the run, from :func:`cpsam.train.compute.settle`.
+        setting: Precision, memory format and threads of the run, from
+            :func:`cpsam.train.compute.settle`.
         device: Where it is trained; by default the GPU if there is one.
     """
     target = find_device(device)
     with exact(setting, target):
         model = copy.deepcopy(model).to(target).to(memory_format=setting.memory_format).train()
-        update = Update(model, recipe, seed=0, num_classes=num_classes, setting=setting, device=target, team=Team())
+        update = Update(
+            model,
+            recipe,
+            seed=0,
+            num_classes=num_classes,
+            setting=setting,
+            device=target,
+            team=Team(),
+        )
         draw = generator(0, "pace")
 
         def step(images: int, number: int) -> float:
-            x = torch.from_numpy(draw.standard_normal((images, *image_shape), dtype="float32")).to(target)
+            x = torch.from_numpy(draw.standard_normal((images, *image_shape), dtype="float32")).to(
+                target
+            )
             y = torch.from_numpy(draw.integers(0, num_classes, images)).to(target)
             x = x.contiguous(memory_format=setting.memory_format)
             synchronize()
@@ -58,7 +71,9 @@ def seconds_per_image(
         images = min(2, recipe.batch_size)
         step(images, 0)  # The first step also allocates and chooses kernels.
         while images < recipe.batch_size and (seconds := step(images, 1)) < STEP_SECONDS / 2:
-            images = min(recipe.batch_size, images * max(2, int(STEP_SECONDS / 4 / max(seconds, 1e-3))))
+            images = min(
+                recipe.batch_size, images * max(2, int(STEP_SECONDS / 4 / max(seconds, 1e-3)))
+            )
         return sum(step(images, number) for number in range(STEPS)) / (STEPS * images)
 
 

@@ -1,4 +1,6 @@
-"""Dropout before the classifier and stochastic depth, hung on a network for as long as it is trained."""
+"""Dropout before the classifier and stochastic depth, hung on a network for as long as it is
+trained.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,11 +17,15 @@ PATHS = ("drop_path", "drop_path1", "drop_path2")  # timm's names for where a br
 
 
 @contextmanager
-def regularised(model: nn.Module, num_classes: int, drop_rate: float, drop_path: float) -> Iterator[None]:
-    """Dropout and stochastic depth at these rates in training mode; the network is as it was afterwards.
+def regularised(
+    model: nn.Module, num_classes: int, drop_rate: float, drop_path: float
+) -> Iterator[None]:
+    """Dropout and stochastic depth at these rates in training mode; the network is as it was
+    afterwards.
 
-    Neither adds a key to the state dict. Of n residual branches, branch i is left out for a share ``drop_path * i / (n - 1)`` of the
-    images, and scaled up for the others (Huang et al., 2016, arXiv:1603.09382, in timm's form).
+    Neither adds a key to the state dict. Of n residual branches, branch i is left out for a share
+    ``drop_path * i / (n - 1)`` of the images, and scaled up for the others (Huang et al., 2016,
+    arXiv:1603.09382, in timm's form).
 
     Args:
         model: Of timm or torchvision, or one of ours.
@@ -36,16 +42,24 @@ def regularised(model: nn.Module, num_classes: int, drop_rate: float, drop_path:
         if drop_path:
             branches = residual_branches(model)
             if not branches:
-                raise UserError("drop_path needs residual branches as timm or torchvision have them, and this network has none")
+                raise UserError(
+                    "drop_path needs residual branches as timm or torchvision have them, and this network has none"
+                )
             for index, branch in enumerate(branches):
-                stack.enter_context(branch(drop_path * index / (len(branches) - 1) if len(branches) > 1 else drop_path))
+                stack.enter_context(
+                    branch(
+                        drop_path * index / (len(branches) - 1) if len(branches) > 1 else drop_path
+                    )
+                )
         yield
 
 
 def classifier(model: nn.Module, num_classes: int) -> nn.Module:
     paths = classifiers(model, num_classes)
     if not paths:
-        raise UserError(f"drop_rate needs a last layer of {num_classes} outputs, and this network has none")
+        raise UserError(
+            f"drop_rate needs a last layer of {num_classes} outputs, and this network has none"
+        )
     return model.get_submodule(paths[-1])
 
 
@@ -62,14 +76,20 @@ def dropped(module: nn.Module, rate: float) -> Iterator[None]:
 
 
 def residual_branches(model: nn.Module) -> list[Callable[[float], AbstractContextManager[None]]]:
-    """How to set the rate of each branch, in the order of the network: a context manager of the rate."""
+    """How to set the rate of each branch, in the order of the network: a context manager of the
+    rate.
+    """
     found: list[Callable[[float], AbstractContextManager[None]]] = []
     for module in model.modules():
         if isinstance(module, StochasticDepth):
             found.append(lambda rate, module=module: replaced(module, "p", rate))
         elif names := [name for name in PATHS if hasattr(module, name)]:
-            found += [lambda rate, module=module, name=name: replaced(module, name, layers.DropPath(rate)) for name in names]
-        elif hasattr(module, "bn2") and hasattr(module, "downsample"):  # torchvision's residual blocks, and ours
+            found += [
+                lambda rate, module=module, name=name: replaced(module, name, layers.DropPath(rate))
+                for name in names
+            ]
+        # torchvision's residual blocks, and ours
+        elif hasattr(module, "bn2") and hasattr(module, "downsample"):
             last = module.get_submodule("bn3" if hasattr(module, "bn3") else "bn2")
             found.append(lambda rate, last=last: left_out(last, rate))
     return found

@@ -1,4 +1,6 @@
-"""Brings the processes of a team together, and says what is waited for. Every wait ends at once on a signal."""
+"""Brings the processes of a team together, and says what is waited for. Every wait ends at once on
+a signal.
+"""
 
 import os
 import socket
@@ -19,7 +21,9 @@ Tell = Callable[[str], None]
 
 
 class Patience:
-    """Says what is waited for, first after five seconds and then every minute, and gives up after half an hour."""
+    """Says what is waited for, first after five seconds and then every minute, and gives up after
+    half an hour.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self.tell, self.started = tell, time.monotonic()
@@ -64,7 +68,9 @@ def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
         return TCPStore(address, port, size, listens, timeout=timeout, wait_for_workers=False)
 
     try:
-        waiting = f"waiting for its own port {place}" if listens else f"waiting for process 0 at {place}"
+        waiting = (
+            f"waiting for its own port {place}" if listens else f"waiting for process 0 at {place}"
+        )
         tcp = in_background(connect, lambda: patience.wait(waiting))
         store = PrefixStore(f"cpsam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
         store.add("here", 1)
@@ -73,17 +79,27 @@ def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
         return store
     except (socket.gaierror, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "it is no name of a machine"
-        raise UserError(f"MASTER_ADDR: the address {address[:60]!r} is not known ({why})") from error
+        raise UserError(
+            f"MASTER_ADDR: the address {address[:60]!r} is not known ({why})"
+        ) from error
     except DistNetworkError as error:
         if listens and "EADDRINUSE" in str(error):
-            raise UserError(f"MASTER_PORT: port {port} of this machine is in use; choose another one") from error
-        raise StoppedError(f"the processes of this run did not meet at {place}; the same command continues") from error
+            raise UserError(
+                f"MASTER_PORT: port {port} of this machine is in use; choose another one"
+            ) from error
+        raise StoppedError(
+            f"the processes of this run did not meet at {place}; the same command continues"
+        ) from error
     except (DistError, RuntimeError) as error:
-        raise StoppedError(f"the processes of this run did not meet at {place}; the same command continues") from error
+        raise StoppedError(
+            f"the processes of this run did not meet at {place}; the same command continues"
+        ) from error
 
 
 def in_background(work: Callable[[], Any], wait: Callable[[], None]) -> Any:
-    """Returns what `work` does in a thread: a signal is heard meanwhile, and the thread is abandoned."""
+    """Returns what `work` does in a thread: a signal is heard meanwhile, and the thread is
+    abandoned.
+    """
     done: list[Any] = []
     errors: list[BaseException] = []
 

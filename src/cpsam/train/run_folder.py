@@ -1,8 +1,8 @@
-"""A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, `weights.safetensors`,
-`best.safetensors`.
+"""A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`,
+`summary.json`, `checkpoints/`, `weights.safetensors`, `best.safetensors`.
 
-The configuration is written first and the summary last, so a folder says by itself whether its run is of this configuration and whether
-it is finished.
+The configuration is written first and the summary last, so a folder says by itself whether its run
+is of this configuration and whether it is finished.
 """
 
 import json
@@ -27,9 +27,21 @@ from cpsam.files import (
     write_json,
 )
 from cpsam.identity import check_identity, run_identity
-from cpsam.train.sealed_records import SUMMARY_FIELDS, check_field, check_fields, check_seal, parse_line, sealed
+from cpsam.train.sealed_records import (
+    SUMMARY_FIELDS,
+    check_field,
+    check_fields,
+    check_seal,
+    parse_line,
+    sealed,
+)
 
-CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
+CONFIG, ENVIRONMENT, METRICS, SUMMARY = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "summary.json",
+)
 CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
 TENSORBOARD = "tensorboard"
 SETTLED = "settled"  # in the configuration: what "auto" meant where the run began
@@ -66,7 +78,9 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights of the epoch with the highest top-1: a choice, so measure it on a validation split, or do not look at it."""
+        """The weights of the epoch with the highest top-1: a choice, so measure it on a validation
+        split, or do not look at it.
+        """
         return self.path / BEST
 
     @property
@@ -86,7 +100,8 @@ class RunFolder:
             )
 
     def keep_records(self, epochs: int) -> list[dict[str, Any]]:
-        """Reads the metrics of the first epochs and drops what a killed epoch may have left behind them.
+        """Reads the metrics of the first epochs and drops what a killed epoch may have left behind
+        them.
 
         Raises:
             DataError: If one of these epochs is missing or damaged.
@@ -94,7 +109,9 @@ class RunFolder:
         lines = metric_lines(self.path)[:epochs]
         self.records = checked_records(lines, self.identity, self.path / METRICS)
         if [record["epoch"] for record in self.records] != list(range(1, epochs + 1)):
-            raise DataError(f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a checkpoint, are not all there")
+            raise DataError(
+                f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a checkpoint, are not all there"
+            )
         self.check_lock()
         write_atomically(self.path / METRICS, b"".join(lines))
         return self.records
@@ -102,7 +119,10 @@ class RunFolder:
     def add_record(self, record: dict[str, Any]) -> None:
         """Appends the metrics of an epoch; they are on the disk when this returns."""
         self.check_lock()
-        append_durably(self.path / METRICS, (json.dumps(sealed(record, self.identity), allow_nan=False) + "\n").encode())
+        append_durably(
+            self.path / METRICS,
+            (json.dumps(sealed(record, self.identity), allow_nan=False) + "\n").encode(),
+        )
         self.records.append(record)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
@@ -115,7 +135,10 @@ class RunFolder:
         resumed = first.get("resumed", [])
         if not isinstance(resumed, list):
             raise DataError(f"{self.path / ENVIRONMENT}: resumed must be a list")
-        if environment not in ({name: value for name, value in first.items() if name != "resumed"}, *resumed):
+        if environment not in (
+            {name: value for name, value in first.items() if name != "resumed"},
+            *resumed,
+        ):
             write_json(self.path / ENVIRONMENT, {**first, "resumed": [*resumed, environment]})
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +158,9 @@ def metric_lines(path: Path) -> list[bytes]:
 
 
 def checked_records(lines: list[bytes], identity: str, file: Path) -> list[dict[str, Any]]:
-    """Returns lines of metrics as records. Older versions wrote lines without a hash; after the first line with one, all must have it."""
+    """Returns lines of metrics as records. Older versions wrote lines without a hash; after the
+    first line with one, all must have it.
+    """
     records, required = [], False
     for number, line in enumerate(lines, 1):
         where = f"{file}: line {number}"
@@ -147,12 +172,14 @@ def checked_records(lines: list[bytes], identity: str, file: Path) -> list[dict[
 
 
 def read_metrics(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the metrics of a run, a record per epoch, checked; a last line that is only half there is left out.
+    """Returns the metrics of a run, a record per epoch, checked; a last line that is only half
+    there is left out.
 
     Raises:
         DataError: If a line is damaged or of another run.
     """
-    # Half a line never goes on after the end of its record, and a whole one whose last bit was flipped does.
+    # Half a line never goes on after the end of its record, and a whole one whose last bit was
+    # flipped does.
     lines = [line for line in metric_lines(path) if line.endswith(b"\n") or b"}}" in line[:-1]]
     return checked_records(lines, run_identity(config), path / METRICS)
 
@@ -195,10 +222,12 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
 
     Args:
         path: The folder; made if missing.
-        config: Plain data (JSON types). Under "settled" is what a new run shall compute with; a run that was begun keeps its own.
+        config: Plain data (JSON types). Under "settled" is what a new run shall compute with; a run
+            that was begun keeps its own.
 
     Raises:
-        UserError: If the folder holds a run of another configuration, other files, or is in use. Nothing in it is changed then.
+        UserError: If the folder holds a run of another configuration, other files, or is in use.
+            Nothing in it is changed then.
     """
     check_config(path, config)
     for name, kind in {LOCK: "file", CHECKPOINTS: "folder", TENSORBOARD: "folder"}.items():
@@ -234,15 +263,23 @@ def check_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
         raise UserError(f"run folder {path} is a file")
     begun = read_json(path / CONFIG)
     if begun is None:
-        others = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")) if path.exists() else []
+        others = (
+            sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+            if path.exists()
+            else []
+        )
         if others:
-            raise UserError(f"run folder {path} holds other files ({others[0]!r} first) and no {CONFIG}; give an empty or a new folder")
+            raise UserError(
+                f"run folder {path} holds other files ({others[0]!r} first) and no {CONFIG}; give an empty or a new folder"
+            )
         return None
     wanted = {name: value for name, value in plain(config).items() if name != SETTLED}
     there = {name: value for name, value in begun.items() if name != SETTLED}
     if (difference := first_difference(there, wanted)) is not None:
         name, old, new = difference
-        raise UserError(f"run folder {path} holds a run of another configuration: {name} is {old} there and {new} here")
+        raise UserError(
+            f"run folder {path} holds a run of another configuration: {name} is {old} there and {new} here"
+        )
     return begun
 
 
@@ -250,7 +287,8 @@ MISSING = object()
 
 
 def first_difference(old: object, new: object, name: str = "") -> tuple[str, str, str] | None:
-    """The dotted name of the first value in which two pieces of plain data differ, and both values as JSON.
+    """The dotted name of the first value in which two pieces of plain data differ, and both values
+    as JSON.
 
     Example:
         >>> first_difference({"recipe": {"lr": 0.3, "epochs": 2}}, {"recipe": {"lr": 0.1, "epochs": 3}})
@@ -258,7 +296,9 @@ def first_difference(old: object, new: object, name: str = "") -> tuple[str, str
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            inner = first_difference(old.get(key, MISSING), new.get(key, MISSING), f"{name}.{key}" if name else key)
+            inner = first_difference(
+                old.get(key, MISSING), new.get(key, MISSING), f"{name}.{key}" if name else key
+            )
             if inner is not None:
                 return inner
         return None

@@ -1,11 +1,14 @@
-"""The learning rate of a step, as a pure function: nothing to save, and any step can be asked for at once."""
+"""The learning rate of a step, as a pure function: nothing to save, and any step can be asked for
+at once.
+"""
 
 import math
 
 from cpsam.config.recipe import Recipe
 
 RISE_SHARE = 0.3  # of a one-cycle run
-START_DIVISOR, END_DIVISOR = 25.0, 1e4  # one-cycle starts at lr / 25 and ends at a ten-thousandth of that
+# one-cycle starts at lr / 25 and ends at a ten-thousandth of that
+START_DIVISOR, END_DIVISOR = 25.0, 1e4
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -31,10 +34,17 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def onecycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Smith and Topin, arXiv:1708.07120, in the cosine form of :class:`torch.optim.lr_scheduler.OneCycleLR`."""
+    """Smith and Topin, arXiv:1708.07120, in the cosine form of
+    :class:`torch.optim.lr_scheduler.OneCycleLR`.
+    """
     total = recipe.epochs * steps_per_epoch
-    rise = RISE_SHARE * total if recipe.warmup_epochs is None else recipe.warmup_epochs * steps_per_epoch
-    top = max(rise - 1.0, 0.0)  # the step at which it is highest; the first step counts as one of the rise
+    rise = (
+        RISE_SHARE * total
+        if recipe.warmup_epochs is None
+        else recipe.warmup_epochs * steps_per_epoch
+    )
+    # the step at which it is highest; the first step counts as one of the rise
+    top = max(rise - 1.0, 0.0)
     start, end = 1 / START_DIVISOR, 1 / (START_DIVISOR * END_DIVISOR)
     if step < top:
         return between(start, 1.0, step / top)
@@ -50,7 +60,9 @@ def cosine(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 def drops(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     warmup = round((recipe.warmup_epochs or 0) * steps_per_epoch)
-    epochs = [milestone * recipe.epochs if milestone < 1 else milestone for milestone in recipe.milestones]
+    epochs = [
+        milestone * recipe.epochs if milestone < 1 else milestone for milestone in recipe.milestones
+    ]
     passed = sum(step >= round(epoch * steps_per_epoch) for epoch in epochs)
     return recipe.gamma**passed * min(1.0, (step + 1) / max(warmup, 1))
 

@@ -1,4 +1,6 @@
-"""One optimizer step: a pure function of the weights, the batch, the recipe, the seed and the step number."""
+"""One optimizer step: a pure function of the weights, the batch, the recipe, the seed and the step
+number.
+"""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +30,8 @@ class Gradients:
 
     Args:
         loss: Sum over this process's images of the batch.
-        norm: Length of the gradient over all parameters; None under a scaler, whose overflows are routine.
+        norm: Length of the gradient over all parameters; None under a scaler, whose overflows are
+            routine.
         bad: Which of this process's images have a loss that is not finite.
     """
 
@@ -55,12 +58,28 @@ class Update:
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, *, seed: int, num_classes: int, setting: Setting, device: torch.device, team: Team
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        seed: int,
+        num_classes: int,
+        setting: Setting,
+        device: torch.device,
+        team: Team,
     ) -> None:
-        self.recipe, self.seed, self.num_classes, self.device, self.team = recipe, seed, num_classes, device, team
+        self.recipe, self.seed, self.num_classes, self.device, self.team = (
+            recipe,
+            seed,
+            num_classes,
+            device,
+            team,
+        )
         self.precision = setting.precision
         self.optimizer = make_optimizer(model, recipe)
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.parameters = [
+            parameter for group in self.optimizer.param_groups for parameter in group["params"]
+        ]
         self.scaler = torch.amp.GradScaler(device.type) if setting.precision == "float16" else None
         self.model = model
 
@@ -79,11 +98,23 @@ class Update:
         """
         recipe, readings, targets = self.recipe, [], y
         if recipe.mixup or recipe.cutmix:
-            x, targets = mix_batch(x, y, self.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix, seed=self.seed, step=step)
-        parts = max(1, min(recipe.accumulate, len(x) // 2))  # BatchNorm cannot train on a single image
+            x, targets = mix_batch(
+                x,
+                y,
+                self.num_classes,
+                mixup=recipe.mixup,
+                cutmix=recipe.cutmix,
+                seed=self.seed,
+                step=step,
+            )
+        # BatchNorm cannot train on a single image
+        parts = max(1, min(recipe.accumulate, len(x) // 2))
         self.optimizer.zero_grad(set_to_none=True)
-        for part, (inputs, labels) in enumerate(zip(x.tensor_split(parts), targets.tensor_split(parts), strict=True)):
-            torch.manual_seed(derive_seed(self.seed, "step", step, self.team.rank, part))  # dropout and the like
+        for part, (inputs, labels) in enumerate(
+            zip(x.tensor_split(parts), targets.tensor_split(parts), strict=True)
+        ):
+            # dropout and the like
+            torch.manual_seed(derive_seed(self.seed, "step", step, self.team.rank, part))
             with self.alone(part + 1 < parts):
                 with autocast(self.precision, self.device):
                     logits = checked_logits(self.model(inputs), len(inputs), self.num_classes)
@@ -96,7 +127,9 @@ class Update:
         total = sum(reading.value() * count for reading, count, _, _ in readings)
         bad: list[int] = []
         if not math.isfinite(total):
-            losses = torch.cat([self.cross_entropy(logits, labels, "none") for _, _, logits, labels in readings])
+            losses = torch.cat(
+                [self.cross_entropy(logits, labels, "none") for _, _, logits, labels in readings]
+            )
             bad = losses.isfinite().logical_not().nonzero().flatten().tolist()
         return Gradients(total, None if norm is None else norm.item(), bad)
 
@@ -104,11 +137,17 @@ class Update:
         """In float32 at least; labels are classes, or a distribution over them for each image."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
-        return F.cross_entropy(logits, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing)
+        return F.cross_entropy(
+            logits, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing
+        )
 
     def alone(self, more: bool) -> AbstractContextManager[object]:
         """Gradients travel with the last part of a batch, not with those before it."""
-        return self.model.no_sync() if more and isinstance(self.model, DistributedDataParallel) else nullcontext()
+        return (
+            self.model.no_sync()
+            if more and isinstance(self.model, DistributedDataParallel)
+            else nullcontext()
+        )
 
     def limit(self) -> Tensor | None:
         """The length of the gradient, which is clipped if the recipe says so."""
@@ -116,13 +155,17 @@ class Update:
             if not self.recipe.clip_norm:
                 return None
             self.scaler.unscale_(self.optimizer)
-        norm = get_total_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        norm = get_total_norm(
+            [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        )
         if self.recipe.clip_norm:
             clip_grads_with_norm_(self.parameters, self.recipe.clip_norm, norm)
         return norm if self.scaler is None else None
 
     def move(self, lr: float) -> bool:
-        """Let the optimizer make the step; False if its scaler has shrunk so far that the gradients cannot be finite any more."""
+        """Let the optimizer make the step; False if its scaler has shrunk so far that the gradients
+        cannot be finite any more.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if self.scaler is None:
@@ -135,15 +178,20 @@ class Update:
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's factory; parameters with one axis, biases and norms among them, get no weight decay."""
-    # A fused SGD whose first step the scaler skips goes on with a momentum that was never set (torch 2.14).
+    # A fused SGD whose first step the scaler skips goes on with a momentum that was never set
+    # (torch 2.14).
     options: dict[str, Any] = {"fused": recipe.precision != "float16"}
     if recipe.optimizer != "adamw":
         options["momentum"] = recipe.momentum
-    return create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
+    return create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **options
+    )
 
 
 class Reading:
-    """The value of a loss, on its way to the host while the device computes on: asked for after the backward pass, it is there."""
+    """The value of a loss, on its way to the host while the device computes on: asked for after the
+    backward pass, it is there.
+    """
 
     def __init__(self, loss: Tensor) -> None:
         self.host = loss.detach().to("cpu", non_blocking=True)

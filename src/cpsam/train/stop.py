@@ -16,15 +16,18 @@ class Stop(Exception):
 class StopRequest:
     """While entered, a signal only sets a flag. A second Ctrl-C acts at once.
 
-    A second signal of another kind changes nothing: launchers and batch systems repeat each other's. Signals can be caught in the main
-    thread alone; elsewhere this does nothing. One that is ignored already stays ignored.
+    A second signal of another kind changes nothing: launchers and batch systems repeat each
+    other's. Signals can be caught in the main thread alone; elsewhere this does nothing. One that
+    is ignored already stays ignored.
 
     Args:
         max_minutes: The flag is also set when so many minutes have passed; 0: never.
-        echoes: Whether a launcher may pass on a Ctrl-C that came from the terminal already, so that the second is none.
+        echoes: Whether a launcher may pass on a Ctrl-C that came from the terminal already, so that
+            the second is none.
 
     Raises:
-        Stop: On leaving, if it was requested after the last look at the flag, so that it is not swallowed.
+        Stop: On leaving, if it was requested after the last look at the flag, so that it is not
+            swallowed.
     """
 
     def __init__(self, max_minutes: float = 0.0, echoes: bool = False) -> None:
@@ -40,7 +43,12 @@ class StopRequest:
                     self.previous[number] = signal.signal(number, self.on_signal)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         if error is None and self.signalled:

@@ -22,7 +22,9 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("TensorBoard is not installed: pip install 'cpsam[tensorboard]'") from error
+            raise UserError(
+                "TensorBoard is not installed: pip install 'cpsam[tensorboard]'"
+            ) from error
         self.folder, self.make = folder, SummaryWriter
         self.writer: Any = None
 

@@ -17,7 +17,14 @@ from cpsam.errors import StoppedError, UserError
 from cpsam.train.compute import Setting, exact, settle
 from cpsam.train.distributed import Team, lost
 from cpsam.train.loop import Event, Training
-from cpsam.train.run_folder import CONFIG, SETTLED, TENSORBOARD, RunFolder, finished_summary, open_run
+from cpsam.train.run_folder import (
+    CONFIG,
+    SETTLED,
+    TENSORBOARD,
+    RunFolder,
+    finished_summary,
+    open_run,
+)
 from cpsam.train.stop import Stop
 from cpsam.train.tensorboard import Board
 
@@ -38,25 +45,32 @@ def train(
     upkeep: Upkeep | None = None,
     team: Team | None = None,
 ) -> dict[str, Any]:
-    """Train a model and keep the run in a folder; the same call again continues where it was stopped or killed.
+    """Train a model and keep the run in a folder; the same call again continues where it was
+    stopped or killed.
 
-    A run that was interrupted ends with the same bits, weights and metrics, as one that was not, on the same kind of processor with the
-    same number of processes. A finished run is not repeated: its summary is read, and the model is left as it is (its trained weights are
-    in `weights.safetensors`).
+    A run that was interrupted ends with the same bits, weights and metrics, as one that was not, on
+    the same kind of processor with the same number of processes. A finished run is not repeated:
+    its summary is read, and the model is left as it is (its trained weights are in
+    `weights.safetensors`).
 
     Args:
-        model: Trained in place, on `device`. Its initial weights must be the same in a call that continues a run.
+        model: Trained in place, on `device`. Its initial weights must be the same in a call that
+            continues a run.
         dataset: Trained on its train split, measured after every epoch on its test split.
         recipe: How.
         seed: Of order, augmentation, mixing and dropout, at least 0.
         folder: New or empty, or of this very run.
-        config: What else makes the run what it is, as plain data, such as how the model was made. Stored in `config.json`.
+        config: What else makes the run what it is, as plain data, such as how the model was made.
+            Stored in `config.json`.
         on_event: Called in process 0 with small dicts, whose "event" is
 
-            - "start": `data` with `train_images`, `test_images` and `classes`; `parameters` of the network and the `places` of its
-              blocks; `device`, `precision`, `channels_last`, `threads`, `processes`; `epochs` and `steps`;
-            - "resumed": `step` of `steps` made before, `epoch` finished before, and `warnings` about checkpoints that were damaged;
-            - "step", at most twice a second: `epoch`, `epochs`, `step`, `steps`, `lr`, `loss`, `images_per_s`, `seconds_left`;
+            - "start": `data` with `train_images`, `test_images` and `classes`; `parameters` of the
+              network and the `places` of its blocks; `device`, `precision`, `channels_last`,
+              `threads`, `processes`; `epochs` and `steps`;
+            - "resumed": `step` of `steps` made before, `epoch` finished before, and `warnings`
+              about checkpoints that were damaged;
+            - "step", at most twice a second: `epoch`, `epochs`, `step`, `steps`, `lr`, `loss`,
+              `images_per_s`, `seconds_left`;
             - "spike": `step`, its `loss`, and the `usual` one;
             - "evaluation": `epoch`, `epochs`, `images` done, `of` how many;
             - "epoch": the line of `metrics.jsonl`, and `epochs`.
@@ -64,16 +78,19 @@ def train(
             It may raise KeyboardInterrupt to stop the run.
         device: "cpu" or "cuda"; by default the GPU if there is one.
         upkeep: When to save and to stop.
-        team: The processes that make the run together, from :func:`cpsam.train.distributed.joined`; by default this one alone.
+        team: The processes that make the run together, from :func:`cpsam.train.distributed.joined`;
+            by default this one alone.
 
     Returns:
-        The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and `n` of the last epoch, `best`, the epoch
-        of the highest `top1`, and `timing`.
+        The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and
+        `n` of the last epoch, `best`, the epoch of the highest `top1`, and `timing`.
 
     Raises:
-        UserError: If the folder holds something else, is in use by another process, or cannot be written.
+        UserError: If the folder holds something else, is in use by another process, or cannot be
+            written.
         DivergedError: If a loss or the gradient is not finite; the optimizer has not moved on it.
-        StoppedError: On Ctrl-C, another signal of `STOP_SIGNALS`, or when the time is over; the step that was reached is kept.
+        StoppedError: On Ctrl-C, another signal of `STOP_SIGNALS`, or when the time is over; the
+            step that was reached is kept.
         DataError: If the folder is damaged beyond what can be fallen back to.
     """
     if taken := [name for name in RESERVED if name in config]:
@@ -98,8 +115,12 @@ def train(
         run = held[0] if held else RunFolder(path, begun["config"])
         setting = Setting.read(run.config.get(SETTLED), f"{path / CONFIG}: {SETTLED}")
         if setting.device != target.type:
-            raise UserError(f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same")
-        training = Training(model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board)
+            raise UserError(
+                f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same"
+            )
+        training = Training(
+            model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board
+        )
         try:
             with training.request, exact(setting, target):
                 return training.run_all()
@@ -109,18 +130,35 @@ def train(
         except OSError as error:
             if error.errno not in CANNOT_WRITE:
                 raise
-            raise UserError(f"run folder {path} cannot be written ({error.strerror}); {training.keeper.newest}") from error
+            raise UserError(
+                f"run folder {path} cannot be written ({error.strerror}); {training.keeper.newest}"
+            ) from error
         except RuntimeError as error:
             if team.size == 1 or not lost(error):
                 raise
-            raise StoppedError("another process of this run has ended; its message says why, and the same command continues") from error
+            raise StoppedError(
+                "another process of this run has ended; its message says why, and the same command continues"
+            ) from error
 
 
 def silent(event: Event) -> None:
     pass
 
 
-def describe(dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+def describe(
+    dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, Any], setting: Setting
+) -> dict[str, Any]:
     """The content of `config.json`."""
-    data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "train": len(dataset.train), "test": len(dataset.test)}
-    return {**config, "seed": seed, "recipe": recipe.to_dict(), "dataset": data, SETTLED: asdict(setting)}
+    data = {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "train": len(dataset.train),
+        "test": len(dataset.test),
+    }
+    return {
+        **config,
+        "seed": seed,
+        "recipe": recipe.to_dict(),
+        "dataset": data,
+        SETTLED: asdict(setting),
+    }

@@ -5,7 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Writer:
-    """Does one piece of work at a time in a thread of its own; whoever comes with the next waits for the last."""
+    """Does one piece of work at a time in a thread of its own; whoever comes with the next waits
+    for the last.
+    """
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "writer")

@@ -1,6 +1,8 @@
-"""Imported by nobody but the server that forks the loading processes, which is born with the signals of a job blocked, as are its children.
+"""Imported by nobody but the server that forks the loading processes, which is born with the
+signals of a job blocked, as are its children.
 
-Where a program uses Python's fork server for processes of its own too, they come from the same server: these hear signals as ever.
+Where a program uses Python's fork server for processes of its own too, they come from the same
+server: these hear signals as ever.
 """
 
 import signal

@@ -1,4 +1,6 @@
-"""Where the image files of a streamed split lie: in a folder, or in the rows of memory-mapped tables."""
+"""Where the image files of a streamed split lie: in a folder, or in the rows of memory-mapped
+tables.
+"""
 
 import hashlib
 import os
@@ -13,7 +15,8 @@ from cpsam.data.decode import read_image
 from cpsam.data.split import Indices
 from cpsam.errors import DataError
 
-Place = str | tuple[str, int]  # a file, or a row of a table: all that a process that reads an image has to be told
+# a file, or a row of a table: all that a process that reads an image has to be told
+Place = str | tuple[str, int]
 OPEN_TABLES = 512
 DIGEST_BYTES = 8
 
@@ -75,7 +78,9 @@ def read(place: Place) -> tuple[bytes, str]:
 
 
 def row_digest(table: Path, row: int, data: bytes | None) -> bytes:
-    """Returns what a row of a table must have beside its image: it holds for that row of that table alone."""
+    """Returns what a row of a table must have beside its image: it holds for that row of that table
+    alone.
+    """
     start = f"{table.stem} {row} {data is None} ".encode(errors="surrogateescape")
     return hashlib.sha256(start + (data or b"")).digest()[:DIGEST_BYTES]
 
@@ -87,7 +92,9 @@ def read_row(table: str, row: int) -> tuple[bytes, str]:
     inside = row - (int(ends[batch - 1]) if batch else 0)
     data = columns and columns[0][inside].as_py()
     if columns is None or columns[1][inside].as_py() != row_digest(Path(table), row, data):
-        raise DataError(f"{table}: row {row} is not what was written; delete it, and it is made again")
+        raise DataError(
+            f"{table}: row {row} is not what was written; delete it, and it is made again"
+        )
     if data is None:
         raise DataError(f"{name}, row {row}: no image")
     return data, f"{name}, row {row}"
@@ -95,14 +102,20 @@ def read_row(table: str, row: int) -> tuple[bytes, str]:
 
 @lru_cache(OPEN_TABLES)
 def open_table(path: str) -> tuple[Any, Indices, str]:
-    """Returns a table, mapped into memory, where its batches end, and the name of the file that it was made from."""
+    """Returns a table, mapped into memory, where its batches end, and the name of the file that it
+    was made from.
+    """
     import pyarrow as pa  # it takes half a second, and files do not need it
 
     try:
         reader = pa.ipc.open_file(pa.memory_map(path))
         if reader.schema.names != ["bytes", "digest"]:
             raise TypeError("it has other columns")
-        ends = np.cumsum([reader.get_batch(index).num_rows for index in range(reader.num_record_batches)])
+        ends = np.cumsum(
+            [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+        )
         return reader, ends, os.fsdecode(reader.schema.metadata[b"source"])
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); delete it, and it is made again") from error
+        raise DataError(
+            f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); delete it, and it is made again"
+        ) from error

@@ -55,7 +55,8 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """Images with their labels, as :class:`cpsam.data.Split`, but for the pixels, which there are only in batches.
+    """Images with their labels, as :class:`cpsam.data.Split`, but for the pixels, which there are
+    only in batches.
 
     Args:
         source: The image files.
@@ -98,7 +99,8 @@ class StreamedSplit:
             draw: Seed and epoch of the augmentation; None for evaluation.
 
         Raises:
-            DataError: If an image is bad, when its batch is due, or a process that makes batches has ended.
+            DataError: If an image is bad, when its batch is due, or a process that makes batches
+                has ended.
         """
         draw = draw if self.augment else None
 

@@ -1,9 +1,12 @@
-"""Processes that make batches: the transforms draw from generators that a process has only one of, so threads would not do.
+"""Processes that make batches: the transforms draw from generators that a process has only one of,
+so threads would not do.
 
-Each process has a connection of its own and a piece of memory shared with the one that trains, into which it writes bytes. It knows nothing
-but the job at hand, so it serves training and evaluation, epoch after epoch. Why not a DataLoader of torch: there a process that is killed
-becomes an exception inside a signal handler, wherever the training is just then, and batches need room in /dev/shm, which containers are
-short of. Here it is an error where its batch is due, and the memory has no name that could be left behind.
+Each process has a connection of its own and a piece of memory shared with the one that trains, into
+which it writes bytes. It knows nothing but the job at hand, so it serves training and evaluation,
+epoch after epoch. Why not a DataLoader of torch: there a process that is killed becomes an
+exception inside a signal handler, wherever the training is just then, and batches need room in
+/dev/shm, which containers are short of. Here it is an error where its batch is due, and the memory
+has no name that could be left behind.
 """
 
 import atexit
@@ -46,7 +49,8 @@ class Worker:
     """One process, and what the other side has to know of it."""
 
     def __init__(self) -> None:
-        # A process forked from this one would inherit the locks of its threads, and a GPU that it cannot use.
+        # A process forked from this one would inherit the locks of its threads, and a GPU that it
+        # cannot use.
         method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
         context: Any = get_context(method)
         if method == "forkserver":
@@ -59,7 +63,9 @@ class Worker:
             with unheard():
                 self.process.start()
         except (EOFError, OSError) as error:
-            raise DataError(f"a process that loads images could not be started ({error})") from error
+            raise DataError(
+                f"a process that loads images could not be started ({error})"
+            ) from error
         theirs.close()
         self.file = nameless_file()
         self.memory: mmap.mmap | None = None
@@ -86,7 +92,8 @@ class Worker:
     def answer(self) -> Exception | None:
         """Wait for an answer: None, or what went wrong with the job."""
         try:
-            answer = self.connection.recv()  # nobody else holds the other end, so it ends when the process does
+            # nobody else holds the other end, so it ends when the process does
+            answer = self.connection.recv()
         except (EOFError, OSError) as error:
             raise self.ended() from error
         self.owed -= 1
@@ -114,8 +121,11 @@ class Worker:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """What is started in here, the server that forks included, never hears the signals of a job; this process hears them afterwards."""
-    resource_tracker.ensure_running()  # multiprocessing starts it if need be, and then listens to signals again
+    """What is started in here, the server that forks included, never hears the signals of a job;
+    this process hears them afterwards.
+    """
+    # multiprocessing starts it if need be, and then listens to signals again
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -124,7 +134,9 @@ def unheard() -> Iterator[None]:
 
 
 def nameless_file() -> int:
-    """A descriptor of a file in memory, where the system has such, that ends with the last process that holds it."""
+    """A descriptor of a file in memory, where the system has such, that ends with the last process
+    that holds it.
+    """
     if hasattr(os, "memfd_create"):
         return os.memfd_create("cpsam")
     with tempfile.TemporaryFile() as file:
@@ -220,6 +232,8 @@ def serve(requests: Connection) -> None:
             except UserError as error:
                 requests.send(error)
             except Exception:
-                requests.send(RuntimeError(f"a process that loads images failed:\n{traceback.format_exc()}"))
+                requests.send(
+                    RuntimeError(f"a process that loads images failed:\n{traceback.format_exc()}")
+                )
     except (EOFError, OSError):
         return

@@ -1,4 +1,6 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32x32, from the hub's parquet files or the original pickles."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32x32, from the hub's parquet
+files or the original pickles.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +34,12 @@ class Source:
     sha256: dict[str, str]
 
     def hub_file(self, split: str) -> HubFile:
-        return HubFile(self.repository, self.revision, f"{self.folder}/{split}-00000-of-00001.parquet", self.sha256[split])
+        return HubFile(
+            self.repository,
+            self.revision,
+            f"{self.folder}/{split}-00000-of-00001.parquet",
+            self.sha256[split],
+        )
 
 
 SOURCES = {
@@ -66,39 +73,69 @@ def load_cifar(name: str, root: Path | None, progress: Progress | None = None) -
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
-        root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in ``root/name``, or deeper in the folder
-            that the hub has them in, or the original pickles in ``root/cifar-100-python``. None fetches parquet files from the hub.
+        root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in
+            ``root/name``, or deeper in the folder that the hub has them in, or the original pickles
+            in ``root/cifar-100-python``. None fetches parquet files from the hub.
         progress: Told how many images have been decoded.
 
     Raises:
         DataError: If files are missing or damaged, or the hub cannot be reached.
     """
     source = SOURCES[name]
-    pickled = None if root is None or has_parquet(root / name, source.folder) else find_pickled(name, root)
+    pickled = (
+        None
+        if root is None or has_parquet(root / name, source.folder)
+        else find_pickled(name, root)
+    )
     if pickled is not None:
         return load_pickled(name, pickled, source.num_classes, progress)
     files = fetch_files(name, source) if root is None else find_files(root / name, source.folder)
     with ThreadPoolExecutor() as pool:
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
     # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
-    key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, source.label_column, source.num_classes, hashes])
+    key = hash_plain(
+        ["cifar 1", SIZE, IMAGE_COLUMN, source.label_column, source.num_classes, hashes]
+    )
     found = load_or_build(name, key, lambda: recipe(files, source), progress)
     return as_dataset(name, found)
 
 
 def as_dataset(name: str, found: Decoded) -> Dataset:
-    return Dataset(name, found.train, found.test, found.classes, found.mean, found.std, padding=4, flip=True, fingerprint=found.fingerprint)
+    return Dataset(
+        name,
+        found.train,
+        found.test,
+        found.classes,
+        found.mean,
+        found.std,
+        padding=4,
+        flip=True,
+        fingerprint=found.fingerprint,
+    )
 
 
 def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | None) -> Dataset:
-    """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those of the parquet files."""
+    """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those
+    of the parquet files.
+    """
     paths = pickled_paths(name, place)
-    key = hash_plain(["cifar pickled 1", num_classes, {split: [hash_file(path) for path in files] for split, files in paths.items()}])
+    key = hash_plain(
+        [
+            "cifar pickled 1",
+            num_classes,
+            {split: [hash_file(path) for path in files] for split, files in paths.items()},
+        ]
+    )
 
     def recipe() -> Recipe:
         parts = {split: read_split(name, paths[split], num_classes) for split in SPLITS}
         labels = {split: labels for split, (_, labels) in parts.items()}
-        return Recipe(read_names(name, place, num_classes), (*SIZE, 3), labels, lambda split: iter([parts[split][0]]))
+        return Recipe(
+            read_names(name, place, num_classes),
+            (*SIZE, 3),
+            labels,
+            lambda split: iter([parts[split][0]]),
+        )
 
     return as_dataset(name, load_or_build(name, key, recipe, progress))
 
@@ -129,7 +166,10 @@ def recipe(files: dict[str, list[Path]], source: Source) -> Recipe:
 
     labels, names = {}, set()
     for split, paths in files.items():
-        tables = [read_labels(path, IMAGE_COLUMN, source.label_column, source.num_classes) for path in paths]
+        tables = [
+            read_labels(path, IMAGE_COLUMN, source.label_column, source.num_classes)
+            for path in paths
+        ]
         labels[split] = np.concatenate([values for values, _ in tables])
         if not len(labels[split]):
             raise DataError(f"{paths[0]}: no rows")

@@ -1,8 +1,10 @@
-"""Handwritten digits that travel with the package, so that there is something real to train on without a network.
+"""Handwritten digits that travel with the package, so that there is something real to train on
+without a network.
 
-The test part of "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998,
-https://doi.org/10.24432/C50P49, licence CC BY 4.0, as scikit-learn ships it: 1,797 images of 8x8 by 13 writers, values 0 to 16.
-Changed here: doubled to 16x16, values 0 to 255.
+The test part of "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine
+Learning Repository, 1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0, as scikit-learn ships
+it: 1,797 images of 8x8 by 13 writers, values 0 to 16. Changed here: doubled to 16x16, values 0 to
+255.
 """
 
 from importlib.resources import files
@@ -22,27 +24,48 @@ NOTE = "Real handwriting, but easy and near its ceiling: 1,797 images, upsampled
 
 
 def load_digits() -> Dataset:
-    """Load the digits: 1,438 to train on and 359 to test on, every fifth image of each class, 16x16, one channel."""
-    with np.load(BytesIO(files("cpsam.data.sets").joinpath(FILE).read_bytes()), allow_pickle=False) as archive:
+    """Load the digits: 1,438 to train on and 359 to test on, every fifth image of each class,
+    16x16, one channel.
+    """
+    with np.load(
+        BytesIO(files("cpsam.data.sets").joinpath(FILE).read_bytes()), allow_pickle=False
+    ) as archive:
         images, labels = archive["images"], archive["labels"].astype(np.int64)
     doubled = upsample(images)[..., None]  # (N, 16, 16, 1)
     held = np.zeros(len(labels), np.bool_)
     for digit in range(10):
-        # By position, not by a random number: those of numpy may change with its version, and the split must not.
+        # By position, not by a random number: those of numpy may change with its version, and the
+        # split must not.
         held[np.flatnonzero(labels == digit)[TEST_EVERY // 2 :: TEST_EVERY]] = True
     parts = [(doubled[~held], labels[~held]), (doubled[held], labels[held])]
     moments = Moments(1)
     moments.add(parts[0][0])
-    train, test = (Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(values)) for pixels, values in parts)
+    train, test = (
+        Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(values))
+        for pixels, values in parts
+    )
     classes = tuple(map(str, range(10)))
     name = fingerprint(classes, parts)
-    return Dataset("digits", train, test, classes, moments.mean, moments.std, padding=2, flip=False, fingerprint=name, note=NOTE)
+    return Dataset(
+        "digits",
+        train,
+        test,
+        classes,
+        moments.mean,
+        moments.std,
+        padding=2,
+        flip=False,
+        fingerprint=name,
+        note=NOTE,
+    )
 
 
 def upsample(images: Pixels) -> Pixels:
-    """Double height and width by bilinear interpolation (pixel centres, no antialiasing) and stretch 0..16 to 0..255.
+    """Double height and width by bilinear interpolation (pixel centres, no antialiasing) and
+    stretch 0..16 to 0..255.
 
-    In whole numbers, a sixteenth of a grey level being one, so that every machine gets the same bytes.
+    In whole numbers, a sixteenth of a grey level being one, so that every machine gets the same
+    bytes.
 
     Args:
         images: (N, H, W), values 0 to 16.
@@ -53,8 +76,12 @@ def upsample(images: Pixels) -> Pixels:
     values = images.astype(np.int64)
     for axis in (1, 2):
         # Each new sample lies a quarter of the way to the neighbour on its side.
-        before = np.concatenate([values.take([0], axis), values.take(range(values.shape[axis] - 1), axis)], axis)
-        after = np.concatenate([values.take(range(1, values.shape[axis]), axis), values.take([-1], axis)], axis)
+        before = np.concatenate(
+            [values.take([0], axis), values.take(range(values.shape[axis] - 1), axis)], axis
+        )
+        after = np.concatenate(
+            [values.take(range(1, values.shape[axis]), axis), values.take([-1], axis)], axis
+        )
         pair = np.stack([3 * values + before, 3 * values + after], axis + 1)
         values = pair.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
     return ((values * 255 + 128) // 256).astype(np.uint8)  # values hold 16 * 16 for white

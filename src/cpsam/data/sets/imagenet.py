@@ -1,4 +1,6 @@
-"""ImageNet-1k (Russakovsky et al., 2015), as a folder a class or as the parquet shards of the Hugging Face hub; always streamed."""
+"""ImageNet-1k (Russakovsky et al., 2015), as a folder a class or as the parquet shards of the
+Hugging Face hub; always streamed.
+"""
 
 from collections.abc import Set
 from pathlib import Path
@@ -28,14 +30,16 @@ def load_imagenet(
     """Loads ImageNet, or any set in its layouts, without reading its images.
 
     Args:
-        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, or with ``train-*.parquet`` and ``validation-*.parquet``, themselves
-            or in ``data/``; or the folder in which that is called ``imagenet/``. Shards are written into the cache as Arrow files.
+        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, or with ``train-*.parquet`` and
+            ``validation-*.parquet``, themselves or in ``data/``; or the folder in which that is
+            called ``imagenet/``. Shards are written into the cache as Arrow files.
         image_size: Height and width of the images that come out.
         progress: Told how many shards have been unpacked.
         transform: How images are augmented and cropped.
         workers: Processes that make batches.
         skip: Images to leave out, as :func:`cpsam.data.verify.verify` names them.
-        columns: The image and the label column of the shards; None: those that sets of the hub have.
+        columns: The image and the label column of the shards; None: those that sets of the hub
+            have.
 
     Raises:
         DataError: If there is no such folder, or files are missing or damaged.

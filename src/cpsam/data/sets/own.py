@@ -1,4 +1,6 @@
-"""Recognises the folders that this package writes, the cache, runs and studies, so that they may lie among images."""
+"""Recognises the folders that this package writes, the cache, runs and studies, so that they may
+lie among images.
+"""
 
 import re
 from collections.abc import Collection

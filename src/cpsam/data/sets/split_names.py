@@ -8,7 +8,8 @@ TEST = ("test", "testing", "eval", "evaluation")
 
 
 def split_kind(name: str) -> tuple[str, ...] | None:
-    """Returns the group of names that `name` belongs to, whatever its case and the number behind it.
+    """Returns the group of names that `name` belongs to, whatever its case and the number behind
+    it.
 
     Example:
         >>> split_kind("Valid") is VALIDATION, split_kind("train2017") is TRAIN, split_kind("trains")
@@ -19,5 +20,10 @@ def split_kind(name: str) -> tuple[str, ...] | None:
 
 
 def choose(names: Iterable[str], group: tuple[str, ...]) -> list[str]:
-    """Returns those of `names` that are in the group, whatever their case, in the order of the group."""
-    return sorted((name for name in names if name.lower() in group), key=lambda name: (group.index(name.lower()), name))
+    """Returns those of `names` that are in the group, whatever their case, in the order of the
+    group.
+    """
+    return sorted(
+        (name for name in names if name.lower() in group),
+        key=lambda name: (group.index(name.lower()), name),
+    )

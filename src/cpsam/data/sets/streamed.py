@@ -20,7 +20,8 @@ from cpsam.data.storage.labels import NONE, read_shards
 from cpsam.data.storage.shards import unpack
 from cpsam.errors import UserError
 
-Columns = tuple[str | None, str | None]  # the image and the label column; None: those that sets of the hub have
+# the image and the label column; None: those that sets of the hub have
+Columns = tuple[str | None, str | None]
 
 
 def check_columns(columns: Columns, place: Path) -> None:
@@ -30,12 +31,26 @@ def check_columns(columns: Columns, place: Path) -> None:
             raise UserError(f"{argument} is for parquet shards; {place} has none; given {value!r}")
 
 
-def stream_folder(name: str, root: Path, tree: Tree, size: int, transform: Transform, workers: int, skip: Set[str]) -> Dataset:
-    """Returns the data set of these files, none of which has been read: their names and sizes stand for what is in them."""
+def stream_folder(
+    name: str, root: Path, tree: Tree, size: int, transform: Transform, workers: int, skip: Set[str]
+) -> Dataset:
+    """Returns the data set of these files, none of which has been read: their names and sizes stand
+    for what is in them.
+    """
     parts = tree.parts
-    splits = {split: (Files(root, part.paths), part.labels, np.arange(len(part.paths))) for split, part in parts.items()}
+    splits = {
+        split: (Files(root, part.paths), part.labels, np.arange(len(part.paths)))
+        for split, part in parts.items()
+    }
     content = [[part.paths, [size for size, _ in part.stamps]] for part in parts.values()]
-    how: dict[str, Any] = {"size": size, "transform": transform, "workers": workers, "note": tree.note, "skip": skip, "notes": tree.notes}
+    how: dict[str, Any] = {
+        "size": size,
+        "transform": transform,
+        "workers": workers,
+        "note": tree.note,
+        "skip": skip,
+        "notes": tree.notes,
+    }
     return streamed(name, splits, parts["train"].classes, content, **how)
 
 
@@ -53,17 +68,29 @@ def stream_shards(
     shards = read_shards(place, *columns, skip)
     paths = [path for files in shards.files.values() for path in files]
     tables = {}
-    for path, table in zip(paths, map_ordered(lambda path: unpack(path, *shards.columns), paths), strict=True):
+    for path, table in zip(
+        paths, map_ordered(lambda path: unpack(path, *shards.columns), paths), strict=True
+    ):
         tables[path] = table
         if progress is not None:
             progress("unpacking shards", len(tables), len(paths))
     splits = {}
     for split, files in shards.files.items():
         labels = shards.joined(split)
-        source = Rows([tables[path] for path in files], [len(shards.labels[path]) for path in files])
+        source = Rows(
+            [tables[path] for path in files], [len(shards.labels[path]) for path in files]
+        )
         splits[split] = source, labels, np.flatnonzero(labels != NONE)
-    content = [[[path.name, path.stat().st_size] for path in files] for files in shards.files.values()]
-    how: dict[str, Any] = {"size": size, "transform": transform, "workers": workers, "skip": skip, "notes": shards.notes}
+    content = [
+        [[path.name, path.stat().st_size] for path in files] for files in shards.files.values()
+    ]
+    how: dict[str, Any] = {
+        "size": size,
+        "transform": transform,
+        "workers": workers,
+        "skip": skip,
+        "notes": shards.notes,
+    }
     return streamed(name, splits, shards.classes, content, **how)
 
 
@@ -80,13 +107,16 @@ def streamed(
     skip: Set[str] = frozenset(),
     notes: tuple[str, ...] = (),
 ) -> Dataset:
-    """Returns a data set of which nothing but names and labels is in memory. It is normalised by the mean and sd of ImageNet.
+    """Returns a data set of which nothing but names and labels is in memory. It is normalised by
+    the mean and sd of ImageNet.
 
     Args:
         name: One of `DATASETS`.
-        splits: The files of "train" and "test", the label of each, (N,), and the numbers of those that are used.
+        splits: The files of "train" and "test", the label of each, (N,), and the numbers of those
+            that are used.
         classes: Names.
-        content: Plain data that stands for what is in the files: to hash them would be to read them all.
+        content: Plain data that stands for what is in the files: to hash them would be to read them
+            all.
         size: Height and width that images get.
         transform: How they get there.
         workers: Processes that make batches.
@@ -100,10 +130,14 @@ def streamed(
     if transform.rand_augment:
         training(transform, size)
     train, test = (
-        StreamedSplit(source, torch.from_numpy(labels[rows]), rows, size, transform, workers=workers)
+        StreamedSplit(
+            source, torch.from_numpy(labels[rows]), rows, size, transform, workers=workers
+        )
         for source, labels, rows in (splits["train"], splits["test"])
     )
     used = [[split.rows.tolist(), split.labels.tolist()] for split in (train, test)]
     fingerprint = hash_plain(["cpsam stream 1", list(classes), content, used])
     skipped = tuple(sorted(skip))
-    return Dataset(name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped, notes)
+    return Dataset(
+        name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped, notes
+    )

@@ -18,10 +18,12 @@ from cpsam.text import printable
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
-ANNOTATIONS = "val_annotations.txt"  # tiny-imagenet's: a line per image, its name and its class first, between tabs
+# tiny-imagenet's: a line per image, its name and its class first, between tabs
+ANNOTATIONS = "val_annotations.txt"
 ANNOTATIONS_BYTES = 1 << 28
 EXPECTED = "images must be in a folder per class, as in train/CLASS/ and val/CLASS/, or CLASS/"
-IMAGES = ("images", "image", "imgs", "img", "jpegimages")  # beside one of the next, no class but the images of another task
+# beside one of the next, no class but the images of another task
+IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 TARGETS = ("labels", "label", "annotations", "masks", "mask", "segmentationclass")
 
 
@@ -37,7 +39,8 @@ class Listing:
         classes: Names of the class folders, sorted.
         paths: Relative to the root.
         labels: (N,).
-        stamps: Size in bytes and time of change of each file, in nanoseconds, which stand for its content.
+        stamps: Size in bytes and time of change of each file, in nanoseconds, which stand for its
+            content.
     """
 
     classes: tuple[str, ...]
@@ -47,7 +50,12 @@ class Listing:
 
     def take(self, samples: Indices) -> "Listing":
         chosen = samples.tolist()
-        return Listing(self.classes, [self.paths[i] for i in chosen], self.labels[samples], [self.stamps[i] for i in chosen])
+        return Listing(
+            self.classes,
+            [self.paths[i] for i in chosen],
+            self.labels[samples],
+            [self.stamps[i] for i in chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,12 @@ def read_tree(root: Path, skip: Set[str] = frozenset(), on_fault: OnFault = refu
     Args:
         root: The folder.
         skip: Files to leave out, relative to it; each must be there.
-        on_fault: Told of whatever keeps a file or a class from being used; by default it is a DataError.
+        on_fault: Told of whatever keeps a file or a class from being used; by default it is a
+            DataError.
 
     Raises:
-        DataError: If there is no such folder, or no two classes in it, or if it can be understood in two ways.
+        DataError: If there is no such folder, or no two classes in it, or if it can be understood
+            in two ways.
     """
     try:
         return Reader(root, set(skip), on_fault).read()
@@ -96,28 +106,46 @@ class Reader:
         if not self.root.is_dir():
             advice = "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with --data-root or CPSAM_DATA"
             name = printable(str(self.root))
-            raise DataError(f"{name}: not a folder; {advice}" if self.root.exists() else f"no folder {name}; {advice}")
+            raise DataError(
+                f"{name}: not a folder; {advice}"
+                if self.root.exists()
+                else f"no folder {name}; {advice}"
+            )
         train_folder = self.find_train()
         test_folder = self.find_test() if train_folder else ""
         train = self.list_classes(train_folder)
         if len(train.classes) < 2:
-            raise DataError(f"{self.root / train_folder}: one class folder only, {train.classes[0]!r}; there must be at least two")
+            raise DataError(
+                f"{self.root / train_folder}: one class folder only, {train.classes[0]!r}; there must be at least two"
+            )
         self.compare_names(train.classes)
-        test = self.match(self.list_test(test_folder), train, train_folder, test_folder) if test_folder else None
+        test = (
+            self.match(self.list_test(test_folder), train, train_folder, test_folder)
+            if test_folder
+            else None
+        )
         self.count_the_rest(train_folder, test_folder)
         if self.skip:
-            raise DataError(f"{self.root / min(self.skip)}: to be left out, but it is not there; the list is of other data")
+            raise DataError(
+                f"{self.root / min(self.skip)}: to be left out, but it is not there; the list is of other data"
+            )
         if self.deeper:
             first = shown([printable(path) for path in self.deeper[:1]], len(self.deeper))
-            self.notes.append(f"{plural(len(self.deeper), 'image')} in folders inside a class folder, counted to that class: {first}")
+            self.notes.append(
+                f"{plural(len(self.deeper), 'image')} in folders inside a class folder, counted to that class: {first}"
+            )
         notes = (*self.notes, *self.walk.unused.lines())
         if test is not None:
             return Tree({"train": train, "test": test}, "", notes)
         if not train.paths:
             first = self.root / train_folder / train.classes[0]
-            raise DataError(f"{self.root / train_folder}: no images in any class folder; {first.name} has {contents(first)}; {EXPECTED}")
+            raise DataError(
+                f"{self.root / train_folder}: no images in any class folder; {first.name} has {contents(first)}; {EXPECTED}"
+            )
         try:
-            kept, held = stratified(train.labels, max(1, round(TEST_FRACTION * len(train.paths))), SPLIT_SEED)
+            kept, held = stratified(
+                train.labels, max(1, round(TEST_FRACTION * len(train.paths))), SPLIT_SEED
+            )
         except UserError as error:
             raise DataError(f"{self.root}: too few images to split ({error})") from error
         fifth = f"a stratified fifth of its images, {len(held)} of {len(train.paths)}, is the test split"
@@ -127,9 +155,12 @@ class Reader:
     def find_train(self) -> str:
         """Returns the folder of the train split, or "" where the classes lie in the root."""
         names = subfolders(self.root)
-        found = [name for name in choose(names, TRAIN) if subfolders(self.root / name)]  # otherwise a class, of railway pictures, say
+        # otherwise a class, of railway pictures, say
+        found = [name for name in choose(names, TRAIN) if subfolders(self.root / name)]
         if len(found) > 1:
-            raise DataError(f"{self.root}: both {found[0]}/ and {found[1]}/ may be the train split; rename one or move it away")
+            raise DataError(
+                f"{self.root}: both {found[0]}/ and {found[1]}/ may be the train split; rename one or move it away"
+            )
         if found:
             return found[0]
         kinds = {split_kind(name): name for name in names}
@@ -137,7 +168,9 @@ class Reader:
             raise self.no_classes(kinds[TRAIN])
         for name in names:
             if split_kind(name) in (VALIDATION, TEST) and subfolders(self.root / name):
-                raise DataError(f"{self.root}: {name}/ has folders in it, but there is no train/ beside it")
+                raise DataError(
+                    f"{self.root}: {name}/ has folders in it, but there is no train/ beside it"
+                )
         return ""
 
     def find_test(self) -> str:
@@ -146,20 +179,27 @@ class Reader:
         for group in (VALIDATION, TEST):
             found = choose(names, group)
             if group is TEST:
-                found = [name for name in found if subfolders(self.root / name)]  # images without labels lie in the folder itself
+                # images without labels lie in the folder itself
+                found = [name for name in found if subfolders(self.root / name)]
             if len(found) > 1:
-                raise DataError(f"{self.root}: both {found[0]}/ and {found[1]}/ may be measured on; rename one or move it away")
+                raise DataError(
+                    f"{self.root}: both {found[0]}/ and {found[1]}/ may be measured on; rename one or move it away"
+                )
             if found:
                 return found[0]
         return ""
 
     def compare_names(self, classes: tuple[str, ...]) -> None:
-        """Refuses two classes that are one name, and notes those that differ in case or spaces alone."""
+        """Refuses two classes that are one name, and notes those that differ in case or spaces
+        alone.
+        """
         alike: dict[str, str] = {}
         for name in classes:
             other = alike.setdefault(same_name(name), name)
             if other != name:
-                raise DataError(f"{self.root}: the class folders {other!a} and {name!a} are the same name in Unicode; merge them")
+                raise DataError(
+                    f"{self.root}: the class folders {other!a} and {name!a} are the same name in Unicode; merge them"
+                )
         folded: dict[str, str] = {}
         for name in classes:
             other = folded.setdefault(name.strip().casefold(), name)
@@ -174,15 +214,26 @@ class Reader:
         for name in names:
             inner = f"{folder}/{name}" if folder else name
             files = list(self.walk.images(inner))
-            if not files and any(path == inner or path.startswith(f"{inner}/") for path in self.walk.own):
+            if not files and any(
+                path == inner or path.startswith(f"{inner}/") for path in self.walk.own
+            ):
                 continue
             deeper = [path for path, _ in files if path.count("/") > inner.count("/") + 1]
-            inside = {path.removeprefix(f"{inner}/").partition("/")[0] for path in deeper} if files else subfolders(self.root / inner)
+            inside = (
+                {path.removeprefix(f"{inner}/").partition("/")[0] for path in deeper}
+                if files
+                else subfolders(self.root / inner)
+            )
             if choose(inside, TRAIN) and choose(inside, VALIDATION + TEST):
-                raise DataError(f"{self.root / inner}: holds splits; name it as the folder of the data set, or move it away")
+                raise DataError(
+                    f"{self.root / inner}: holds splits; name it as the folder of the data set, or move it away"
+                )
             self.deeper += deeper
             if not files:
-                self.on_fault(self.root / inner, f"no images in this class folder; it has {contents(self.root / inner)}")
+                self.on_fault(
+                    self.root / inner,
+                    f"no images in this class folder; it has {contents(self.root / inner)}",
+                )
             paths += [path for path, _ in files]
             labels += [len(classes)] * len(files)
             stamps += [(status.st_size, status.st_mtime_ns) for _, status in files]
@@ -197,7 +248,9 @@ class Reader:
 
     def refuse_other_tasks(self, folder: str, names: list[str]) -> None:
         """Refuses the layouts of detection and segmentation, whose folders are no classes."""
-        images, targets = ([name for name in names if name.lower() in words] for words in (IMAGES, TARGETS))
+        images, targets = (
+            [name for name in names if name.lower() in words] for words in (IMAGES, TARGETS)
+        )
         if images and targets:
             what = f"{images[0]}/ and {targets[0]}/ are the layout of detection or segmentation"
             raise DataError(f"{self.root / folder}: {what}; {EXPECTED}")
@@ -212,12 +265,18 @@ class Reader:
     def list_annotated(self, folder: str, annotations: Path) -> Listing:
         """Lists images whose classes are in a file, as tiny-imagenet has them."""
         try:
-            rows = [line.split("\t") for line in read_file(annotations, ANNOTATIONS_BYTES).decode().splitlines() if line]
+            rows = [
+                line.split("\t")
+                for line in read_file(annotations, ANNOTATIONS_BYTES).decode().splitlines()
+                if line
+            ]
             class_of = {row[0]: row[1] for row in rows}
         except (ValueError, IndexError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{annotations}: not lines of an image and its class, between tabs, in UTF-8") from error
+            raise DataError(
+                f"{annotations}: not lines of an image and its class, between tabs, in UTF-8"
+            ) from error
         if len(class_of) < len(rows):
             raise DataError(f"{annotations}: names an image twice")
         files: list[tuple[str, Found]] = []
@@ -226,31 +285,49 @@ class Reader:
             if name in class_of:
                 files.append((class_of.pop(name), found))
             else:
-                self.on_fault(self.root / found[0], f"no line in {ANNOTATIONS}, or it is there twice")
+                self.on_fault(
+                    self.root / found[0], f"no line in {ANNOTATIONS}, or it is there twice"
+                )
         for name in sorted(class_of.keys() - self.left_out):
             self.on_fault(annotations, f"names {name!r}, which is not there")
         classes = tuple(sorted({name for name, _ in files}))
         number = {name: label for label, name in enumerate(classes)}
         files.sort(key=lambda item: (item[0], item[1][0]))
         stamps = [(status.st_size, status.st_mtime_ns) for _, (_, status) in files]
-        return Listing(classes, [path for _, (path, _) in files], np.array([number[name] for name, _ in files], np.int64), stamps)
+        return Listing(
+            classes,
+            [path for _, (path, _) in files],
+            np.array([number[name] for name, _ in files], np.int64),
+            stamps,
+        )
 
     def match(self, test: Listing, train: Listing, train_folder: str, test_folder: str) -> Listing:
-        """Returns the test split with the labels of the train split; a class that is not trained on is a fault."""
+        """Returns the test split with the labels of the train split; a class that is not trained on
+        is a fault.
+        """
         number = {same_name(name): label for label, name in enumerate(train.classes)}
         for name in test.classes:
             if same_name(name) not in number:
                 near = [other for other in train.classes if other.casefold() == name.casefold()]
                 hint = f", which has {near[0]!r}" if near else ""
-                self.on_fault(self.root / test_folder / name, f"class {name!r} is not in {self.root / train_folder}{hint}")
+                self.on_fault(
+                    self.root / test_folder / name,
+                    f"class {name!r} is not in {self.root / train_folder}{hint}",
+                )
         position = np.array([number.get(same_name(name), -1) for name in test.classes], np.int64)
         labels = position[test.labels]
-        used = Listing(train.classes, test.paths, labels, test.stamps).take(np.flatnonzero(labels >= 0))
+        used = Listing(train.classes, test.paths, labels, test.stamps).take(
+            np.flatnonzero(labels >= 0)
+        )
         present = set(used.labels.tolist())
-        missing = [printable(name) for label, name in enumerate(train.classes) if label not in present]
+        missing = [
+            printable(name) for label, name in enumerate(train.classes) if label not in present
+        ]
         if missing:
             count = f"{len(missing):,} of {len(train.classes):,} classes have"
-            self.notes.append(f"{count} no images in {test_folder}/ to measure on: {shown(missing[:3], len(missing))}")
+            self.notes.append(
+                f"{count} no images in {test_folder}/ to measure on: {shown(missing[:3], len(missing))}"
+            )
         return used
 
     def count_the_rest(self, train_folder: str, test_folder: str) -> None:
@@ -262,7 +339,9 @@ class Reader:
                 continue
             for path, _ in walk.images(folder, deep=False):
                 walk.unused.add("images outside any class folder", path)
-        others = [name for name in subfolders(self.root) if name not in used] if train_folder else []
+        others = (
+            [name for name in subfolders(self.root) if name not in used] if train_folder else []
+        )
         for folder in others:
             place = f"images in {printable(folder)}/"
             for path, _ in walk.images(folder):

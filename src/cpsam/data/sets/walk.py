@@ -1,4 +1,6 @@
-"""Finds the image files of a folder and of the folders in it, and says of every other file why it is none."""
+"""Finds the image files of a folder and of the folders in it, and says of every other file why it
+is none.
+"""
 
 import os
 import re
@@ -13,9 +15,27 @@ from cpsam.errors import DataError
 from cpsam.files import KINDS, open_regular
 from cpsam.text import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2")
-UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".j2k", ".jpx", ".jxl")  # images too: to skip them would be to lose them
-SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # in lower case; as hidden files, they are nobody's images
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".tga",
+    ".jp2",
+)
+# images too: to skip them would be to lose them
+UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".j2k", ".jpx", ".jxl")
+# in lower case; as hidden files, they are nobody's images
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 OnFault = Callable[[Path, str], None]  # what is wrong, and why
@@ -23,11 +43,15 @@ Found = tuple[str, os.stat_result]
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_FILES or CACHED.fullmatch(name) is not None
+    return (
+        name.startswith(".") or name.lower() in SYSTEM_FILES or CACHED.fullmatch(name) is not None
+    )
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones; none where it is not a folder."""
+    """Returns the names of the folders in a folder, sorted, without hidden ones; none where it is
+    not a folder.
+    """
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -62,7 +86,8 @@ class Walk:
         self.known: set[str] = set()  # files that are read for something else
 
     def images(self, inner: str, *, deep: bool = True) -> Iterator[Found]:
-        """Yields the path and the status of the images in a folder, by name, and then of those in the folders in it.
+        """Yields the path and the status of the images in a folder, by name, and then of those in
+        the folders in it.
 
         Args:
             inner: The folder, relative to the root; "" for the root itself.
@@ -103,7 +128,9 @@ class Walk:
             return []
 
     def is_image(self, path: str) -> bool:
-        """Whether a file is one by its suffix or, where it has none, by its first bytes; any other file is counted."""
+        """Whether a file is one by its suffix or, where it has none, by its first bytes; any other
+        file is counted.
+        """
         suffix = Path(path).suffix.lower()
         if suffix in SUFFIXES or suffix in UNREAD_SUFFIXES or path in self.skip:
             return True

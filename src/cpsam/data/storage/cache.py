@@ -1,7 +1,8 @@
-"""Decoded images on disk, so that they are decoded once: one safetensors file a data set, memory-mapped when read.
+"""Decoded images on disk, so that they are decoded once: one safetensors file a data set,
+memory-mapped when read.
 
-Nothing in it is trusted: a file counts only if its pixels, labels and class names give the fingerprint written in it. Otherwise it is
-built again and replaced.
+Nothing in it is trusted: a file counts only if its pixels, labels and class names give the
+fingerprint written in it. Otherwise it is built again and replaced.
 """
 
 import hashlib
@@ -39,7 +40,8 @@ class Recipe:
         classes: Names of the classes.
         image_shape: (H, W, C).
         labels: (N,) of each split.
-        pixels: Decodes the images of each split, (B, H, W, C) at a time, in the order of the labels.
+        pixels: Decodes the images of each split, (B, H, W, C) at a time, in the order of the
+            labels.
     """
 
     classes: tuple[str, ...]
@@ -72,17 +74,22 @@ def cache_folder() -> Path:
         raise OSError(str(error)) from error
 
 
-def load_or_build(name: str, key: str, recipe: Callable[[], Recipe], progress: Progress | None = None) -> Decoded:
-    """The decoded data set called `key`, from the cache if it is there and sound, otherwise built and, if that can be, kept.
+def load_or_build(
+    name: str, key: str, recipe: Callable[[], Recipe], progress: Progress | None = None
+) -> Decoded:
+    """The decoded data set called `key`, from the cache if it is there and sound, otherwise built
+    and, if that can be, kept.
 
     Args:
         name: For people who look into the folder.
         key: Hash of all that the pixels depend on.
-        recipe: Called only if something has to be decoded. Bad input is a DataError; an OSError would be taken for the cache's.
+        recipe: Called only if something has to be decoded. Bad input is a DataError; an OSError
+            would be taken for the cache's.
         progress: Told how many images have been decoded.
 
     Warns:
-        UserWarning: If the folder cannot be written to. The images are then decoded into a temporary file, for this process alone.
+        UserWarning: If the folder cannot be written to. The images are then decoded into a
+            temporary file, for this process alone.
 
     Raises:
         DataError: If an image is bad, or there is no room for the images anywhere.
@@ -96,16 +103,24 @@ def load_or_build(name: str, key: str, recipe: Callable[[], Recipe], progress: P
         return build(path, recipe(), progress)
     except OSError as error:
         refused = error
-    warnings.warn(f"decoded images of {name} are not kept ({refused}); CPSAM_CACHE can name another folder", stacklevel=2)
+    warnings.warn(
+        f"decoded images of {name} are not kept ({refused}); CPSAM_CACHE can name another folder",
+        stacklevel=2,
+    )
     try:
         with tempfile.TemporaryDirectory(prefix="cpsam-", ignore_cleanup_errors=True) as folder:
-            return build(Path(folder) / "decoded.safetensors", recipe(), progress)  # the mapping outlives the file's name
+            # the mapping outlives the file's name
+            return build(Path(folder) / "decoded.safetensors", recipe(), progress)
     except OSError as error:
-        raise DataError(f"no room for the decoded images of {name} ({error}); CPSAM_CACHE can name a folder that has it") from error
+        raise DataError(
+            f"no room for the decoded images of {name} ({error}); CPSAM_CACHE can name a folder that has it"
+        ) from error
 
 
 def build(path: Path, recipe: Recipe, progress: Progress | None) -> Decoded:
-    """Decode into a temporary file beside `path`, which takes its name only when it is complete and on the disk."""
+    """Decode into a temporary file beside `path`, which takes its name only when it is complete and
+    on the disk.
+    """
     layout = plan(recipe)
     unfinished = path.with_name(f".{path.stem}-{secrets.token_hex(4)}")
     try:
@@ -117,7 +132,12 @@ def build(path: Path, recipe: Recipe, progress: Progress | None) -> Decoded:
             moments = write_pixels(file, recipe, progress)
             file.flush()
             parts = map_parts(unfinished, layout, start)
-            about = {"classes": recipe.classes, "mean": moments.mean, "std": moments.std, "fingerprint": fingerprint(recipe.classes, parts)}
+            about = {
+                "classes": recipe.classes,
+                "mean": moments.mean,
+                "std": moments.std,
+                "fingerprint": fingerprint(recipe.classes, parts),
+            }
             text = json.dumps(about)
             metadata = {ABOUT: text, f"{ABOUT}.sha256": hashlib.sha256(text.encode()).hexdigest()}
             header = json.dumps({"__metadata__": metadata, **layout}).encode().ljust(start - 8)
@@ -150,14 +170,20 @@ def write_pixels(file: BinaryIO, recipe: Recipe, progress: Progress | None) -> M
 
 
 def header_bytes(recipe: Recipe) -> int:
-    """Room for the header, in whole cache lines: class names, escaped at most twice, and a few numbers."""
+    """Room for the header, in whole cache lines: class names, escaped at most twice, and a few
+    numbers.
+    """
     return (len(json.dumps(json.dumps(recipe.classes))) + 4096) // 64 * 64
 
 
 def plan(recipe: Recipe) -> dict[str, dict[str, object]]:
-    """The safetensors entry of every tensor. Labels come first, so that no odd number of pixels puts them at an odd address."""
+    """The safetensors entry of every tensor. Labels come first, so that no odd number of pixels
+    puts them at an odd address.
+    """
     counts = {split: len(recipe.labels[split]) for split in SPLITS}
-    tensors: list[tuple[str, str, tuple[int, ...]]] = [(f"{split}.labels", "I64", (counts[split],)) for split in SPLITS]
+    tensors: list[tuple[str, str, tuple[int, ...]]] = [
+        (f"{split}.labels", "I64", (counts[split],)) for split in SPLITS
+    ]
     tensors += [(f"{split}.images", "U8", (counts[split], *recipe.image_shape)) for split in SPLITS]
     layout: dict[str, dict[str, object]] = {}
     offset = 0
@@ -169,7 +195,9 @@ def plan(recipe: Recipe) -> dict[str, dict[str, object]]:
 
 
 def map_parts(path: Path, layout: dict[str, dict], start: int) -> list[tuple[Pixels, Indices]]:
-    """Pixels, (N, H, W, C), and labels of each split; private mappings, so that writing to them never reaches the file."""
+    """Pixels, (N, H, W, C), and labels of each split; private mappings, so that writing to them
+    never reaches the file.
+    """
 
     def array(name: str, dtype: str) -> NDArray:
         entry = layout[name]
@@ -189,11 +217,33 @@ def load(path: Path) -> Decoded | None:
             return None
         about = json.loads(metadata[ABOUT])
         parts = map_parts(path, layout, 8 + length)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error):
+    except (
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+    ):
         return None
-    return decoded(about, parts) if fingerprint(about["classes"], parts) == about["fingerprint"] else None
+    return (
+        decoded(about, parts)
+        if fingerprint(about["classes"], parts) == about["fingerprint"]
+        else None
+    )
 
 
 def decoded(about: dict, parts: list[tuple[Pixels, Indices]]) -> Decoded:
-    train, test = (Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels)) for pixels, labels in parts)
-    return Decoded(train, test, tuple(about["classes"]), tuple(about["mean"]), tuple(about["std"]), about["fingerprint"])
+    train, test = (
+        Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels))
+        for pixels, labels in parts
+    )
+    return Decoded(
+        train,
+        test,
+        tuple(about["classes"]),
+        tuple(about["mean"]),
+        tuple(about["std"]),
+        about["fingerprint"],
+    )

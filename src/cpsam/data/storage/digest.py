@@ -1,4 +1,6 @@
-"""SHA-256 of data: of files, to know whether they were decoded before, and of pixels, to know what a run was trained on."""
+"""SHA-256 of data: of files, to know whether they were decoded before, and of pixels, to know what
+a run was trained on.
+"""
 
 import hashlib
 import json
@@ -36,7 +38,9 @@ def hash_file(path: Path) -> str:
 
 
 def hash_array(array: NDArray[np.generic]) -> str:
-    """SHA-256 over dtype, shape and the digests of blocks of 16 MiB, which are hashed side by side: hashing is what bounds a warm start."""
+    """SHA-256 over dtype, shape and the digests of blocks of 16 MiB, which are hashed side by side:
+    hashing is what bounds a warm start.
+    """
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     blocks = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
     with ThreadPoolExecutor(cpu_count()) as pool:
@@ -45,7 +49,8 @@ def hash_array(array: NDArray[np.generic]) -> str:
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[np.int64]]]) -> str:
-    """The fingerprint of a data set: class names, and pixels (N, H, W, C) and labels (N,) of each split, in their order.
+    """The fingerprint of a data set: class names, and pixels (N, H, W, C) and labels (N,) of each
+    split, in their order.
 
     Example:
         >>> images, labels = np.zeros((2, 4, 6, 1), np.uint8), np.array([0, 1])

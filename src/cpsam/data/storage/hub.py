@@ -44,19 +44,29 @@ def fetch(file: HubFile, otherwise: str) -> Path:
         DataError: If the hub cannot be reached, or the file is not the one that was pinned.
     """
     where = f"{file.repository}/{file.path}"
-    cached = try_to_load_from_cache(file.repository, file.path, repo_type="dataset", revision=file.revision)
+    cached = try_to_load_from_cache(
+        file.repository, file.path, repo_type="dataset", revision=file.revision
+    )
     try:
         path = Path(cached) if isinstance(cached, str) else download(file)
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+    # the hub's client raises its own, its transport's and the system's errors
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{where}: cannot be fetched from the Hugging Face hub ({reason}); {otherwise}") from error
+        raise DataError(
+            f"{where}: cannot be fetched from the Hugging Face hub ({reason}); {otherwise}"
+        ) from error
     found = hash_file(path)
     if found != file.sha256:
-        raise DataError(f"{where}: {path} has SHA-256 {found}, not the pinned {file.sha256}; delete it and try again")
+        raise DataError(
+            f"{where}: {path} has SHA-256 {found}, not the pinned {file.sha256}; delete it and try again"
+        )
     return path
 
 
 def download(file: HubFile) -> Path:
-    # The client retries for half a minute where there is no network at all; one request without retries tells that at once.
+    # The client retries for half a minute where there is no network at all; one request without
+    # retries tells that at once.
     get_session().head(ENDPOINT, timeout=CONNECT_SECONDS)
-    return Path(hf_hub_download(file.repository, file.path, repo_type="dataset", revision=file.revision))
+    return Path(
+        hf_hub_download(file.repository, file.path, repo_type="dataset", revision=file.revision)
+    )

@@ -1,4 +1,6 @@
-"""Reads the labels of parquet shards: which class each row belongs to. Training and verification both take them from here."""
+"""Reads the labels of parquet shards: which class each row belongs to. Training and verification
+both take them from here.
+"""
 
 import re
 from collections.abc import Mapping, Set
@@ -32,7 +34,8 @@ class Shards:
         columns: The names of the image and of the label column.
         files: The shards of "train" and "test".
         classes: Names.
-        labels: The class of every row of a file, (N,); -1 where it has none or is left out. A file that cannot be read is missing.
+        labels: The class of every row of a file, (N,); -1 where it has none or is left out. A file
+            that cannot be read is missing.
         notes: What a person must know before a run, a line each.
     """
 
@@ -44,7 +47,12 @@ class Shards:
 
     def joined(self, split: str) -> Indices:
         """Returns the class of every row of a split, over its files."""
-        return np.concatenate([np.zeros(0, np.int64), *(self.labels[path] for path in self.files[split] if path in self.labels)])
+        return np.concatenate(
+            [
+                np.zeros(0, np.int64),
+                *(self.labels[path] for path in self.files[split] if path in self.labels),
+            ]
+        )
 
 
 def row_name(path: Path, row: int) -> str:
@@ -69,15 +77,17 @@ def read_shards(
 ) -> Shards:
     """Reads the labels of a folder of parquet shards.
 
-    Whole numbers with names in the metadata of a file are classes as they are. Without names, the classes are the different labels of the
-    train split, numbers or texts, in their order.
+    Whole numbers with names in the metadata of a file are classes as they are. Without names, the
+    classes are the different labels of the train split, numbers or texts, in their order.
 
     Args:
         place: The folder.
-        image_column: Struct column with the field ``bytes``; None: the one that is called as sets of the hub call it.
+        image_column: Struct column with the field ``bytes``; None: the one that is called as sets
+            of the hub call it.
         label_column: Column of whole numbers or texts; None: likewise.
         skip: Rows to leave out, as :func:`row_name` calls them; each must be there.
-        on_fault: Told of whatever keeps a row or a file from being used; by default it is a DataError.
+        on_fault: Told of whatever keeps a row or a file from being used; by default it is a
+            DataError.
 
     Raises:
         DataError: If there are no shards, no two classes, or no such columns.
@@ -100,24 +110,42 @@ def read_shards(
         column.missing[list(left_out[path])] = True
     trained = [found[path] for path in files["train"] if path in found]
     names = names_of(found, on_fault)
-    values, notes = ([*range(len(names))], []) if names is not None else values_of(trained, columns[1])
+    values, notes = (
+        ([*range(len(names))], []) if names is not None else values_of(trained, columns[1])
+    )
     if not values and all(path in found for path in files["train"]):
         raise DataError(f"{files['train'][0]}: no rows with a label to train on")
-    complete = names is not None or len(trained) == len(files["train"])  # else a label may be one of a file that cannot be read
+    # else a label may be one of a file that cannot be read
+    complete = names is not None or len(trained) == len(files["train"])
     number = {value: label for label, value in enumerate(values)}
     labels = {}
     for path, column in found.items():
-        labels[path] = np.array([number.get(value, NONE) for value in column.values.tolist()], np.int64)
+        labels[path] = np.array(
+            [number.get(value, NONE) for value in column.values.tolist()], np.int64
+        )
         labels[path][column.missing] = NONE
-        unknown = np.flatnonzero((labels[path] == NONE) & ~column.missing) if complete else np.zeros(0, np.int64)
+        unknown = (
+            np.flatnonzero((labels[path] == NONE) & ~column.missing)
+            if complete
+            else np.zeros(0, np.int64)
+        )
         for row in unknown.tolist():
-            on_fault(path, row, reason_of(column.values[row : row + 1].tolist()[0], len(names) if names is not None else None))
+            on_fault(
+                path,
+                row,
+                reason_of(
+                    column.values[row : row + 1].tolist()[0],
+                    len(names) if names is not None else None,
+                ),
+            )
     shards = Shards(columns, files, names or tuple(map(str, values)), labels, ())
     notes += check_classes(place, shards, on_fault)
     others = other_columns(files["train"], columns)
     if others:
         first = shown([printable(name) for name in others[:SHOWN]], len(others))
-        notes.append(f"not used: {plural(len(others), 'column')} beside {columns[0]!r} and {columns[1]!r}: {first}")
+        notes.append(
+            f"not used: {plural(len(others), 'column')} beside {columns[0]!r} and {columns[1]!r}: {first}"
+        )
     return Shards(columns, files, shards.classes, labels, (*notes, *unused.lines()))
 
 
@@ -127,8 +155,14 @@ def rows_left_out(found: "Mapping[Path, LabelColumn]", skip: Set[str]) -> dict[P
     by_name = {file_name(path): path for path in rows}
     for image in sorted(skip):
         match = re.fullmatch(r"(.+), row (\d{1,15})", image, re.DOTALL)
-        if match is None or match[1] not in by_name or int(match[2]) >= len(found[by_name[match[1]]].missing):
-            raise DataError(f"{image}: to be left out, but it is not there; the list is of other data")
+        if (
+            match is None
+            or match[1] not in by_name
+            or int(match[2]) >= len(found[by_name[match[1]]].missing)
+        ):
+            raise DataError(
+                f"{image}: to be left out, but it is not there; the list is of other data"
+            )
         rows[by_name[match[1]]].add(int(match[2]))
     return rows
 
@@ -149,7 +183,8 @@ def names_of(found: "Mapping[Path, LabelColumn]", on_fault: OnShardFault) -> tup
 
 
 def values_of(trained: "list[LabelColumn]", label_column: str) -> tuple[list[Any], list[str]]:
-    """Returns the different labels of the train split, in order, and a note where they are not 0, 1, 2 and so on.
+    """Returns the different labels of the train split, in order, and a note where they are not 0,
+    1, 2 and so on.
 
     Raises:
         DataError: If the labels of one file are numbers and of another are texts.
@@ -161,7 +196,9 @@ def values_of(trained: "list[LabelColumn]", label_column: str) -> tuple[list[Any
     if not ordered or isinstance(ordered[0], str) or ordered == list(range(len(ordered))):
         return ordered, []
     which = f"from {ordered[0]:,} to {ordered[-1]:,}"
-    return ordered, [f"labels are {len(ordered):,} different numbers {which}; they become classes 0 to {len(ordered) - 1:,} in their order"]
+    return ordered, [
+        f"labels are {len(ordered):,} different numbers {which}; they become classes 0 to {len(ordered) - 1:,} in their order"
+    ]
 
 
 def reason_of(value: Any, count: int | None) -> str:
@@ -173,7 +210,9 @@ def reason_of(value: Any, count: int | None) -> str:
 
 
 def check_classes(place: Path, shards: Shards, on_fault: OnShardFault) -> list[str]:
-    """Returns a note on the classes that have no images; a split without rows, or with one class to train on, is a fault."""
+    """Returns a note on the classes that have no images; a split without rows, or with one class to
+    train on, is a fault.
+    """
     notes = []
     for split, use in (("train", "train on"), ("test", "measure on")):
         labels, files = shards.joined(split), shards.files[split]
@@ -181,8 +220,16 @@ def check_classes(place: Path, shards: Shards, on_fault: OnShardFault) -> list[s
             on_fault(files[0], None, "no rows")
         present = set(labels.tolist()) - {NONE}
         if split == "train" and len(labels) and len(present) < 2:
-            on_fault(place, None, f"{len(present)} classes with images to train on; there must be at least two")
-        lacking = [printable(name) for label, name in enumerate(shards.classes) if label not in present]
+            on_fault(
+                place,
+                None,
+                f"{len(present)} classes with images to train on; there must be at least two",
+            )
+        lacking = [
+            printable(name) for label, name in enumerate(shards.classes) if label not in present
+        ]
         if lacking:
-            notes.append(f"{len(lacking):,} of {len(shards.classes):,} classes have no images to {use}: {shown(lacking[:3], len(lacking))}")
+            notes.append(
+                f"{len(lacking):,} of {len(shards.classes):,} classes have no images to {use}: {shown(lacking[:3], len(lacking))}"
+            )
     return notes

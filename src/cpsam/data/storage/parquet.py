@@ -1,4 +1,6 @@
-"""Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes of image files, an integer column."""
+"""Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes
+of image files, an integer column.
+"""
 
 import os
 import secrets
@@ -30,14 +32,19 @@ ROWS_A_PIECE = 100  # of files as large as photographs
 def open_file(path: Path) -> Iterator[pq.ParquetFile]:
     """Opens a parquet file; every error of reading it becomes a DataError that names it."""
     try:
-        with open_regular(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+        with (
+            open_regular(path) as opened,
+            pq.ParquetFile(opened, page_checksum_verification=True) as file,
+        ):
             yield file
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         refuse_pointer(read_head(path), str(path))
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})") from error
+        raise DataError(
+            f"{path}: cannot be read as parquet, it may be cut short or damaged ({reason})"
+        ) from error
 
 
 def read_head(path: Path) -> bytes:
@@ -56,9 +63,13 @@ def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[p
                 raise DataError(f"{path}: {count} {column!r}; it has {columns_of(schema)}")
         image_type, label_type = schema.field(image_column).type, schema.field(label_column).type
         if not is_image(image_type):
-            raise DataError(f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes' of binary data")
+            raise DataError(
+                f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes' of binary data"
+            )
         if not is_label(label_type):
-            raise DataError(f"{path}: column {label_column!r} is {label_type}, not whole numbers or texts")
+            raise DataError(
+                f"{path}: column {label_column!r} is {label_type}, not whole numbers or texts"
+            )
         yield file
 
 
@@ -71,7 +82,12 @@ def is_image(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     inner = kind.field("bytes").type
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
     return any(test(inner) for test in tests)
 
 
@@ -81,7 +97,10 @@ def is_label(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
 
 
 @dataclass(frozen=True)
@@ -99,31 +118,39 @@ class LabelColumn:
     names: tuple[str, ...] | None
 
 
-def read_labels(path: Path, image_column: str, label_column: str, num_classes: int | None) -> tuple[Indices, tuple[str, ...] | None]:
+def read_labels(
+    path: Path, image_column: str, label_column: str, num_classes: int | None
+) -> tuple[Indices, tuple[str, ...] | None]:
     """The label of every row, and the class names if the schema has them.
 
     Args:
         path: A parquet file.
         image_column: Checked to be there.
         label_column: What to read.
-        num_classes: Labels must be below it, and as many names must be given. None: as many as there are names, or any number.
+        num_classes: Labels must be below it, and as many names must be given. None: as many as
+            there are names, or any number.
 
     Returns:
         Labels, (N,), and names from the schema's ``huggingface`` metadata, or None.
 
     Raises:
-        DataError: If the file is damaged, a column is missing or of another type, or a label is missing or out of range.
+        DataError: If the file is damaged, a column is missing or of another type, or a label is
+            missing or out of range.
     """
     column = label_column_of(path, image_column, label_column)
     labels, names = column.values, column.names
     if labels.dtype != np.int64:
         raise DataError(f"{path}: column {label_column!r} has texts, not whole numbers")
     if column.missing.any():
-        raise DataError(f"{path}, row {column.missing.argmax()}: no label in column {label_column!r}")
+        raise DataError(
+            f"{path}, row {column.missing.argmax()}: no label in column {label_column!r}"
+        )
     limit = num_classes or (len(names) if names else np.iinfo(np.int64).max)
     wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if len(wrong):
-        raise DataError(f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {limit - 1}")
+        raise DataError(
+            f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {limit - 1}"
+        )
     if names is not None and len(names) != (num_classes or len(names)):
         raise DataError(f"{path}: its metadata names {len(names)} classes, not {num_classes}")
     return labels, names
@@ -146,12 +173,17 @@ def label_column_of(path: Path, image_column: str, label_column: str) -> LabelCo
         try:
             values = column.cast(pa.int64()).fill_null(-1).to_numpy()
         except pa.ArrowInvalid as error:  # beyond int64
-            raise DataError(f"{path}: column {label_column!r} has labels that are out of range ({error})") from error
+            raise DataError(
+                f"{path}: column {label_column!r} has labels that are out of range ({error})"
+            ) from error
         return LabelColumn(values, missing.copy(), class_names(file.schema_arrow, label_column))
 
 
-def choose_columns(paths: Sequence[Path], image_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Returns the names of the image and of the label column: those given, else those that sets of the hub have.
+def choose_columns(
+    paths: Sequence[Path], image_column: str | None, label_column: str | None
+) -> tuple[str, str]:
+    """Returns the names of the image and of the label column: those given, else those that sets of
+    the hub have.
 
     Raises:
         DataError: If none or several may be meant.
@@ -163,8 +195,14 @@ def choose_columns(paths: Sequence[Path], image_column: str | None, label_column
             continue
         present = [name for name in names if name in schema.names]
         if len(present) != 1:
-            which = f"both {present[0]!r} and {present[1]!r} may be" if present else f"none of {', '.join(names)} is"
-            reason = f"{which} the {role} column of {columns_of(schema)}; name it with {role}_column"
+            which = (
+                f"both {present[0]!r} and {present[1]!r} may be"
+                if present
+                else f"none of {', '.join(names)} is"
+            )
+            reason = (
+                f"{which} the {role} column of {columns_of(schema)}; name it with {role}_column"
+            )
             raise DataError(f"{paths[0]}: {reason}")
         given[role] = present[0]
     return str(given["image"]), str(given["label"])
@@ -176,7 +214,9 @@ def other_columns(paths: Sequence[Path], used: tuple[str, str]) -> list[str]:
 
 
 def first_schema(paths: Sequence[Path]) -> pa.Schema:
-    """Returns the schema of the first file that can be read; whoever reads the others will say what is wrong with them."""
+    """Returns the schema of the first file that can be read; whoever reads the others will say what
+    is wrong with them.
+    """
     first = None
     for path in paths:
         try:
@@ -189,13 +229,17 @@ def first_schema(paths: Sequence[Path]) -> pa.Schema:
 
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     try:
-        names = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label_column]["names"]
+        names = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][
+            label_column
+        ]["names"]
     except (KeyError, TypeError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
-def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[int, int]) -> Iterator[Pixels]:
+def read_pixels(
+    path: Path, image_column: str, label_column: str, size: tuple[int, int]
+) -> Iterator[Pixels]:
     """Decode the images of a parquet file.
 
     Args:
@@ -216,8 +260,15 @@ def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[in
         images = batch.column(0).field("bytes").to_pylist()
         for offset, image in enumerate(images):
             if image is None:
-                raise DataError(f"{path}, row {first + offset}: no image in column {image_column!r}")
-        return np.stack([decode_exact(image, size, f"{path}, row {first + offset}") for offset, image in enumerate(images)])
+                raise DataError(
+                    f"{path}, row {first + offset}: no image in column {image_column!r}"
+                )
+        return np.stack(
+            [
+                decode_exact(image, size, f"{path}, row {first + offset}")
+                for offset, image in enumerate(images)
+            ]
+        )
 
     def parts(file: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch]]:
         first = 0
@@ -230,7 +281,8 @@ def read_pixels(path: Path, image_column: str, label_column: str, size: tuple[in
 
 
 def write_table(path: Path, image_column: str, label_column: str, table: Path) -> None:
-    """Writes the image files of a shard, as they are, as an Arrow file in which any row can be had at once.
+    """Writes the image files of a shard, as they are, as an Arrow file in which any row can be had
+    at once.
 
     It takes its name only when it is complete and on the disk.
 
@@ -238,15 +290,25 @@ def write_table(path: Path, image_column: str, label_column: str, table: Path) -
         DataError: If the shard is damaged, or a column is missing or of another type.
         OSError: If there is no room.
     """
-    schema = pa.schema([("bytes", pa.binary()), ("digest", pa.binary(DIGEST_BYTES))], {"source": os.fsencode(path)})
+    schema = pa.schema(
+        [("bytes", pa.binary()), ("digest", pa.binary(DIGEST_BYTES))], {"source": os.fsencode(path)}
+    )
     unfinished = table.with_name(f".{table.stem}-{secrets.token_hex(4)}")
     row = 0
     try:
         with unfinished.open("xb") as file:
             with pa.ipc.new_file(file, schema) as writer:
                 for batch in read_bytes(path, image_column, label_column):
-                    digests = [row_digest(table, row + index, data.as_py()) for index, data in enumerate(batch)]
-                    writer.write_batch(pa.record_batch([batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)], schema=schema))
+                    digests = [
+                        row_digest(table, row + index, data.as_py())
+                        for index, data in enumerate(batch)
+                    ]
+                    writer.write_batch(
+                        pa.record_batch(
+                            [batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)],
+                            schema=schema,
+                        )
+                    )
                     row += len(batch)
             file.flush()
             os.fsync(file.fileno())

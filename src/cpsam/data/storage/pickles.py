@@ -1,7 +1,9 @@
-"""Reads the original CIFAR files, as torchvision unpacks them: pickles, of which nothing is ever run.
+"""Reads the original CIFAR files, as torchvision unpacks them: pickles, of which nothing is ever
+run.
 
-A pickle may name any function of any module to be called. Here a name is looked up in a table of stand-ins, which keep their arguments and
-do nothing else; any other name is refused. The array is made from the bytes that were kept.
+A pickle may name any function of any module to be called. Here a name is looked up in a table of
+stand-ins, which keep their arguments and do nothing else; any other name is refused. The array is
+made from the bytes that were kept.
 """
 
 import io
@@ -40,21 +42,39 @@ LAYOUTS = {
         "batches.meta",
         "label_names",
     ),
-    "cifar100": Layout("cifar-100-python", {"train": ("train",), "test": ("test",)}, "fine_labels", "meta", "fine_label_names"),
+    "cifar100": Layout(
+        "cifar-100-python",
+        {"train": ("train",), "test": ("test",)},
+        "fine_labels",
+        "meta",
+        "fine_label_names",
+    ),
 }
 
 
 def find_pickled(name: str, root: Path) -> Path | None:
-    """Returns the folder of the original files of a CIFAR: `root`, or in it, or in its folder of the set's name."""
+    """Returns the folder of the original files of a CIFAR: `root`, or in it, or in its folder of
+    the set's name.
+    """
     layout = LAYOUTS[name]
     places = (root, root / layout.folder, root / name / layout.folder, root / name)
-    return next((place for place in places if (place / layout.meta).is_file() and (place / layout.files["test"][0]).is_file()), None)
+    return next(
+        (
+            place
+            for place in places
+            if (place / layout.meta).is_file() and (place / layout.files["test"][0]).is_file()
+        ),
+        None,
+    )
 
 
 def pickled_paths(name: str, place: Path) -> dict[str, list[Path]]:
     """Returns the files of each split, and of "meta"."""
     layout = LAYOUTS[name]
-    return {**{split: [place / file for file in files] for split, files in layout.files.items()}, "meta": [place / layout.meta]}
+    return {
+        **{split: [place / file for file in files] for split, files in layout.files.items()},
+        "meta": [place / layout.meta],
+    }
 
 
 def read_names(name: str, place: Path, count: int) -> tuple[str, ...]:
@@ -66,7 +86,9 @@ def read_names(name: str, place: Path, count: int) -> tuple[str, ...]:
     layout = LAYOUTS[name]
     names = [text(value) for value in read_dict(place / layout.meta, layout.names)[layout.names]]
     if len(names) != count or len(set(names)) != count:
-        raise DataError(f"{place / layout.meta}: must name {count} different classes; it names {len(set(names))}")
+        raise DataError(
+            f"{place / layout.meta}: must name {count} different classes; it names {len(set(names))}"
+        )
     return tuple(names)
 
 
@@ -77,18 +99,26 @@ def read_split(name: str, paths: list[Path], count: int) -> tuple[Pixels, Indice
         DataError: If a file is missing or damaged, or has a label that is not below `count`.
     """
     parts = [read_batch(path, LAYOUTS[name].labels, count) for path in paths]
-    return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
+    return np.concatenate([pixels for pixels, _ in parts]), np.concatenate(
+        [labels for _, labels in parts]
+    )
 
 
 def read_batch(path: Path, key: str, count: int) -> tuple[Pixels, Indices]:
     content = read_dict(path, "data", key)
     data, labels = content["data"], content[key]
     size = 3 * SIDE * SIDE
-    if not isinstance(data, Array) or data.shape != (len(labels), size) or len(data.content) != len(labels) * size:
+    if (
+        not isinstance(data, Array)
+        or data.shape != (len(labels), size)
+        or len(data.content) != len(labels) * size
+    ):
         raise DataError(f"{path}: must hold {size:,} bytes per label")
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < count:
-            raise DataError(f"{path}, row {row}: label {label!r} is out of range, it must be 0 to {count - 1}")
+            raise DataError(
+                f"{path}, row {row}: label {label!r} is out of range, it must be 0 to {count - 1}"
+            )
     pixels = np.frombuffer(data.content, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pixels), np.array(labels, np.int64)
 
@@ -103,7 +133,12 @@ class Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
-        if not (isinstance(dtype, Kind) and dtype.name in ("u1", b"u1") and not fortran and isinstance(content, bytes)):
+        if not (
+            isinstance(dtype, Kind)
+            and dtype.name in ("u1", b"u1")
+            and not fortran
+            and isinstance(content, bytes)
+        ):
             raise pickle.UnpicklingError("an array of other values than bytes")
         self.shape, self.content = shape, content
 
@@ -141,7 +176,8 @@ class Reader(pickle._Unpickler):
 
 
 def read_dict(path: Path, *keys: str) -> dict[str, Any]:
-    """Returns the entries of a pickled dictionary, of which `keys` must be there; all but "data" must be lists.
+    """Returns the entries of a pickled dictionary, of which `keys` must be there; all but "data"
+    must be lists.
 
     Raises:
         DataError: If the file is missing, or holds anything else.
@@ -149,7 +185,10 @@ def read_dict(path: Path, *keys: str) -> dict[str, Any]:
     try:
         found = Reader(io.BytesIO(read_file(path, MAX_BYTES)), encoding="bytes").load()
         content = {text(key): value for key, value in found.items()}
-        if any(key not in content or (key != "data" and not isinstance(content[key], list)) for key in keys):
+        if any(
+            key not in content or (key != "data" and not isinstance(content[key], list))
+            for key in keys
+        ):
             raise pickle.UnpicklingError(f"it lacks {' or '.join(keys)}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,8 +1,9 @@
 """Finds parquet shards, and unpacks them into tables in which every row can be had at once.
 
-A row of a parquet file cannot be read by itself: the reader takes a row group, many images, at a time, so an order drawn over the whole set
-would read each image as often in an epoch. So each shard is written once into the cache as an Arrow file, which is mapped into memory; the
-image files in it stay as they are.
+A row of a parquet file cannot be read by itself: the reader takes a row group, many images, at a
+time, so an order drawn over the whole set would read each image as often in an epoch. So each shard
+is written once into the cache as an Arrow file, which is mapped into memory; the image files in it
+stay as they are.
 """
 
 import fcntl
@@ -21,11 +22,14 @@ from cpsam.data.storage.digest import hash_plain
 from cpsam.errors import DataError
 from cpsam.files import is_locked_file, open_lock
 
-OnShardFault = Callable[[Path, int | None, str], None]  # the file, the row if it is about one, and what is wrong
+# the file, the row if it is about one, and what is wrong
+OnShardFault = Callable[[Path, int | None, str], None]
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if is_parquet(path) and not is_hidden(path.name))
+    return sorted(
+        path for path in folder.glob("*") if is_parquet(path) and not is_hidden(path.name)
+    )
 
 
 def is_parquet(path: Path) -> bool:
@@ -39,10 +43,11 @@ def split_of(path: Path) -> str:
 
 
 def shards_by_name(place: Path) -> dict[str, list[Path]]:
-    """Returns the parquet files of a folder, or of ``data/`` in it, by the name of their split, in lower case.
+    """Returns the parquet files of a folder, or of ``data/`` in it, by the name of their split, in
+    lower case.
 
-    The name is the first word of the file's name, as in ``train-00000-of-00001.parquet``, or the folder that it is in, as in
-    ``train/0000.parquet``. Files of no split are under "".
+    The name is the first word of the file's name, as in ``train-00000-of-00001.parquet``, or the
+    folder that it is in, as in ``train/0000.parquet``. Files of no split are under "".
     """
     found: dict[str, list[Path]] = {}
     for folder in (place, place / "data"):
@@ -57,17 +62,24 @@ def shards_by_name(place: Path) -> dict[str, list[Path]]:
 def has_shards(place: Path) -> bool:
     """Whether a folder is a data set of parquet shards, not a tree of images."""
     found = shards_by_name(place)
-    return bool(found.keys() - {""}) or (bool(found) and not any(name != "data" for name in subfolders(place)))
+    return bool(found.keys() - {""}) or (
+        bool(found) and not any(name != "data" for name in subfolders(place))
+    )
 
 
-def split_shards(place: Path, advice: str, on_fault: OnShardFault) -> tuple[dict[str, list[Path]], Unused]:
+def split_shards(
+    place: Path, advice: str, on_fault: OnShardFault
+) -> tuple[dict[str, list[Path]], Unused]:
     """Returns the shards of "train" and "test", and what else lies there.
 
     Raises:
         DataError: If one has none, or if the files can be understood in two ways.
     """
     found = shards_by_name(place)
-    named = {"train": choose(found, TRAIN), "test": choose(found, VALIDATION) or choose(found, TEST)}
+    named = {
+        "train": choose(found, TRAIN),
+        "test": choose(found, VALIDATION) or choose(found, TEST),
+    }
     unused = Unused()
     splits: dict[str, list[Path]] = {}
     for split, names in named.items():
@@ -75,21 +87,33 @@ def split_shards(place: Path, advice: str, on_fault: OnShardFault) -> tuple[dict
             wanted = "train" if split == "train" else "validation"
             raise DataError(f"no {wanted}-*.parquet in {place} or {place / 'data'}; {advice}")
         if len(names) > 1:
-            raise DataError(f"{place}: both {names[0]} and {names[1]} shards may be the {split} split; rename one or move it away")
+            raise DataError(
+                f"{place}: both {names[0]} and {names[1]} shards may be the {split} split; rename one or move it away"
+            )
         splits[split] = found[names[0]]
         folders = sorted({path.parent for path in splits[split]})
         if len(folders) > 1:
-            raise DataError(f"{place}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of them away")
+            raise DataError(
+                f"{place}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of them away"
+            )
         if reason := incomplete(splits[split], names[0]):
             on_fault(splits[split][0], None, reason)
-        inside = subfolders(folders[0] / names[0]) if split == "train" and folders[0] == place else []
+        inside = (
+            subfolders(folders[0] / names[0]) if split == "train" and folders[0] == place else []
+        )
         if inside:
-            raise DataError(f"{place}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of them away")
+            raise DataError(
+                f"{place}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of them away"
+            )
     used = {path for paths in splits.values() for path in paths}
     for name, paths in found.items():
         for path in paths:
             if path not in used:
-                reason = f"{name} shards beside {named['test'][0]} shards" if name else "parquet files of no split by their names"
+                reason = (
+                    f"{name} shards beside {named['test'][0]} shards"
+                    if name
+                    else "parquet files of no split by their names"
+                )
                 unused.add(reason, path.relative_to(place).as_posix())
     known = {path for paths in found.values() for path in paths}
     for path in sorted(visible_files(place)):
@@ -100,7 +124,9 @@ def split_shards(place: Path, advice: str, on_fault: OnShardFault) -> tuple[dict
 
 
 def visible_files(place: Path) -> Iterator[Path]:
-    """Yields the files in a folder and in the folders in it, without hidden ones and without what this package writes."""
+    """Yields the files in a folder and in the folders in it, without hidden ones and without what
+    this package writes.
+    """
     for folder, inside, names in os.walk(place):
         if folder != str(place) and is_own([*inside, *names]):
             inside.clear()
@@ -135,7 +161,9 @@ def find_shards(places: Sequence[Path], split: str, advice: str) -> list[Path]:
     Raises:
         DataError: If there are none, or one of several is missing.
     """
-    paths = next((found for place in places if (found := sorted(place.glob(f"{split}-*.parquet")))), [])
+    paths = next(
+        (found for place in places if (found := sorted(place.glob(f"{split}-*.parquet")))), []
+    )
     if not paths:
         raise DataError(f"no {split}-*.parquet in {' or '.join(map(str, places))}; {advice}")
     if reason := incomplete(paths, split):
@@ -144,7 +172,8 @@ def find_shards(places: Sequence[Path], split: str, advice: str) -> list[Path]:
 
 
 def unpack(path: Path, image_column: str, label_column: str) -> Path:
-    """Returns the Arrow file of a shard, in the cache; written if it is not there, by one process while others wait.
+    """Returns the Arrow file of a shard, in the cache; written if it is not there, by one process
+    while others wait.
 
     Args:
         path: A parquet file. Its size and time of change stand for its content.
@@ -159,7 +188,9 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
 
     try:
         status = path.stat()
-        key = hash_plain(["shard 2", str(path.resolve()), status.st_size, status.st_mtime_ns, image_column])
+        key = hash_plain(
+            ["shard 2", str(path.resolve()), status.st_size, status.st_mtime_ns, image_column]
+        )
         table = cache_folder() / "shards" / f"{path.stem}-{key[:24]}.arrow"
         if table.is_file():
             return table
@@ -168,7 +199,9 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
             if not table.is_file():
                 write_table(path, image_column, label_column, table)
     except OSError as error:
-        raise DataError(f"{path}: cannot be unpacked into the cache ({error}); CPSAM_CACHE can name another folder for it") from error
+        raise DataError(
+            f"{path}: cannot be unpacked into the cache ({error}); CPSAM_CACHE can name another folder for it"
+        ) from error
     return table
 
 
