@@ -95,7 +95,8 @@ def main() -> None:
         for which in ("with", "without") if index % 2 else ("without", "with"):
             found[which].append(measured(variable if which == "with" else {}, set(variable), asked))
             print(
-                f"round {index + 1}/{asked.rounds}  {which}  {1000 * found[which][-1]['seconds']:.1f} ms",
+                f"round {index + 1}/{asked.rounds}  {which} "
+                f" {1000 * found[which][-1]['seconds']:.1f} ms",
                 file=sys.stderr,
             )
     losses = {each["loss"] for side in found.values() for each in side}

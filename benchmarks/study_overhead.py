@@ -91,7 +91,8 @@ def main() -> None:
     )
     overhead = wall * min(lanes, asked.runs) / spent - 1
     print(
-        f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead {overhead:.2%}"
+        f"{asked.runs} runs of {asked.seconds:g} s, {lanes} at once: {wall:.2f} s; overhead"
+        f" {overhead:.2%}"
     )
 
 

@@ -21,12 +21,16 @@ from PIL import Image
 from cpsam.data import Dataset
 
 # Our networks are registered with timm when this is imported; the script then finds them by name.
-RUN = "import runpy, sys; import cpsam.models.timm_models; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+RUN = (
+    "import runpy, sys; import cpsam.models.timm_models; sys.argv = sys.argv[1:];"
+    " runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 FLAGS = (
-    "--device cpu --channels-last --amp --amp-dtype bfloat16 --workers 2 --model cifar_resnet20 --num-classes 100 --img-size 32 "
-    "--opt sgd --momentum 0.9 --weight-decay 5e-4 --lr 0.1 --smoothing 0 --epochs 1 --warmup-epochs 0 "
-    "--scale 0.5 1 --ratio 1 1 --color-jitter 0 --train-interpolation bilinear "
-    "--log-interval 1 --val-interval 1000 --train-split train --val-split val"
+    "--device cpu --channels-last --amp --amp-dtype bfloat16 --workers 2 --model cifar_resnet20"
+    " --num-classes 100 --img-size 32 --opt sgd --momentum 0.9 --weight-decay 5e-4 --lr 0.1"
+    " --smoothing 0 --epochs 1 --warmup-epochs 0 --scale 0.5 1 --ratio 1 1 --color-jitter 0"
+    " --train-interpolation bilinear --log-interval 1 --val-interval 1000 --train-split train"
+    " --val-split val"
 )
 TIME = re.compile(r"Train: 0 \[.*?Time: ([0-9.]+)s")
 
@@ -64,7 +68,8 @@ def timm_script(
             times = [float(seconds) for seconds in TIME.findall(ended.stdout + ended.stderr)]
             if len(times) != warmup + steps:
                 raise SystemExit(
-                    f"{script} made {len(times)} of {warmup + steps} steps:\n{ended.stdout[-2000:]}\n{ended.stderr[-3000:]}"
+                    f"{script} made {len(times)} of {warmup + steps}"
+                    f" steps:\n{ended.stdout[-2000:]}\n{ended.stderr[-3000:]}"
                 )
             return batch * steps / sum(times[warmup:])
 

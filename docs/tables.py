@@ -42,7 +42,10 @@ def results_table(folder: str) -> str:
     here = results["environment"]["commit"]
     elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
     made = f" Made by {'; '.join(made_by(results))}." if elsewhere else ""
-    return f"{titled}\n{notes}\nMeasured by `{results['command']}`: {where(results['environment'])}.{made}\n"
+    return (
+        f"{titled}\n{notes}\nMeasured by `{results['command']}`:"
+        f" {where(results['environment'])}.{made}\n"
+    )
 
 
 def training_table(file: str) -> str:
@@ -66,9 +69,18 @@ def training_table(file: str) -> str:
         timing["milliseconds_of_a_checkpoint"],
         timing["share_of_a_checkpoint_in_an_epoch"],
     )
-    kept = f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an epoch (target {100 * share['target']:.0f})."
-    how = f"{report['model']}, batches of {report['batch_size']}, {report['rounds']} rounds of {report['steps']} steps"
-    return f"{table}\n{kept}\nMeasured by `benchmarks/training.py`, {how}: {where(report['environment'])}.\n"
+    kept = (
+        f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an"
+        f" epoch (target {100 * share['target']:.0f})."
+    )
+    how = (
+        f"{report['model']}, batches of {report['batch_size']}, {report['rounds']} rounds of"
+        f" {report['steps']} steps"
+    )
+    return (
+        f"{table}\n{kept}\nMeasured by `benchmarks/training.py`, {how}:"
+        f" {where(report['environment'])}.\n"
+    )
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -77,7 +89,10 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def spread(values: dict[str, float], digits: int) -> str:
-    return f"{values['median']:.{digits}f} ({values['lower_quartile']:.{digits}f} to {values['upper_quartile']:.{digits}f})"
+    return (
+        f"{values['median']:.{digits}f} ({values['lower_quartile']:.{digits}f} to"
+        f" {values['upper_quartile']:.{digits}f})"
+    )
 
 
 def where(environment: dict[str, Any]) -> str:

@@ -43,5 +43,8 @@ def test_unknown_takes_any_iterable_and_no_choice_at_all():
 
 
 def test_errors_cost_no_torch():
-    code = "import sys, cpsam, cpsam.errors; assert not {'torch', 'timm', 'matplotlib', 'onnx'} & set(sys.modules)"
+    code = (
+        "import sys, cpsam, cpsam.errors; assert not {'torch', 'timm', 'matplotlib', 'onnx'} &"
+        " set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

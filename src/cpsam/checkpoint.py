@@ -97,7 +97,8 @@ def write_checkpoint(
     """
     if folder.is_symlink():
         raise UserError(
-            f"{folder} is a link, and checkpoints are written to a folder of the run itself; remove the link"
+            f"{folder} is a link, and checkpoints are written to a folder of the run itself; remove"
+            " the link"
         )
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -193,7 +194,8 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
             return Checkpoint(step, tensors, meta, warnings)
     if warnings:
         raise DataError(
-            f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the start"
+            f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the"
+            " start"
         )
     return None
 
@@ -215,9 +217,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise Damaged(f"{TENSORS}: its SHA-256 is not the one in {MANIFEST}")
     tensors = safetensors.torch.load(data)
-    return tensors | {
-        name: tensors[original] for name, original in entry["shared"].items()
-    }, manifest["meta"]
+    return (
+        tensors | {name: tensors[original] for name, original in entry["shared"].items()},
+        manifest["meta"],
+    )
 
 
 def checkpoint_name(step: int) -> str:

@@ -83,7 +83,12 @@ def evaluate(
         "channels_last": channels_last,
     }
     batches = eval_batches(images, dataset, batch_size=batch_size, **options)
-    with closing(batches), evaluating(model), torch.no_grad(), autocast(precision, device):  # pyrefly: ignore
+    with (
+        closing(batches),
+        evaluating(model),
+        torch.no_grad(),
+        autocast(precision, device),
+    ):  # pyrefly: ignore
         for done in range(0, len(images), world_size * batch_size):
             if on_batch is not None:
                 on_batch(done, len(images))
@@ -114,8 +119,8 @@ def checked_logits(output: object, images: int, classes: int) -> Tensor:
     """
     if not isinstance(output, Tensor):
         raise UserError(
-            f"the model answers {type(output).__name__}, and must answer logits alone, ({images}, {classes}): "
-            "build it without auxiliary outputs"
+            f"the model answers {type(output).__name__}, and must answer logits alone, ({images},"
+            f" {classes}): build it without auxiliary outputs"
         )
     if output.shape != (images, classes):
         raise UserError(

@@ -42,7 +42,8 @@ def open_regular(path: Path) -> IO[bytes]:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise DataError(
-            f"{path}: must be a regular file; it is {KINDS.get(stat.S_IFMT(mode), 'something else')}"
+            f"{path}: must be a regular file; it is"
+            f" {KINDS.get(stat.S_IFMT(mode), 'something else')}"
         )
     return os.fdopen(descriptor, "rb")
 
@@ -222,7 +223,8 @@ def try_lock(file: IO[Any]) -> bool:
         return False
     except OSError as error:
         raise UserError(
-            f"{file.name}: the file system does not support locks ({error.strerror}); choose a folder on another one"
+            f"{file.name}: the file system does not support locks ({error.strerror}); choose a"
+            " folder on another one"
         ) from error
     return True
 

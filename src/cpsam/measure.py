@@ -111,7 +111,8 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}: {reason}"
+            f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}:"
+            f" {reason}"
         ) from error
     return counter.get_total_flops() // FLOPS_PER_MAC
 
@@ -158,7 +159,8 @@ def measure_latency(
     """
     if not steps or repeats < 1 or warmup < 0:
         raise UserError(
-            f"latency needs a step, repeats >= 1 and warmup >= 0; got {len(steps)} steps, repeats={repeats}, warmup={warmup}"
+            f"latency needs a step, repeats >= 1 and warmup >= 0; got {len(steps)} steps,"
+            f" repeats={repeats}, warmup={warmup}"
         )
     order = generator(0, "latency")
     names = list(steps)

@@ -75,7 +75,8 @@ def finite(values: Iterable[float], what: str) -> np.ndarray:
     array = np.asarray(list(values), dtype=np.float64)
     if not np.isfinite(array).all():
         raise UserError(
-            f"{what} must be finite; got {[float(value) for value in array if not np.isfinite(value)]}"
+            f"{what} must be finite; got"
+            f" {[float(value) for value in array if not np.isfinite(value)]}"
         )
     return array
 
@@ -170,7 +171,10 @@ def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
     detectable = detectable_difference(difference.sd, difference.n) if difference.sd else None
     if difference.n < ENOUGH_PAIRS:
         pairs = f"{difference.n} pair{'s' * (difference.n > 1)}"
-        why = f"not enough seeds for a test: {pairs}, and with fewer than {ENOUGH_PAIRS} the sign-flip test cannot reach 5 %"
+        why = (
+            f"not enough seeds for a test: {pairs}, and with fewer than {ENOUGH_PAIRS} the"
+            " sign-flip test cannot reach 5 %"
+        )
         return Evidence(None, None, detectable, why)
     check = (
         sign_flip_p(a[seed] - b[seed] for seed in a.keys() & b.keys())
@@ -198,7 +202,8 @@ def detectable_difference(sd: float, n: int) -> float:
     (sd,) = finite([sd], "sd").tolist()
     if n < 2 or sd < 0:
         raise UserError(
-            f"a detectable difference needs at least 2 pairs and an sd of at least 0; got {n} and {sd}"
+            f"a detectable difference needs at least 2 pairs and an sd of at least 0; got {n} and"
+            f" {sd}"
         )
     critical = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     low, high = 0.0, 1.0

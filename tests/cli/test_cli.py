@@ -289,7 +289,10 @@ def test_importing_cpsam_imports_nothing_heavy() -> None:
 
 def test_help_is_answered_without_torch() -> None:
     for words in ([], ["compare"], ["train"], ["cost"]):
-        program = f"import cpsam.cli\ntry: cpsam.cli.main({[*words, '--help']})\nexcept SystemExit: pass\nimport sys"
+        program = (
+            f"import cpsam.cli\ntry: cpsam.cli.main({[*words, '--help']})\nexcept SystemExit:"
+            " pass\nimport sys"
+        )
         modules = imported(f"exec({program!r})")
         assert not modules & {"torch", "timm", "pyarrow"}, words
 

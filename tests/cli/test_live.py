@@ -154,8 +154,10 @@ def test_what_a_study_does_is_said_before_it_does_it(
         live(PLAN)
     said = out.getvalue() if terminal else capsys.readouterr().err
     for line in (
-        "late: timm/resnet18 at before-last, layer3.*; cifar100: 40,000 images to train on, 10,000 of the validation split to measure on, "
-        "100 classes",
+        (
+            "late: timm/resnet18 at before-last, layer3.*; cifar100: 40,000 images to train on,"
+            " 10,000 of the validation split to measure on, 100 classes"
+        ),
         "a fifth of train is held out",
         "starts from w.pth; classifier fc starts anew: 1000 classes in the file, 100 wanted",
         "on cpu, in float32, channels last, 2 threads",

@@ -81,7 +81,8 @@ def test_the_exit_code_is_the_same(redirection: str, words: str, code: int) -> N
     [
         MemoryError(),
         RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 4 bytes"
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 4"
+            " bytes"
         ),
     ],
 )

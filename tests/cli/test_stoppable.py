@@ -52,7 +52,8 @@ def test_it_is_exit_75(
     assert left.value.code == 75
     assert (
         capsys.readouterr().err
-        == "cpsam: stopped while no run was at a step; nothing is lost, and the same command continues\n"
+        == "cpsam: stopped while no run was at a step; nothing is lost, and the same command"
+        " continues\n"
     )
     assert [signal.getsignal(each) for each in SIGNALS] == before
 

@@ -193,11 +193,17 @@ def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(
     main(words)
     said = capsys.readouterr().out
     for part in (
-        "resnet20 at before-last; digits: 1,150 images to train on, 288 of the validation split to measure on, 10 classes",
+        (
+            "resnet20 at before-last; digits: 1,150 images to train on, 288 of the validation split"
+            " to measure on, 10 classes"
+        ),
         "1 thread",
         "4 runs, 0 of them ended before; seeds 0 4",
         "eca: 2 runs of about ",
-        "for 4 runs, one after the other: an estimate for this machine from 2 timed steps per arm, without the time to load images",
+        (
+            "for 4 runs, one after the other: an estimate for this machine from 2 timed steps per"
+            " arm, without the time to load images"
+        ),
     ):
         assert part in said, said
     assert said.count("to do ") == 4 and not (tmp_path / "out").exists()

@@ -19,8 +19,14 @@ SECONDS = 1500
 
 
 def start(data: Path, out: Path) -> "subprocess.Popen[str]":
-    launcher = f"torch.distributed.run --nproc-per-node 2 --master-port {processes.free_port()} -m cpsam.cli train"
-    flags = f"--recipe imagenet-120ep --epochs 1 --warmup-epochs 0.4 --batch-size {BATCH} --threads 1 --workers 1"
+    launcher = (
+        f"torch.distributed.run --nproc-per-node 2 --master-port {processes.free_port()} -m"
+        " cpsam.cli train"
+    )
+    flags = (
+        f"--recipe imagenet-120ep --epochs 1 --warmup-epochs 0.4 --batch-size {BATCH} --threads 1"
+        " --workers 1"
+    )
     keep = f"--checkpoint-steps {KEPT} --json --data-root {data} --out {out}"
     command = [sys.executable, "-m", *launcher.split(), *flags.split(), *keep.split()]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

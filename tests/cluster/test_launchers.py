@@ -135,8 +135,10 @@ def test_sigterm_ends_all_in_time_and_resumably(
         time.sleep(0.1)
     sent = time.monotonic()
     for task in tasks:
-        os.killpg(task.pid, signal.SIGTERM) if launcher == "srun" else task.send_signal(
-            signal.SIGTERM
+        (
+            os.killpg(task.pid, signal.SIGTERM)
+            if launcher == "srun"
+            else task.send_signal(signal.SIGTERM)
         )
     outputs = [task.communicate(timeout=60) for task in tasks]
     assert time.monotonic() - sent < 30, "torchrun would have killed them"

@@ -235,8 +235,8 @@ def test_killed_with_its_cluster_and_started_again_the_command_line_ends_the_stu
 ) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        'name = "small"\nseeds = [0, 4]\nrecipe = { epochs = 2, lr = 0.1 }\n[[setting]]\nname = "last"\n'
-        'arms = ["none", "non_local", "cpsam"]\n'
+        'name = "small"\nseeds = [0, 4]\nrecipe = { epochs = 2, lr = 0.1 }\n[[setting]]\nname ='
+        ' "last"\narms = ["none", "non_local", "cpsam"]\n'
     )
     words = [
         sys.executable,
@@ -270,7 +270,10 @@ def test_killed_with_its_cluster_and_started_again_the_command_line_ends_the_stu
 
 
 def test_no_cluster_at_an_address_is_answered_in_one_line() -> None:
-    code = "from cpsam.cli import main; main(['study', 'docs/results/pilot/plan.toml', '--executor', 'ray', '--address', '127.0.0.1:1'])"
+    code = (
+        "from cpsam.cli import main; main(['study', 'docs/results/pilot/plan.toml', '--executor',"
+        " 'ray', '--address', '127.0.0.1:1'])"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert told.returncode == 2, told.stderr
     assert told.stderr.splitlines()[-1].startswith("cpsam: no Ray cluster at 127.0.0.1:1")

@@ -11,7 +11,10 @@ from cpsam.train import Recipe
 
 
 def test_importing_the_recipe_imports_no_torch() -> None:
-    code = "import sys, cpsam.config.recipe; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, cpsam.config.recipe; sys.exit('torch' in sys.modules or 'numpy' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -77,7 +77,8 @@ def test_a_full_disk_is_an_error_and_what_was_saved_stays(
     assert processes.end(processes.start(doomed.run_full, run, tmp_path, limit)) == 2
     said = json.loads((tmp_path / "error.json").read_text())
     assert re.search(
-        rf"run folder {run} cannot be written \(File too large\); the last checkpoint is of step 4$",
+        rf"run folder {run} cannot be written \(File too large\); the last checkpoint is of"
+        r" step 4$",
         said,
     ), said
     kept = load_checkpoint(run / "checkpoints")
@@ -126,7 +127,10 @@ CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)\) += (-?\d+)")
 def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(
     tmp_path: Path,
 ) -> None:
-    code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(processes.__file__).parent)]}; import doomed; "
+    code = (
+        "import sys; sys.path[:0] ="
+        f" {[str(Path(__file__).parent), str(Path(processes.__file__).parent)]}; import doomed; "
+    )
     code += f"from pathlib import Path; doomed.save_twice(Path({str(tmp_path / 'all')!r}))"
     calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir"
     trace = [

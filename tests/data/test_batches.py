@@ -224,7 +224,10 @@ def test_bad_sizes_are_refused_before_the_first_batch(make_dataset: Make) -> Non
         eval_batches(dataset.test, dataset, batch_size=0)
     with pytest.raises(
         UserError,
-        match=r"a batch of 5 images is too small for 3 processes .* another batch_size leaves another rest",
+        match=(
+            r"a batch of 5 images is too small for 3 processes .* another batch_size leaves another"
+            r" rest"
+        ),
     ):
         train_batches(dataset, batch_size=8, seed=0, epoch=0, world_size=3)  # the last one of 37
     with pytest.raises(ValueError, match=r"rank must be from 0 to below world_size \(2\), not 2"):

@@ -156,7 +156,9 @@ def test_a_folder_that_cannot_be_written_to_is_no_reason_to_stop(
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     with pytest.warns(
         UserWarning,
-        match=r"images of set are not kept \(.*Not a directory.*CPSAM_CACHE can name another folder",
+        match=(
+            r"images of set are not kept \(.*Not a directory.*CPSAM_CACHE can name another folder"
+        ),
     ):
         found = load_or_build("set", KEY, kitchen.recipe)
     check(found)

@@ -105,7 +105,10 @@ def test_grey_and_palette_images_become_rgb(small_cifar: Path, write_parquet: Wr
 def test_a_missing_folder_says_what_was_looked_for_and_how_to_name_it(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"no train-\*\.parquet in .*/cifar100 or .*/cifar100/cifar100; name the folder.*CPSAM_DATA",
+        match=(
+            r"no train-\*\.parquet in .*/cifar100 or .*/cifar100/cifar100; name the"
+            r" folder.*CPSAM_DATA"
+        ),
     ):
         load_dataset("cifar100", tmp_path)
 

@@ -28,7 +28,10 @@ def test_quotas_add_up_and_are_proportional_to_within_one(sizes: list[int], shar
     if sum(most) < count:
         with pytest.raises(
             UserError,
-            match=f"cannot hold out {count} of {total} images in proportion: a class would be left without any",
+            match=(
+                f"cannot hold out {count} of {total} images in proportion: a class would be left"
+                " without any"
+            ),
         ):
             quotas(sizes, count)
         return

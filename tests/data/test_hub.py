@@ -77,7 +77,9 @@ def test_another_content_is_refused(hub_with: Callable[..., list[tuple]]) -> Non
     hub_with({"a/b.parquet": b"something else"})
     with pytest.raises(
         DataError,
-        match=rf"owner/name/a/b.parquet: .* has SHA-256 .*, not the pinned {FILE.sha256}; delete it",
+        match=(
+            rf"owner/name/a/b.parquet: .* has SHA-256 .*, not the pinned {FILE.sha256}; delete it"
+        ),
     ):
         hub.fetch(FILE, "")
 

@@ -127,7 +127,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
             shards(root, "train-00000-of-00002.parquet"),
             shard(root / "train-00000-of-00002 copy.parquet", pa.array([0, 1])),
         ],
-        "train-00000-of-00002 copy.parquet: has the same number as train-00000-of-00002.parquet, so another of 2 train files is missing",
+        (
+            "train-00000-of-00002 copy.parquet: has the same number as"
+            " train-00000-of-00002.parquet, so another of 2 train files is missing"
+        ),
     ),
     "no rows": (
         lambda root: [shards(root), shard(root / "train-0.parquet", pa.array([], pa.int64()))],
@@ -169,7 +172,10 @@ def test_a_class_whose_names_are_not_those_of_images_says_what_it_has(tmp_path: 
     fill(tmp_path, "train/c/1.png", "train/c/2.jpg?w=100", "train/c/3.jpg_original")
     notes = load_dataset("folder", tmp_path, image_size=8).notes
     assert notes == (
-        "not used: 3 files in 1 folder, not images by their names: train/c/1.img, train/c/2.jpg?w=100, train/c/3.jpg_original",
+        (
+            "not used: 3 files in 1 folder, not images by their names: train/c/1.img,"
+            " train/c/2.jpg?w=100, train/c/3.jpg_original"
+        ),
     )
 
 

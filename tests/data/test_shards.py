@@ -154,7 +154,10 @@ def test_numbers_with_gaps_become_classes_in_their_order_and_a_line_says_so(tmp_
     ]
     assert dataset.test.labels.tolist() == [2, 0]
     assert dataset.notes == (
-        "labels are 3 different numbers from 1 to 1,000,000,000; they become classes 0 to 2 in their order",
+        (
+            "labels are 3 different numbers from 1 to 1,000,000,000; they become classes 0 to 2 in"
+            " their order"
+        ),
         "1 of 3 classes have no images to measure on: 3",
     )
     assert verify(root).notes == dataset.notes
@@ -244,7 +247,8 @@ def test_errors_name_file_and_row(tmp_path: Path) -> None:
     )
     refused(
         root,
-        r"train-00000-of-00001\.parquet, row 1: not an image that can be decoded \(cannot identify it as one of PNG",
+        r"train-00000-of-00001\.parquet, row 1: not an image that can be decoded \(cannot identify"
+        r" it as one of PNG",
     )
     assert len(load(root, skip={"train-00000-of-00001.parquet, row 1"}).train) == 2
 
@@ -278,7 +282,10 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     (root / "._train-00000-of-00001.parquet").write_text("of macOS")
     assert load(root).notes == (
         "not used: 1 file in 1 folder, parquet files of no split by their names: extra.parquet",
-        "not used: 1 file in 1 folder, test shards beside validation shards: test-00000-of-00001.parquet",
+        (
+            "not used: 1 file in 1 folder, test shards beside validation shards:"
+            " test-00000-of-00001.parquet"
+        ),
         "not used: 1 file in 1 folder, not parquet: README.md",
     )
 

@@ -145,7 +145,7 @@ def test_the_order_is_drawn_over_all_shards(shards: Path) -> None:
     assert sorted(order) == sorted(stored) and order.tolist() != stored.tolist()
     from cpsam.data import train_indices
 
-    (first, *_) = train_indices(39, batch_size=13, seed=0, epoch=0)
+    first, *_ = train_indices(39, batch_size=13, seed=0, epoch=0)
     assert {dataset.train.source.place(int(row))[0] for row in first} == set(
         dataset.train.source.tables
     )
@@ -246,7 +246,10 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
     started = time.monotonic()
     with pytest.raises(
         DataError,
-        match=r"a process that loads images was killed by SIGKILL, perhaps for want of memory; fewer --workers",
+        match=(
+            r"a process that loads images was killed by SIGKILL, perhaps for want of memory; fewer"
+            r" --workers"
+        ),
     ):
         list(batches)
     assert time.monotonic() - started < 10
@@ -439,7 +442,9 @@ def test_what_is_wrong_with_a_set_is_said(tmp_path: Path) -> None:
     (fresh("gap") / "data/train-00001-of-00003.parquet").unlink()
     with pytest.raises(
         DataError,
-        match=r"train-00000-of-00003\.parquet: one of 3 files by its name, but 2 train files are in",
+        match=(
+            r"train-00000-of-00003\.parquet: one of 3 files by its name, but 2 train files are in"
+        ),
     ):
         load(tmp_path / "gap")
     (fresh("no val") / "data/validation-00000-of-00001.parquet").unlink()

@@ -68,7 +68,10 @@ def test_images_in_folders_inside_a_class_are_of_that_class(tree: Path) -> None:
     dataset = load(tree)
     assert dataset.classes == ("a", "b") and dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.notes == (
-        "3 images in folders inside a class folder, counted to that class: train/a/deep/er/1.png, …",
+        (
+            "3 images in folders inside a class folder, counted to that class:"
+            " train/a/deep/er/1.png, …"
+        ),
     )
 
 
@@ -118,8 +121,14 @@ def test_what_is_not_used_is_counted_and_named(tree: Path) -> None:
     )
     assert counts(tree) == (4, 2)
     assert load(tree).notes == (
-        "not used: 5 files in 5 folders, not images by their names: train/a/x.txt, train/b/y.csv, w.json, …",
-        "not used: 2 files in 2 folders, images outside any class folder: outside.png, train/outside.jpg",
+        (
+            "not used: 5 files in 5 folders, not images by their names: train/a/x.txt,"
+            " train/b/y.csv, w.json, …"
+        ),
+        (
+            "not used: 2 files in 2 folders, images outside any class folder: outside.png,"
+            " train/outside.jpg"
+        ),
         "not used: 2 files in 2 folders, images in extra/: extra/2.png, extra/deep/1.png",
         "not used: 1 file in 1 folder, images in test/: test/a/1.png",
     )

@@ -144,7 +144,10 @@ def test_every_placement_is_tried():
         (
             vit_b_16,
             "before-last",
-            "'before-last' finds no trunk: the forward of the model stopped early: AssertionError: Wrong image height",
+            (
+                "'before-last' finds no trunk: the forward of the model stopped early:"
+                " AssertionError: Wrong image height"
+            ),
         ),
         (
             lambda: timm.create_model("resnet10t"),

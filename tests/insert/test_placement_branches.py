@@ -139,7 +139,10 @@ def test_the_branches_of_blocks_of_several_classes():
     [
         (
             (Shuffled, Shuffled),
-            "finds no branch in '1.0': it adds nothing to what it was given, .* by concatenation alone",
+            (
+                "finds no branch in '1.0': it adds nothing to what it was given, .* by"
+                " concatenation alone"
+            ),
         ),
         ((Residual, Shuffled), "finds no branch in '2.0'"),
         ((Functional, Functional), "finds no branch in '1.0'"),

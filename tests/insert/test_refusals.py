@@ -288,12 +288,18 @@ class ReturnsTwo(nn.Module):
         ("cpsm", "unknown attention 'cpsm': did you mean 'cpsam'"),
         (
             "conv_control",
-            "ConvControl: missing a required argument: 'hidden_channels'; give it with functools.partial or a lambda",
+            (
+                "ConvControl: missing a required argument: 'hidden_channels'; give it with"
+                " functools.partial or a lambda"
+            ),
         ),
         (partial(CPSAM, ratio=4), "cannot be made: .*ratio"),
         (
             lambda channels: nn.Conv2d(channels, 8, 1),
-            r"cannot insert Conv2d: it must return the shape it is given, \(2, 6, 7, 9\); got \(2, 8",
+            (
+                r"cannot insert Conv2d: it must return the shape it is given, \(2, 6, 7, 9\); got"
+                r" \(2, 8"
+            ),
         ),
         (
             lambda channels: HalvesAndDoubles(),
@@ -353,7 +359,8 @@ def test_the_same_class_twice_at_one_place_is_refused():
 def test_an_example_that_is_no_batch_of_images_is_refused(example):
     refuse(
         Host(),
-        rf"example_input must be images \(N, C, H, W\); got the shape \({', '.join(map(str, example.shape))}\)",
+        r"example_input must be images \(N, C, H, W\); got the shape"
+        rf" \({', '.join(map(str, example.shape))}\)",
         example_input=example,
     )
 
@@ -418,7 +425,8 @@ def test_a_host_that_takes_one_size_alone_cannot_tell_its_channel_axis():
     )
     refuse(
         OneSize(),
-        "'second': the forward of the model stopped before it: AssertionError: images must be 24x40",
+        "'second': the forward of the model stopped before it: AssertionError: images must be"
+        " 24x40",
     )
 
 
@@ -444,7 +452,10 @@ GOOD = {"at": "second", "attention": "cpsam", "arguments": {"in_channels": 6}}
         ),
         (
             [{**GOOD, "arguments": {"in_channels": 6, "reduction": 0}}],
-            "the 'cpsam' of the configuration at 'second' cannot be made: .*reduction must be a whole number, at least 1; got 0",
+            (
+                "the 'cpsam' of the configuration at 'second' cannot be made: .*reduction must be a"
+                " whole number, at least 1; got 0"
+            ),
         ),
         (
             [{**GOOD, "arguments": {}}],
@@ -485,7 +496,10 @@ def test_a_configuration_of_a_block_that_returns_another_shape_is_refused(argume
     entry = {"at": "second", "attention": "Narrow", "arguments": {argument: 6}}
     with pytest.raises(
         UserError,
-        match=r"cannot insert Narrow\w+: it must return the shape .*\(2, 6, 7, 9\); got \(2, 5, 7, 9\)",
+        match=(
+            r"cannot insert Narrow\w+: it must return the shape .*\(2, 6, 7, 9\); got \(2, 5,"
+            r" 7, 9\)"
+        ),
     ):
         insert_from_config(
             model, [GOOD, entry], {"Narrow": NarrowWidth if argument == "width" else NarrowChannels}

@@ -115,7 +115,9 @@ def test_blocks_that_are_wrapped_are_found_and_several_copies_are_refused():
     for ask in (attention_config, lambda model: list(attention_parameters(model))):
         with pytest.raises(
             UserError,
-            match="cannot tell which attention counts: Copies holds 2 copies of it; unwrap it first",
+            match=(
+                "cannot tell which attention counts: Copies holds 2 copies of it; unwrap it first"
+            ),
         ):
             ask(model)
     assert remove_attention(model) == ["1"] and not hasattr(model[1], "attention")
@@ -309,7 +311,10 @@ def test_a_scripted_model_does_not_pass_for_a_bare_one():
         ):
             with pytest.raises(
                 UserError,
-                match="a scripted model does not know its attention: ask the model that it was made from",
+                match=(
+                    "a scripted model does not know its attention: ask the model that it was made"
+                    " from"
+                ),
             ):
                 ask(scripted)
     assert attention_config(nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)))) == []
@@ -375,6 +380,9 @@ class Rebuilt(nn.Sequential):
 def test_a_host_that_its_trainer_rebuilds_is_named():
     with pytest.warns(
         UserWarning,
-        match="a trainer that rebuilds Rebuilt from its `yaml`.* trains it without attention: override",
+        match=(
+            "a trainer that rebuilds Rebuilt from its `yaml`.* trains it without attention:"
+            " override"
+        ),
     ):
         insert_attention(Rebuilt(), "cpsam", at="0")

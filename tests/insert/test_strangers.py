@@ -102,7 +102,8 @@ def test_a_detector_resizes_its_images_so_strides_are_told_by_its_backbone(detec
     refuse(
         detector,
         "nl-c4-last",
-        "'nl-c4-last' needs output strides, and this model scales its images before: insert into its backbone",
+        "'nl-c4-last' needs output strides, and this model scales its images before: insert into"
+        " its backbone",
     )
     assert insert_attention(detector.backbone.body, "cpsam", at="nl-c4-last") == ["layer3.5"]
     assert remove_attention(detector) == ["backbone.body.layer3.5"]
@@ -113,13 +114,19 @@ def test_a_detector_resizes_its_images_so_strides_are_told_by_its_backbone(detec
     [
         (
             "rpn.head.conv",
-            r"'rpn\.head\.conv\.0\.1': it is called 5 times in a forward, so that one block would serve all",
+            (
+                r"'rpn\.head\.conv\.0\.1': it is called 5 times in a forward, so that one block"
+                r" would serve all"
+            ),
         ),
         ("rpn.head", r"'rpn\.head': it returns a tuple, not one tensor"),
         ("backbone", r"'backbone': it returns a OrderedDict, not one tensor"),
         (
             "roi_heads.box_head",
-            r"'roi_heads\.box_head': the forward of the model stopped before it: NotImplementedError",
+            (
+                r"'roi_heads\.box_head': the forward of the model stopped before it:"
+                r" NotImplementedError"
+            ),
         ),
     ],
 )
@@ -178,7 +185,8 @@ def test_a_place_that_runs_whatever_it_holds_is_refused(name):
     refuse(
         model,
         at,
-        f"cannot insert at '{at}': {kind} calls every module that it holds, and would call the block, too",
+        f"cannot insert at '{at}': {kind} calls every module that it holds, and would call the"
+        " block, too",
     )
 
 
@@ -214,7 +222,8 @@ def test_channels_last_hosts_are_refused_but_where_their_channels_come_first(nam
     refuse(
         model,
         at,
-        rf"{named}: its channels are the last axis, \(2, 32, 40, 8\), and attention reads \(N, C, H, W\)",
+        rf"{named}: its channels are the last axis, \(2, 32, 40, 8\), and attention reads \(N, C,"
+        r" H, W\)",
     )
     refuse(
         model, at, rf"{named}: its channels are the last axis, \(2, 14, 21, 8\)", example_input=x
@@ -229,7 +238,10 @@ def test_a_host_of_one_image_size_says_so():
         "layers.0",
         r"stopped before it: AssertionError: Input height \(\d+\) doesn't match model \(56\)",
     )
-    message = r"its channel axis is unclear, because a second image size failed: AssertionError: Input height \(88\)"
+    message = (
+        r"its channel axis is unclear, because a second image size failed: AssertionError: Input"
+        r" height \(88\)"
+    )
     refuse(model, "layers.0", message, example_input=torch.empty(1, 3, 56, 84))
 
 

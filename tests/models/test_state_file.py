@@ -234,7 +234,9 @@ FOREIGN = {
     "is empty": b"",
     "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46830571\n",
     "is an HTML or XML page": b"\n<!DOCTYPE html>\n<html>",
-    "index of a sharded checkpoint": b'{"metadata": {}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors"}}',
+    "index of a sharded checkpoint": (
+        b'{"metadata": {}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors"}}'
+    ),
     "is a text that begins with '101'": b"101",
     "gzip": b"\x1f\x8b\x08\0\0",
     "tar archive": archived(),

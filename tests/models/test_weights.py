@@ -36,9 +36,12 @@ def load(
     """The network that takes a content, and what was said."""
     torch.save(content, folder / "w.pth")
     notes: list[str] = []
-    return create_model(
-        NAME, classes, weights=folder / "w.pth", seed=3, on_note=notes.append, **options
-    ), notes
+    return (
+        create_model(
+            NAME, classes, weights=folder / "w.pth", seed=3, on_note=notes.append, **options
+        ),
+        notes,
+    )
 
 
 def holds(model: nn.Module, state: State) -> bool:
@@ -134,12 +137,16 @@ def test_a_key_without_weights_is_refused() -> None:
 
 def test_of_two_networks_one_must_be_named(tmp_path: Path, state: State) -> None:
     content = {
-        "state_dict": prefixed("module.encoder_q.", state)
-        | prefixed("module.encoder_k.", zeros(state))
+        "state_dict": (
+            prefixed("module.encoder_q.", state) | prefixed("module.encoder_k.", zeros(state))
+        )
     }
     with pytest.raises(
         UserError,
-        match=r"several weights .*state_dict\.module\.encoder_k, state_dict\.module\.encoder_q; name one",
+        match=(
+            r"several weights .*state_dict\.module\.encoder_k, state_dict\.module\.encoder_q;"
+            r" name one"
+        ),
     ):
         load(tmp_path, content)
     assert holds(load(tmp_path, content, weights_key="encoder_q")[0], state)
@@ -278,7 +285,9 @@ def test_a_network_with_and_without_a_prefix_is_in_doubt(tmp_path: Path, state: 
     content = state | prefixed("module.", zeros(state))
     with pytest.raises(
         UserError,
-        match=r"several weights of this network: '\.' \(the keys without a prefix\), module; name one",
+        match=(
+            r"several weights of this network: '\.' \(the keys without a prefix\), module; name one"
+        ),
     ):
         load(tmp_path, content)
     assert holds(load(tmp_path, content, weights_key=".")[0], state)
@@ -388,7 +397,10 @@ def test_a_run_with_other_blocks_is_refused(tmp_path: Path, asked: dict[str, str
     run, _ = run_folder(tmp_path / "run", attention="cpsam")
     with pytest.raises(
         UserError,
-        match=r"those of a run with cpsam at layer2\.1, layer3\.1, and the model has .*: ask for the same",
+        match=(
+            r"those of a run with cpsam at layer2\.1, layer3\.1, and the model has .*: ask for the"
+            r" same"
+        ),
     ):
         create_model(NAME, CLASSES, weights=run, **asked)
 
@@ -426,7 +438,10 @@ def test_a_run_of_another_network_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         DataError,
-        match=r"empty is a folder without weights\.safetensors, model\.safetensors, pytorch_model\.bin",
+        match=(
+            r"empty is a folder without weights\.safetensors, model\.safetensors,"
+            r" pytorch_model\.bin"
+        ),
     ):
         create_model(NAME, CLASSES, weights=tmp_path / "empty")
 
@@ -438,7 +453,10 @@ def test_weights_of_another_run_or_tool_in_a_run_folder_are_refused(tmp_path: Pa
     (other / "weights.safetensors").replace(run / "weights.safetensors")
     with pytest.raises(
         DataError,
-        match=r"run/weights\.safetensors: it is of another run: its identity is not that of config\.json",
+        match=(
+            r"run/weights\.safetensors: it is of another run: its identity is not that of"
+            r" config\.json"
+        ),
     ):
         create_model(NAME, CLASSES, attention="cpsam", weights=run)
     save_file(trained.state_dict(), run / "weights.safetensors")

@@ -15,7 +15,10 @@ OVER = """[...document.querySelectorAll('svg[role=img]')].flatMap(svg => [...svg
   const inner = text.getBoundingClientRect(), outer = svg.getBoundingClientRect();
   return inner.left < outer.left - 6 || inner.right > outer.right + 14 || inner.bottom > outer.bottom + 2;
 }).map(text => svg.id + ': ' + text.textContent))"""
-SEEN = "[...document.querySelectorAll('{what}')].every(e => {{ const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 }})"
+SEEN = (
+    "[...document.querySelectorAll('{what}')].every(e => {{ const b = e.getBoundingClientRect();"
+    " return b.width > 0 && b.height > 0 }})"
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,7 @@ def test_it_loads_nothing_and_complains_of_nothing(browser: Browser, page: Path)
 def test_a_wide_table_scrolls_by_keyboard(browser: Browser, page: Path) -> None:
     browser.show(page, 390, "light")
     assert browser.ask(
-        "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))"
+        "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 &&"
+        " e.getAttribute('aria-label'))"
     )
     assert page.stat().st_size < 400_000

@@ -147,7 +147,8 @@ def whole_study() -> dict[str, Any]:
         "arms": arms,
         "notes": ["late: conv_control has 37 parameters."],
         "warnings": [
-            "eca in every-branch differs from the others in more than its block: lr 0.2 instead of 0.1."
+            "eca in every-branch differs from the others in more than its block: lr 0.2 instead of"
+            " 0.1."
         ],
         "environment": {"processor": "x", "threads": 1},
         "timing": {
@@ -232,19 +233,28 @@ def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
             0.004,
             0.006,
             0.008,
-            "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80 ({}).",
+            (
+                "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80"
+                " ({})."
+            ),
         ),
         (
             -0.008,
             -0.006,
             -0.004,
-            "cpsam is behind conv_control, {}: by 0.60 points, 95 % interval \N{MINUS SIGN}0.80 to \N{MINUS SIGN}0.40 ({}).",
+            (
+                "cpsam is behind conv_control, {}: by 0.60 points, 95 % interval \N{MINUS SIGN}0.80"
+                " to \N{MINUS SIGN}0.40 ({})."
+            ),
         ),
         (
             -0.01,
             0.006,
             0.022,
-            "cpsam is not told apart from conv_control, {}: +0.60 points, 95 % interval \N{MINUS SIGN}1.00 to +2.20 ({}).",
+            (
+                "cpsam is not told apart from conv_control, {}: +0.60 points, 95 % interval"
+                " \N{MINUS SIGN}1.00 to +2.20 ({})."
+            ),
         ),
         (None, 0.006, None, "cpsam minus conv_control, {}, is +0.60 points ({})."),
     ],
@@ -427,8 +437,8 @@ def test_every_dataset_of_a_study_is_named_once_in_every_form(
 
 def test_a_plan_that_grew_says_so() -> None:
     assert (
-        "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1 more run."
-        in render_report(whole_study())
+        "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1"
+        " more run." in render_report(whole_study())
     )
     assert "The plan was changed" not in render_report(
         {**whole_study(), "plans": whole_study()["plans"][:1]}

@@ -267,11 +267,11 @@ def test_ordinary_names_stay_as_they_are() -> None:
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_a_locale_without_our_characters_gets_others(encoding: str, tmp_path: Path) -> None:
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from cpsam.cli.output import printable_output\n"
-        "with printable_output():\n"
-        "    from cpsam.cli.table import print_results; from test_forms import whole_study\n"
-        "    print_results(whole_study(), Path('caf\\u00e9\\u4e2d')); print('\\u2212\\u4e2d\\u00b1', file=sys.stderr)\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\nfrom"
+        " cpsam.cli.output import printable_output\nwith printable_output():\n    from"
+        " cpsam.cli.table import print_results; from test_forms import whole_study\n   "
+        " print_results(whole_study(), Path('caf\\u00e9\\u4e2d')); print('\\u2212\\u4e2d\\u00b1',"
+        " file=sys.stderr)\n"
     )
     environment = {"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(

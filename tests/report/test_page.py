@@ -368,17 +368,26 @@ def test_every_colour_that_writes_is_readable_on_every_ground(mode):
         (
             {0: 0.92, 1: 0.90},
             {0: 0.91, 1: 0.905},
-            "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25 points",
+            (
+                "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25"
+                " points"
+            ),
         ),
         (
             {0: 0.5, 1: 0.6},
             {0: 0.5, 1: 0.6},
-            "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no interval (n = 2 paired seeds",
+            (
+                "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no"
+                " interval (n = 2 paired seeds"
+            ),
         ),
         (
             {0: 0.9},
             {0: 0.95},
-            "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so there is no interval).",
+            (
+                "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so"
+                " there is no interval)."
+            ),
         ),
         (
             {0: 0.9},
@@ -444,8 +453,10 @@ def test_the_same_difference_on_every_seed_is_no_proof():
     alike = study(
         {"none": {0: 0.9, 1: 0.8}, "non_local": {0: 0.9, 1: 0.8}, "cpsam": {0: 0.91, 1: 0.81}}
     )
-    assert answer(alike) == (
-        "Top-1 of cpsam minus non_local is +1.00 points on every seed, which gives no interval (n = 2 paired seeds, too few for a test)."
+    assert (
+        answer(alike)
+        == "Top-1 of cpsam minus non_local is +1.00 points on every seed, which gives no interval"
+        " (n = 2 paired seeds, too few for a test)."
     )
     assert plain_rows(alike)[2][6] == "+1.00 (each seed the same)"
     assert "ahead" not in render_report(alike)
@@ -491,7 +502,10 @@ def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
     ]
     lines = made_by(study(made_by=made))
     assert lines == [
-        "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
+        (
+            "11 runs (2 of them resumed elsewhere): Chip A, cpu, float32, 1 thread, torch 2.14,"
+            " commit 0123456789"
+        ),
         "1 run: Chip B, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
     ]
     assert all(line in render_report(study(made_by=made)) for line in lines)
@@ -615,11 +629,13 @@ def test_an_arm_alone_is_compared_with_nothing():
     alone, begun = VARIANTS["one arm"], VARIANTS["one arm, not finished"]
     assert (
         answer(alone)
-        == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ± 0.31 %."
+        == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ±"
+        " 0.31 %."
     )
     assert (
         answer(begun)
-        == "none is the only arm, so there is nothing to compare it with; no run of it has finished."
+        == "none is the only arm, so there is nothing to compare it with; no run of it has"
+        " finished."
     )
     for results, name in ((alone, "cpsam"), (begun, "none")):
         assert Page(render_report(results)).find("title")[0][1] == f"{name} on digits"

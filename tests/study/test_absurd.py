@@ -14,7 +14,10 @@ from cpsam.run.arm import parse_arm
 from cpsam.study.plan import make_plan
 
 DEEP = 100_000
-PLAN = 'name = "p"\nseeds = {seeds}\n[recipe]\n{recipe}\n[arm.a]\nattention = "cpsam"\narguments = {{ {arguments} }}\n'
+PLAN = (
+    'name = "p"\nseeds = {seeds}\n[recipe]\n{recipe}\n[arm.a]\nattention = "cpsam"\narguments = {{'
+    " {arguments} }}\n"
+)
 PLAN += '[[setting]]\nname = "s"\narms = ["none", "a"]\n{setting}\n'
 PLAIN = {"seeds": "[0]", "recipe": "", "arguments": "", "setting": ""}
 
@@ -28,7 +31,10 @@ PLAIN = {"seeds": "[0]", "recipe": "", "arguments": "", "setting": ""}
         ({"seeds": f"[{10**30}]"}, "seeds must be a finite number of at most 64 bits; got 1000"),
         (
             {"seeds": f"[0x{'f' * 9000}]"},
-            "seeds must be a finite number of at most 64 bits; got a number of more than 4,300 digits",
+            (
+                "seeds must be a finite number of at most 64 bits; got a number of more than 4,300"
+                " digits"
+            ),
         ),
         ({"seeds": f"[{'9' * 5000}]"}, "not TOML"),
         (
@@ -53,7 +59,10 @@ PLAIN = {"seeds": "[0]", "recipe": "", "arguments": "", "setting": ""}
         ({"arguments": "reduction = nan"}, "reduction must be a finite number"),
         (
             {"arguments": "reduction = [[1]]"},
-            "reduction must be text, a number, true or false, or a list or a table of these; got [1]",
+            (
+                "reduction must be text, a number, true or false, or a list or a table of these;"
+                " got [1]"
+            ),
         ),
         ({"arguments": "reduction = {a = {b = 1}}"}, "reduction must be text"),
         ({"arguments": f"reduction = {2**62}"}, "reduction must be at most 65,536"),
@@ -171,5 +180,6 @@ def test_a_plan_that_grew_by_100_000_runs_is_told_in_one_pass() -> None:
         for start in (0, 50_000)
     ]
     assert history_words({"plans": plans}) == [
-        "The plan was changed after 3 of its 100000 runs had ended: 50000 more runs and 50000 fewer runs."
+        "The plan was changed after 3 of its 100000 runs had ended: 50000 more runs and 50000 fewer"
+        " runs."
     ]

@@ -178,7 +178,10 @@ def test_a_change_of_the_plan_is_told_by_what_changed(tmp_path: Path) -> None:
     assert told == [
         "1 more arm (narrow in last) and 2 more runs.",
         "8 more runs, 8 fewer runs and recipe (lr 0.05 instead of 0.1).",
-        "2 more runs, 2 fewer runs and narrow in last (reduction 2 instead of 4, momentum 0.5 instead of \N{EN DASH}).",
+        (
+            "2 more runs, 2 fewer runs and narrow in last (reduction 2 instead of 4, momentum 0.5"
+            " instead of \N{EN DASH})."
+        ),
         "1 fewer arm (narrow in last) and 2 fewer runs.",
     ]
 
@@ -255,7 +258,10 @@ def test_the_question_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(
         UserError,
-        match=r"cpsam against non_local in last, .* cpsam against none in last; another question needs",
+        match=(
+            r"cpsam against non_local in last, .* cpsam against none in last; another question"
+            r" needs"
+        ),
     ):
         carried_out(tmp_path, Fake(), replace(STUDY, primary=Contrast("cpsam", "none", "last")))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -420,9 +426,12 @@ def test_what_is_told_of_a_run_names_the_setting_where_another_has_such_an_arm(
         replace(STUDY, settings=settings),
         on_event=lambda event: told.add(event.get("arm", "")),
     )
-    assert told - {""} == {"none", "non_local @ last", "cpsam @ last", "cpsam @ early"}, (
-        "the bare network is one run for both"
-    )
+    assert told - {""} == {
+        "none",
+        "non_local @ last",
+        "cpsam @ last",
+        "cpsam @ early",
+    }, "the bare network is one run for both"
     told.clear()
     carried_out(tmp_path / "one", Fake(), on_event=lambda event: told.add(event.get("arm", "")))
     assert told - {""} == {"none", "non_local", "cpsam"}

@@ -82,7 +82,9 @@ def test_stopped_and_continued_equals_uninterrupted(
     for epoch in (1, 2):
         with pytest.raises(
             StoppedError,
-            match=f"stopped after step {4 * epoch} of 12; the last checkpoint is of step {4 * epoch} ",
+            match=(
+                f"stopped after step {4 * epoch} of 12; the last checkpoint is of step {4 * epoch} "
+            ),
         ) as caught:
             run(tmp_path / "parts", tiny_model(), recipe, on_event=interrupt(kind, epoch))
         assert caught.value.exit_code == 75
@@ -371,7 +373,10 @@ def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
 
 
 def test_two_processes_in_one_folder_are_refused(tmp_path: Path) -> None:
-    running = "import sys; sys.path.insert(0, sys.argv[1])\nfrom cpsam.train.run_folder import open_run\nfrom pathlib import Path\n"
+    running = (
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom cpsam.train.run_folder import"
+        " open_run\nfrom pathlib import Path\n"
+    )
     running += (
         "with open_run(Path(sys.argv[2]), {'a': 1}): print('held', flush=True); sys.stdin.read()"
     )

@@ -16,7 +16,10 @@ BOARD = Upkeep(tensorboard=True)
 
 
 def test_nothing_of_it_is_imported_by_the_loop() -> None:
-    code = "import sys, cpsam.train.train; sys.exit(any('tensorboard' in name for name in sys.modules))"
+    code = (
+        "import sys, cpsam.train.train; sys.exit(any('tensorboard' in name for name in"
+        " sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

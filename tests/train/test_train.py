@@ -260,7 +260,9 @@ def test_a_diverging_run_stops_before_the_optimizer_moves(tmp_path: Path) -> Non
     try:
         with pytest.raises(
             DivergedError,
-            match=r"the (loss|gradient norm) is (nan|inf) at step (\d+) of 12.*lr 1e\+10.*checkpoint",
+            match=(
+                r"the (loss|gradient norm) is (nan|inf) at step (\d+) of 12.*lr 1e\+10.*checkpoint"
+            ),
         ) as caught:
             run(
                 tmp_path,
@@ -297,7 +299,9 @@ def test_the_weights_are_those_of_the_last_good_step(tmp_path: Path) -> None:
     spoiled, stopped = Spoiled(good=6), tiny_model()
     with pytest.raises(
         DivergedError,
-        match=r"nan at step 7 of 12, in epoch 2 of 3, with lr .*; the last checkpoint is of step 4 ",
+        match=(
+            r"nan at step 7 of 12, in epoch 2 of 3, with lr .*; the last checkpoint is of step 4 "
+        ),
     ):
         run(tmp_path / "spoiled", spoiled)
     made = []

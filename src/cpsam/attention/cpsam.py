@@ -92,7 +92,10 @@ class CPSAM(nn.Module):
         self.built = _fast_path.describe(self)
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, reduction={self.reduction}, interaction={self.interaction}, fusion={self.fusion}, norm={self.norm}"
+        return (
+            f"{self.in_channels}, reduction={self.reduction}, interaction={self.interaction},"
+            f" fusion={self.fusion}, norm={self.norm}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript skips the body of this condition alone

@@ -99,7 +99,8 @@ class NonLocal(nn.Module):
         check_choice("mode", mode, MODES)
         if scaled and mode in ("dot_product", "concatenation"):
             raise ValueError(
-                f"scaled applies to the softmax of embedded_gaussian and gaussian; got mode={mode!r}, which has none"
+                "scaled applies to the softmax of embedded_gaussian and gaussian; got"
+                f" mode={mode!r}, which has none"
             )
         self.in_channels, self.reduction, self.mode, self.norm = in_channels, reduction, mode, norm
         self.subsample, self.scaled = subsample, scaled

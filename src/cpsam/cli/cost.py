@@ -99,11 +99,13 @@ def print_cost(result: dict[str, Any]) -> None:
     rows.append(row("bare network", "", result["host"], result["timing"]["host"]["median"]))
     console = wide_terminal()
     console.print(
-        f"{result['attention']} in {result['model']}, images {'x'.join(map(str, result['image_shape']))}",
+        f"{result['attention']} in {result['model']}, images"
+        f" {'x'.join(map(str, result['image_shape']))}",
         style="bold",
     )
     print_rows(console, HEADER, rows)
     print(
-        f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of {result['timing']['host']['n']}. "
-        "MiB saved: what a training step keeps for its backward pass."
+        f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of"
+        f" {result['timing']['host']['n']}. MiB saved: what a training step keeps for its backward"
+        " pass."
     )

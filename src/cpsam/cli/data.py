@@ -65,7 +65,8 @@ def run(words: list[str]) -> None:
     if found.faults:
         images = len({fault.image for fault in found.faults} - {None})
         raise DataError(
-            f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be left out with --skip-bad"
+            f"{len(found.faults):,} faults in {asked.path}, {images:,} images among them can be"
+            " left out with --skip-bad"
         )
 
 

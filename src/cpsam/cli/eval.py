@@ -35,5 +35,6 @@ def run(words: list[str]) -> None:
         print(json.dumps(result, indent=1))
     else:
         print(
-            f"top-1 {100 * result['top1']:.2f} %  top-5 {100 * result['top5']:.2f} %  loss {result['loss']:.4f}  on {result['n']:,} images"
+            f"top-1 {100 * result['top1']:.2f} %  top-5 {100 * result['top5']:.2f} %  loss"
+            f" {result['loss']:.4f}  on {result['n']:,} images"
         )

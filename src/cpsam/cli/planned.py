@@ -40,17 +40,22 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         print(f"{found.status if found else 'to do':9} {folder / spec.folder_name}")
     if known != before:
         print(
-            "A budget of time is measured when the study begins: epochs, and with them the names of these folders, may still change."
+            "A budget of time is measured when the study begins: epochs, and with them the names of"
+            " these folders, may still change."
         )
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
         print(line)
     if time["runs"]:
         for name, arm in time["arms"].items():
             print(
-                f"{name}: {arm['runs']} run{'s' * (arm['runs'] != 1)} of about {duration(arm['run_seconds'])}"
+                f"{name}: {arm['runs']} run{'s' * (arm['runs'] != 1)} of about"
+                f" {duration(arm['run_seconds'])}"
             )
         runs = f"{time['runs']} run{'s' * (time['runs'] != 1)}, one after the other"
-        how = f"an estimate for this machine from {time['timed_steps']} timed steps per arm, without the time to load images"
+        how = (
+            f"an estimate for this machine from {time['timed_steps']} timed steps per arm, without"
+            " the time to load images"
+        )
         print(f"about {duration(time['seconds'])} for {runs}: {how}")
     else:
         print("Every run has ended: nothing is to do.")

@@ -19,13 +19,19 @@ SEEDS_SHOWN = 20
 
 def images_words(data: dict[str, Any]) -> str:
     """Returns the images that are trained on and measured on."""
-    return f"{data['train_images']:,} images to train on, {data['test_images']:,} of the {data['measured_on']} to measure on"
+    return (
+        f"{data['train_images']:,} images to train on, {data['test_images']:,} of the"
+        f" {data['measured_on']} to measure on"
+    )
 
 
 def computes_words(how: dict[str, Any]) -> str:
     """Returns what is computed with."""
     layout = "channels last" if how["channels_last"] else "channels first"
-    return f"on {how['device']}, in {how['precision']}, {layout}, {how['threads']} thread{'s' * (how['threads'] != 1)}"
+    return (
+        f"on {how['device']}, in {how['precision']}, {layout}, {how['threads']}"
+        f" thread{'s' * (how['threads'] != 1)}"
+    )
 
 
 def plan_lines(event: dict[str, Any]) -> list[str]:
@@ -50,7 +56,10 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
     )
     return [
         *lines,
-        f"{event['runs']:,} run{'s' * (event['runs'] != 1)}, {event['ended']:,} of them ended before; seeds {seeds}; {event['folder']}",
+        (
+            f"{event['runs']:,} run{'s' * (event['runs'] != 1)}, {event['ended']:,} of them ended"
+            f" before; seeds {seeds}; {event['folder']}"
+        ),
     ]
 
 
@@ -69,7 +78,10 @@ def start_lines(event: dict[str, Any]) -> list[str]:
     )
     network = f"{event['model']} with {blocks}, {event['parameters']:,} parameters, {start}"
     many = f", {event['processes']} processes" if event["processes"] > 1 else ""
-    length = f"{event['steps']:,} step{'s' * (event['steps'] != 1)} in {event['epochs']:,} epoch{'s' * (event['epochs'] != 1)}"
+    length = (
+        f"{event['steps']:,} step{'s' * (event['steps'] != 1)} in {event['epochs']:,}"
+        f" epoch{'s' * (event['epochs'] != 1)}"
+    )
     return [
         f"{network}; {event['data']}: {images_words(event)}, {event['classes']:,} classes",
         f"{computes_words(event)}{many}; {length}",
@@ -144,7 +156,10 @@ class Progress:
         self.drop("steps")
 
     def on_step(self, event: dict[str, Any]) -> None:
-        note = f"{self.prefix}  loss {event['loss']:.3f}  lr {event['lr']:.3g}  {event['images_per_s']:.0f} images/s"
+        note = (
+            f"{self.prefix}  loss {event['loss']:.3f}  lr {event['lr']:.3g} "
+            f" {event['images_per_s']:.0f} images/s"
+        )
         self.bar("steps", event["step"], event["steps"], note)
         if self.bars.disable and time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
@@ -163,7 +178,8 @@ class Progress:
 
     def on_spike(self, event: dict[str, Any]) -> None:
         self.line(
-            f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where {event['usual']:.3f} was usual"
+            f"{self.head}loss {event['loss']:.3f} at step {event['step']}, where"
+            f" {event['usual']:.3f} was usual"
         )
 
     @property
@@ -173,7 +189,8 @@ class Progress:
     def on_epoch(self, event: dict[str, Any]) -> None:
         if self.bars.disable:
             self.line(
-                f"{self.head}epoch {event['epoch']}/{event['epochs']}  loss {event['train_loss']:.4f}  top-1 {100 * event['top1']:.2f} %"
+                f"{self.head}epoch {event['epoch']}/{event['epochs']}  loss"
+                f" {event['train_loss']:.4f}  top-1 {100 * event['top1']:.2f} %"
             )
 
     def on_resumed(self, event: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[
             raise told from None
         if resumes:
             raise StoppedError(
-                "stopped while no run was at a step; nothing is lost, and the same command continues"
+                "stopped while no run was at a step; nothing is lost, and the same command"
+                " continues"
             ) from None
         raise KeyboardInterrupt from None
     finally:

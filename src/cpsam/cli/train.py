@@ -88,7 +88,8 @@ def run(words: list[str]) -> None:
         print(json.dumps(summary, indent=1))
     else:
         print(
-            f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss {summary['loss']:.4f}  in {asked.out}"
+            f"top-1 {100 * summary['top1']:.2f} %  top-5 {100 * summary['top5']:.2f} %  loss"
+            f" {summary['loss']:.4f}  in {asked.out}"
         )
 
 
@@ -141,16 +142,19 @@ def print_plan(asked: TrainRequest) -> None:
         print(f"{name:28} {value}")
     data, memory = plan["data"], plan["memory_bytes"]
     print(
-        f"\n{data['train']:,} images to train on, {data['test']:,} to measure on, {data['classes']:,} classes  {data['note']}".rstrip()
+        f"\n{data['train']:,} images to train on, {data['test']:,} to measure on,"
+        f" {data['classes']:,} classes  {data['note']}".rstrip()
     )
     print(
-        f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at {', '.join(plan['places']) or 'no place'}"
+        f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at"
+        f" {', '.join(plan['places']) or 'no place'}"
     )
     print(f"{plan['macs']:,} multiply-adds an image, {plan['training_macs']:.3g} for the run")
     print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} an epoch")
     seconds = plan["timing"]["run_seconds"]
     print(
-        f"about {duration(seconds)} on this machine, estimated from two timed steps, without the time to load images"
+        f"about {duration(seconds)} on this machine, estimated from two timed steps, without the"
+        " time to load images"
     )
     parts = ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in memory.items())
     print(f"{size(sum(memory.values()))} of memory, if one process takes the whole batch ({parts})")

@@ -129,7 +129,8 @@ def check_values(content: Table) -> None:
             for name, text in (("a key", key), (key, value)):
                 if isinstance(text, str) and len(text) > MOST_LETTERS:
                     raise UserError(
-                        f"{name} must have at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}"
+                        f"{name} must have at most {MOST_LETTERS:,} letters; got {len(text):,},"
+                        f" {shorten(text)}"
                     )
                 if isinstance(text, str) and "\0" in text:
                     raise UserError(f"{name} must not hold a zero byte; got {shorten(text)}")
@@ -186,7 +187,8 @@ def plan_of(content: Table, folder: Path, machine: Table) -> Study:
         question for question in secondary if question == primary or secondary.count(question) > 1
     ]:
         raise UserError(
-            f"contrast {repeated[0].arm} against {repeated[0].reference} in {repeated[0].setting} is asked twice"
+            f"contrast {repeated[0].arm} against {repeated[0].reference} in {repeated[0].setting}"
+            " is asked twice"
         )
     return Study(
         name,
@@ -209,7 +211,8 @@ def setting(
     name = expect("name of a setting", table["name"], str)
     if not NAME.fullmatch(name):
         raise UserError(
-            f"name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got {shorten(name)}"
+            "name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got"
+            f" {shorten(name)}"
         )
     words = [
         expect(f"arms of {name}", arm, str)

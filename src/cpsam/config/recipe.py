@@ -131,7 +131,8 @@ class Recipe:
             check_number(name, getattr(self, name), rule, holds)
         if self.optimizer == "sgd" and self.momentum == 0:
             raise UserError(
-                "momentum must be above 0 for optimizer 'sgd', which is Nesterov's; got 0 ('momentum' allows it)"
+                "momentum must be above 0 for optimizer 'sgd', which is Nesterov's; got 0"
+                " ('momentum' allows it)"
             )
         if self.warmup_epochs is not None:
             check_number(
@@ -159,7 +160,8 @@ class Recipe:
             raise UserError(f"milestones must grow; got {self.milestones}")
         if self.schedule == "step" and ends and ends[-1] >= self.epochs:
             raise UserError(
-                f"milestones must lie before the end of the run (epochs is {self.epochs}); got {self.milestones}"
+                f"milestones must lie before the end of the run (epochs is {self.epochs}); got"
+                f" {self.milestones}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Transform:
             raise unknown("interpolation", self.interpolation, INTERPOLATIONS)
         if self.rand_augment and not self.rand_augment.startswith("rand-"):
             raise UserError(
-                f"rand_augment must be in timm's words, as in rand-m9-mstd0.5; got {self.rand_augment!r}"
+                "rand_augment must be in timm's words, as in rand-m9-mstd0.5; got"
+                f" {self.rand_augment!r}"
             )
         if self.rand_augment and self.color_jitter:
             raise UserError("rand_augment takes the place of color_jitter: give one of them")

@@ -43,7 +43,8 @@ def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list
     """
     if batch_size < 2:
         raise UserError(
-            f"batch_size must be at least 2, because BatchNorm cannot train on a single image; it is {batch_size}"
+            "batch_size must be at least 2, because BatchNorm cannot train on a single image; it"
+            f" is {batch_size}"
         )
     if count < 2:
         raise UserError(f"training needs at least 2 images, not {count}")
@@ -85,8 +86,9 @@ def share(samples: Indices, rank: int, world_size: int) -> Indices:
     count, pairs = len(samples), len(samples) // 2
     if pairs < world_size:
         raise UserError(
-            f"a batch of {count} images is too small for {world_size} processes of at least 2 images each; where it is the last batch "
-            "of an epoch, another batch_size leaves another rest"
+            f"a batch of {count} images is too small for {world_size} processes of at least 2"
+            " images each; where it is the last batch of an epoch, another batch_size leaves"
+            " another rest"
         )
     low, high = rank * pairs // world_size, (rank + 1) * pairs // world_size
     middle = samples[pairs : count - pairs] if rank == 0 else samples[:0]

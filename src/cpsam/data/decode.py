@@ -36,7 +36,8 @@ def reading(where: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         # Pillow's own words name an object in memory.
         raise DataError(
-            f"{where}: not an image that can be decoded (cannot identify it as one of {', '.join(FORMATS)})"
+            f"{where}: not an image that can be decoded (cannot identify it as one of"
+            f" {', '.join(FORMATS)})"
         ) from error
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -84,7 +85,8 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
             and image.width * image.height > Image.MAX_IMAGE_PIXELS
         ):
             raise DataError(
-                f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression bomb; make it smaller"
+                f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression"
+                " bomb; make it smaller"
             )
         # its shorter side enlarged, it would fill the memory
         if max(image.size) > MAX_ASPECT * min(image.size):
@@ -100,7 +102,8 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         raise DataError(
-            f"{where}: image has mode {image.mode!r}, more than 8 bits a channel: convert it to 8-bit RGB or grey"
+            f"{where}: image has mode {image.mode!r}, more than 8 bits a channel: convert it to"
+            " 8-bit RGB or grey"
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

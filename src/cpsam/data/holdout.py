@@ -42,7 +42,8 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
             taken[index] += 1
     if sum(taken) < count:
         raise UserError(
-            f"cannot hold out {count} of {total} images in proportion: a class would be left without any"
+            f"cannot hold out {count} of {total} images in proportion: a class would be left"
+            " without any"
         )
     return taken
 

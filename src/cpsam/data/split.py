@@ -37,12 +37,14 @@ class Split:
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(
-                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape {tuple(images.shape)}"
+                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape"
+                f" {tuple(images.shape)}"
             )
         count = len(images) if rows is None else len(rows)
         if labels.dtype != torch.int64 or labels.shape != (count,):
             raise ValueError(
-                f"labels must be int64 of shape ({count},), not {labels.dtype} of shape {tuple(labels.shape)}"
+                f"labels must be int64 of shape ({count},), not {labels.dtype} of shape"
+                f" {tuple(labels.shape)}"
             )
         self._images, self._rows, self.labels = images, rows, labels
 

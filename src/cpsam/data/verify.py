@@ -305,7 +305,8 @@ class Rows(Scan):
                 self.faults.append(
                     Fault(
                         str(path),
-                        f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not looked at",
+                        f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not"
+                        " looked at",
                     )
                 )
 

@@ -24,7 +24,8 @@ def with_places(rule: Rule) -> Rule:
         *first, last = modules
         for module in filter(is_place, first):
             raise UserError(
-                f"cannot fuse {module._get_name()} with what follows it: attention stands between; call remove_attention first"
+                f"cannot fuse {module._get_name()} with what follows it: attention stands between;"
+                " call remove_attention first"
             )
         unhook(last)
         from_place_class(last)

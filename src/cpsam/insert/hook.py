@@ -3,7 +3,10 @@ child ``attention``.
 """
 
 from collections.abc import Iterator
-from typing import Any, Tuple  # noqa: UP035  TorchScript reads this one, not tuple, in the signature of a hook
+from typing import (
+    Any,
+    Tuple,
+)  # noqa: UP035  TorchScript reads this one, not tuple, in the signature of a hook
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +95,8 @@ def blocks_at(place: nn.Module) -> AttentionBlocks:
     found = [module for module in attention.modules() if isinstance(module, AttentionBlocks)]
     if len(found) != 1:
         raise UserError(
-            f"cannot tell which attention counts: {attention._get_name()} holds {len(found)} copies of it; unwrap it first"
+            f"cannot tell which attention counts: {attention._get_name()} holds {len(found)} copies"
+            " of it; unwrap it first"
         )
     return found[0]
 
@@ -108,7 +112,8 @@ def places(model: nn.Module) -> list[tuple[str, nn.Module]]:
     for path, module in model.named_modules():
         if isinstance(module, AttentionBlocks) and module not in hanging:
             raise UserError(
-                f"cannot tell where the attention at {path!r} belongs: ask the model as it was before a tool moved it there"
+                f"cannot tell where the attention at {path!r} belongs: ask the model as it was"
+                " before a tool moved it there"
             )
     return found
 

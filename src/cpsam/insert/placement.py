@@ -17,7 +17,8 @@ def at_strides(trunk: Trunk, strides: Sequence[int]) -> list[Stage]:
     """Returns the stages at the strides that a placement is defined by."""
     if trunk.rescales:
         raise UserError(
-            "needs output strides, and this model scales its images before: insert into its backbone alone"
+            "needs output strides, and this model scales its images before: insert into its"
+            " backbone alone"
         )
     have = {stage.stride for stage in trunk.stages}
     missing = [stride for stride in strides if stride not in have]
@@ -104,7 +105,8 @@ def named_places(name: str, trunk: Callable[[], Trunk]) -> list[str]:
         raise UserError(f"placement {name!r} {error}") from error
     if not places:
         raise UserError(
-            f"placement {name!r} finds no place, because the stages that it means have one block each"
+            f"placement {name!r} finds no place, because the stages that it means have one block"
+            " each"
         )
     return places
 

@@ -89,7 +89,8 @@ class Probe:
             raise UserError(f"cannot insert at {path!r}: {reason}")
         if visit.times > 1:
             raise UserError(
-                f"cannot insert at {path!r}: it is called {visit.times} times in a forward, so that one block would serve all"
+                f"cannot insert at {path!r}: it is called {visit.times} times in a forward, so that"
+                " one block would serve all"
             )
         shapes = [calls[0] for calls in visit.outputs if calls]
         for shape in shapes:
@@ -97,20 +98,24 @@ class Probe:
                 raise UserError(f"cannot insert at {path!r}: it returns a {shape}, not one tensor")
             if len(shape) != 4:
                 raise UserError(
-                    f"cannot insert at {path!r}: it returns {len(shape)} axes {shape}, not (N, C, H, W)"
+                    f"cannot insert at {path!r}: it returns {len(shape)} axes {shape}, not (N, C,"
+                    " H, W)"
                 )
         if len(shapes) < 2:
             raise UserError(
-                f"cannot insert at {path!r}: its channel axis is unclear, because a second image size failed: {self.failure}"
+                f"cannot insert at {path!r}: its channel axis is unclear, because a second image"
+                f" size failed: {self.failure}"
             )
         fixed = [axis for axis in (1, 2, 3) if shapes[0][axis] == shapes[1][axis]]
         if fixed == [3]:
             raise UserError(
-                f"cannot insert at {path!r}: its channels are the last axis, {shapes[0]}, and attention reads (N, C, H, W)"
+                f"cannot insert at {path!r}: its channels are the last axis, {shapes[0]}, and"
+                " attention reads (N, C, H, W)"
             )
         if fixed != [1]:
             raise UserError(
-                f"cannot insert at {path!r}: its channel axis is unclear, {shapes[0]} and {shapes[1]} for images {self.sizes}"
+                f"cannot insert at {path!r}: its channel axis is unclear, {shapes[0]} and"
+                f" {shapes[1]} for images {self.sizes}"
             )
         return int(shapes[0][1])
 
@@ -181,7 +186,8 @@ def inputs_of(model: nn.Module, example: Any) -> Inputs:
         )
         other = any(isinstance(leaf, Tensor) and leaf.dim() in (3, 5) for leaf in leaves)
         raise UserError(
-            f"example_input must be images (N, C, H, W); got {given}{', and attention is for 2-D networks only' if other else ''}"
+            "example_input must be images (N, C, H, W); got"
+            f" {given}{', and attention is for 2-D networks only' if other else ''}"
         )
 
     def on_meta(leaf: Tensor) -> Tensor:
@@ -204,10 +210,12 @@ def image_channels(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv3d)):
             raise UserError(
-                f"attention is for 2-D networks only: {type(model).__name__} has {type(module).__name__} and no Conv2d"
+                f"attention is for 2-D networks only: {type(model).__name__} has"
+                f" {type(module).__name__} and no Conv2d"
             )
     raise UserError(
-        "cannot tell how many channels the images have, because the model has no Conv2d: pass example_input"
+        "cannot tell how many channels the images have, because the model has no Conv2d: pass"
+        " example_input"
     )
 
 
@@ -309,7 +317,10 @@ class Bystander(nn.Module):
 
     def __init__(self, path: str, place: nn.Module) -> None:
         super().__init__()
-        self.message = f"cannot insert at {path!r}: {type(place).__name__} calls every module that it holds, and would call the block, too"
+        self.message = (
+            f"cannot insert at {path!r}: {type(place).__name__} calls every module that it holds,"
+            " and would call the block, too"
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         raise UserError(self.message)

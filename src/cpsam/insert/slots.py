@@ -49,13 +49,15 @@ def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
         return
     if new is None:
         raise UserError(
-            f"cannot take {name!r} away: attention is inserted there; call remove_attention first, or insert at its parent"
+            f"cannot take {name!r} away: attention is inserted there; call remove_attention first,"
+            " or insert at its parent"
         )
     blocks = blocks_at(old)
     own = new._modules.pop("attention", None)  # SyncBatchNorm takes over the children of a norm.
     if hasattr(new, "attention") or own not in (None, blocks):
         raise UserError(
-            f"cannot put {new._get_name()} in the slot of {name!r}: it has an attribute 'attention' of its own"
+            f"cannot put {new._get_name()} in the slot of {name!r}: it has an attribute 'attention'"
+            " of its own"
         )
     unhang(old)
     hang(blocks, new)

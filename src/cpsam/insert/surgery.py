@@ -46,16 +46,19 @@ def check_host(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise UserError(
-                f"cannot insert into a model with a scripted part: put the Python module back at {path!r}, insert, then script"
+                "cannot insert into a model with a scripted part: put the Python module back at"
+                f" {path!r}, insert, then script"
             )
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
             raise UserError(
-                "cannot insert into a compiled model, whose code is fixed already: insert first, then compile"
+                "cannot insert into a compiled model, whose code is fixed already: insert first,"
+                " then compile"
             )
         for kind in type(module).__mro__:
             if kind.__name__ in WRAPPERS:
                 raise UserError(
-                    f"cannot insert into {kind.__name__}, which spreads its model over devices: insert first, then wrap"
+                    f"cannot insert into {kind.__name__}, which spreads its model over devices:"
+                    " insert first, then wrap"
                 )
 
 
@@ -68,8 +71,9 @@ def warn_of_rebuilding(model: nn.Module) -> None:
             getattr(module, "load", None)
         ):
             warnings.warn(
-                f"a trainer that rebuilds {type(module).__name__} from its `yaml`, as ultralytics' YOLO.train() does, trains it without "
-                "attention: override the trainer's get_model to build with weights=None, insert, then load the weights",
+                f"a trainer that rebuilds {type(module).__name__} from its `yaml`, as ultralytics'"
+                " YOLO.train() does, trains it without attention: override the trainer's get_model"
+                " to build with weights=None, insert, then load the weights",
                 stacklevel=3,
             )
             return
@@ -79,7 +83,8 @@ def maker(make: Make) -> Callable[[int], nn.Module]:
     if not isinstance(make, str):
         if isinstance(make, nn.Module) or not callable(make):
             raise UserError(
-                f"make must be a name or a callable from the number of channels to a module; got {type(make).__name__}"
+                "make must be a name or a callable from the number of channels to a module; got"
+                f" {type(make).__name__}"
             )
         return make
     if make not in ATTENTION:
@@ -143,7 +148,8 @@ def check_shape(block: nn.Module, channels: Any) -> None:
         got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         if got != tuple(shape):
             raise UserError(
-                f"cannot insert {type(block).__name__}: it must return the shape it is given, {tuple(shape)}; got {got}"
+                f"cannot insert {type(block).__name__}: it must return the shape it is given,"
+                f" {tuple(shape)}; got {got}"
             )
 
 
@@ -153,7 +159,8 @@ def check_place(
     """Refuse a block where its name is taken, or its class is there or about to be."""
     if not is_place(place) and hasattr(place, "attention"):
         raise UserError(
-            f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its own"
+            f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of"
+            " its own"
         )
     present = [*blocks_at(place), *pending] if is_place(place) else pending
     if any(type(block) is type(other) for other in present):
@@ -289,13 +296,15 @@ def attention_config(model: nn.Module) -> list[dict[str, Any]]:
         # which torch.fx makes, whose graph calls the blocks itself
         if not is_hooked(place) and type(place) is not nn.Module:
             raise UserError(
-                f"nothing calls the attention at {path!r}: a tool that made this module did not take over its hook"
+                f"nothing calls the attention at {path!r}: a tool that made this module did not"
+                " take over its hook"
             )
         for block in blocks_at(place):
             missing = [name for name in argument_names(type(block)) if not hasattr(block, name)]
             if missing:
                 raise UserError(
-                    f"{type(block).__name__} at {path!r} does not keep its argument {missing[0]!r} as an attribute"
+                    f"{type(block).__name__} at {path!r} does not keep its argument {missing[0]!r}"
+                    " as an attribute"
                 )
             name = names.get(type(block), type(block).__name__)
             entries.append({"at": path, "attention": name, "arguments": block_arguments(block)})
@@ -332,7 +341,8 @@ def insert_from_config(
             or not isinstance(entry["arguments"], Mapping)
         ):
             raise UserError(
-                f"an entry of the configuration has the keys at, attention, arguments; got {entry!r}"
+                "an entry of the configuration has the keys at, attention, arguments; got"
+                f" {entry!r}"
             )
         path, name = entry["at"], entry["attention"]
         if not isinstance(path, str) or not isinstance(name, str):

@@ -91,12 +91,14 @@ class Trunk:
         kept = {index: stride for index, stride in maps.items() if not enlarged[index]}
         if not kept:
             raise UserError(
-                f"finds no trunk: {self.reason('no tensor behind a convolution grows with the image')}"
+                "finds no trunk:"
+                f" {self.reason('no tensor behind a convolution grows with the image')}"
             )
         largest = max(kept.values())
         if max(maps.values()) > largest:
             raise UserError(
-                "finds no trunk: this model keeps several resolutions side by side, and reaches its largest stride after an upsampling"
+                "finds no trunk: this model keeps several resolutions side by side, and reaches its"
+                " largest stride after an upsampling"
             )
         # A neck may go on with the deepest map after it has enlarged it.
         coarse = {index for index, stride in kept.items() if stride == largest}
@@ -141,7 +143,8 @@ class Trunk:
             return "this model scales its images to one size: insert into its backbone alone"
         failure = self.probe.failure
         return (
-            f"the forward of the model stopped early: {failure}; pass example_input if it needs other inputs"
+            f"the forward of the model stopped early: {failure}; pass example_input if it needs"
+            " other inputs"
             if failure
             else otherwise
         )
@@ -266,7 +269,8 @@ class Trunk:
         if self.probe.failure:
             raise UserError(f"finds no blocks: {self.reason('')}")
         raise UserError(
-            "needs at least two stages of blocks; this model has 0: no class of modules returns what lies on its trunk twice"
+            "needs at least two stages of blocks; this model has 0: no class of modules returns"
+            " what lies on its trunk twice"
         )
 
     def places(self, blocks: list[str]) -> list[str]:

@@ -43,7 +43,8 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
             raise unknown("torchvision model", rest, names)
         if in_channels != 3:
             raise UserError(
-                f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest} or one of ours"
+                f"torchvision models take 3 channels; the data has {in_channels}: use timm/{rest}"
+                " or one of ours"
             )
         options = INCEPTION_OPTIONS if rest in INCEPTIONS else {}
         return torchvision.models.get_model(rest, weights=None, num_classes=num_classes, **options)
@@ -107,11 +108,13 @@ def create_model(
         model = build_host(name, num_classes, in_channels)
         if attention is not None and places(model):
             raise UserError(
-                f"{name} has attention of its own: name its host to choose which, or give no attention"
+                f"{name} has attention of its own: name its host to choose which, or give no"
+                " attention"
             )
         if name.removeprefix("torchvision/") in INCEPTIONS:
             on_note(
-                f"{name} has no auxiliary heads here, and rescales its input as torchvision's published weights want (transform_input)"
+                f"{name} has no auxiliary heads here, and rescales its input as torchvision's"
+                " published weights want (transform_input)"
             )
         if attention not in (None, "none"):
             if seed is not None:

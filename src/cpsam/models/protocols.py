@@ -98,7 +98,8 @@ def as_protocol_2(file: IO[bytes]) -> bytes:
             held.clear()
             if operation.proto > 2 and name not in REPLACED:
                 raise UnpicklingError(
-                    f"its pickle has the operation {name}; save it with torch's own pickle protocol, 2"
+                    f"its pickle has the operation {name}; save it with torch's own pickle"
+                    " protocol, 2"
                 )
             file.seek(start)
             written += REPLACED.get(name, file.read(end - start))

@@ -59,7 +59,8 @@ def find_file(path: Path) -> Path:
         )
         raise UserError(f"the run in {path} is not finished: {NAMES[0]} is missing{best}")
     raise DataError(
-        f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a finished run"
+        f"weights {path} is a folder without {listed(NAMES)}: name a file, or the folder of a"
+        " finished run"
     )
 
 
@@ -113,7 +114,8 @@ def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
     config = origin(path).config
     if config and path.name in (NAMES[0], BEST) and "attention" not in metadata:
         raise DataError(
-            f"weights {path} are not those that the run in this folder wrote: they do not name its blocks"
+            f"weights {path} are not those that the run in this folder wrote: they do not name its"
+            " blocks"
         )
     if config:
         check_identity(metadata, config, f"weights {path}")
@@ -137,8 +139,9 @@ def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> N
             else summary(here)
         )
         raise UserError(
-            f"weights {path} are those of a run with {summary(trained)}, and the model has {here_too}: "
-            "ask for the same blocks at the same places, or give weights of a network without blocks"
+            f"weights {path} are those of a run with {summary(trained)}, and the model has"
+            f" {here_too}: ask for the same blocks at the same places, or give weights of a network"
+            " without blocks"
         )
 
 

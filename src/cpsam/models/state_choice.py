@@ -113,7 +113,8 @@ def choose(
         ]
         if not named:
             raise UserError(
-                f"weights file {path} has nothing named {key!r}; it has {listed(labels(candidates))}"
+                f"weights file {path} has nothing named {key!r}; it has"
+                f" {listed(labels(candidates))}"
             )
         candidates = named
     fitting = [candidate for candidate in candidates if candidate.fits]
@@ -125,11 +126,13 @@ def choose(
     averaged = [candidate for candidate in distinct if candidate.averaged]
     if len(averaged) != 1:
         raise UserError(
-            f"weights file {path} has several weights of this network: {listed(labels(distinct))}; name one as weights_key"
+            f"weights file {path} has several weights of this network: {listed(labels(distinct))};"
+            " name one as weights_key"
         )
     rest = [candidate for candidate in distinct if candidate is not averaged[0]]
     return averaged[0], [
-        f"{averaged[0].label} is taken, the average; weights_key chooses {' or '.join(labels(rest))} instead"
+        f"{averaged[0].label} is taken, the average; weights_key chooses"
+        f" {' or '.join(labels(rest))} instead"
     ]
 
 

@@ -33,11 +33,16 @@ ATTACK = re.compile(
 )
 
 FOREIGN = {
-    b"version https://git-lfs": "is a Git LFS pointer, not weights: fetch the file itself with git lfs pull",
+    b"version https://git-lfs": (
+        "is a Git LFS pointer, not weights: fetch the file itself with git lfs pull"
+    ),
     b"\x1f\x8b": "is a gzip archive: unpack it first",
     b"\x89HDF": "is an HDF5 file (of Keras, for instance), which is not read here",
     b"<": "is an HTML or XML page, not weights: download the file itself",
-    b"{": "is a JSON text, not weights; if it is the index of a sharded checkpoint, merge the shards into one file first",
+    b"{": (
+        "is a JSON text, not weights; if it is the index of a sharded checkpoint, merge the shards"
+        " into one file first"
+    ),
 }
 """How files begin that are often taken for weights, and what they are."""
 
@@ -200,11 +205,13 @@ def refusal(path: Path, reason: str) -> UserError:
         return code_refused(path, wanted[1])
     if "Unsupported operand" in reason:
         return DataError(
-            f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it has another, or is damaged"
+            f"weights file cannot be read: {path}: save it with torch's own pickle protocol, 2; it"
+            " has another, or is damaged"
         )
     if "persistent_load of storage" in reason:
         return DataError(
-            f"weights file {path} holds a whole module, not its tensors: save its state_dict() instead"
+            f"weights file {path} holds a whole module, not its tensors: save its state_dict()"
+            " instead"
         )
     cause = reason.partition("WeightsUnpickler error:")[2].strip() or reason
     return DataError(f"weights file cannot be read: {path}: {cause.partition(chr(10))[0]}")
@@ -212,7 +219,8 @@ def refusal(path: Path, reason: str) -> UserError:
 
 def code_refused(path: Path, name: str) -> UserError:
     return UserError(
-        f"weights file {path} asks for {name}; nothing but tensors is read from it, because a pickle can run code"
+        f"weights file {path} asks for {name}; nothing but tensors is read from it, because a"
+        " pickle can run code"
     )
 
 

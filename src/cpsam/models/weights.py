@@ -128,7 +128,8 @@ def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitEr
         reasons.append(f"it lacks {plural(len(chosen.lacking), 'key')} ({listed(chosen.lacking)})")
     if chosen.unknown:
         reasons.append(
-            f"has {plural(len(chosen.unknown), 'key')} that the model has not ({listed(chosen.unknown)})"
+            f"has {plural(len(chosen.unknown), 'key')} that the model has not"
+            f" ({listed(chosen.unknown)})"
         )
     if chosen.misshapen:
         shapes = [
@@ -142,7 +143,8 @@ def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitEr
         and (channels := input_channels(chosen, own)) is not None
     ):
         reasons = [
-            f"they take images of {plural(channels[0], 'channel')}, and the model takes {channels[1]}"
+            f"they take images of {plural(channels[0], 'channel')}, and the model takes"
+            f" {channels[1]}"
         ]
     inside = f" at {chosen.label}" if chosen.label else ""
     return MisfitError(
@@ -171,7 +173,8 @@ def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     kind = f"{tensor.dtype}".removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
         raise DataError(
-            f"weights file {path}: {name} must be a plain tensor; it is quantised, sparse or without data"
+            f"weights file {path}: {name} must be a plain tensor; it is quantised, sparse or"
+            " without data"
         )
     # Some trainers store it as a floating-point number.
     counts = name.endswith("num_batches_tracked")
@@ -187,13 +190,15 @@ def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     tensor = tensor if counts else tensor.to(like.dtype)
     if not (finite := tensor.isfinite()).all():
         raise DataError(
-            f"weights file {path}: {name} holds {int((~finite).sum())} of {tensor.numel()} numbers that are not finite"
+            f"weights file {path}: {name} holds {int((~finite).sum())} of {tensor.numel()} numbers"
+            " that are not finite"
         )
     if name.endswith(("running_var", "num_batches_tracked")) and (
         negative := int((tensor < 0).sum())
     ):
         raise DataError(
-            f"weights file {path}: {name} must not be negative; {negative} of its {tensor.numel()} numbers are"
+            f"weights file {path}: {name} must not be negative; {negative} of its {tensor.numel()}"
+            " numbers are"
         )
     return tensor
 

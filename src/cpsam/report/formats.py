@@ -57,7 +57,10 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         ]
     for setting in settings:
         only = len(settings) == 1
-        title = f"{'Arms' if only else setting['name']}: {setting['model']}, blocks at {words(setting['at'])}"
+        title = (
+            f"{'Arms' if only else setting['name']}: {setting['model']}, blocks at"
+            f" {words(setting['at'])}"
+        )
         parts += [f"## {markdown(title)}"]
         parts += [markdown_table(*table_rows(results, None if only else setting["name"]))]
     parts += [f"- {markdown(note)}" for note in results.get("notes", ())]

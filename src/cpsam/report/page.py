@@ -97,10 +97,14 @@ def questions(results: Mapping[str, Any]) -> Markup | None:
         return None
     header, rows = contrast_rows(results)
     explained = {
-        "p, Holm": "Holm's adjustment is for the others together, so that it is a one in twenty chance that any of them is found without "
-        "being there.",
+        "p, Holm": (
+            "Holm's adjustment is for the others together, so that it is a one in twenty chance"
+            " that any of them is found without being there."
+        ),
         "p, sign flips": "The exact sign-flip test is a check; it assumes less, and finds less.",
-        "could be found, points": "The last column is the true difference that would be found four times in five.",
+        "could be found, points": (
+            "The last column is the true difference that would be found four times in five."
+        ),
     }
     caption = [
         "The first row is the question that the study is for.",
@@ -149,9 +153,10 @@ def comparison(results: Mapping[str, Any], name: str | None, setting: Mapping[st
     header, rows = table_rows(results, name)
     split = setting["data"].get("measured_on", "test split")
     caption = (
-        f"Top-1 is the mean over n seeds ± sample standard deviation, after the last epoch, on the {split}. A difference pairs the seeds; "
-        "in brackets its 95 % t-interval. MACs are multiply-adds of one image; milliseconds are the median of a batch, in brackets the "
-        "quartiles, timed in turn with the other arms."
+        "Top-1 is the mean over n seeds ± sample standard deviation, after the last epoch, on the"
+        f" {split}. A difference pairs the seeds; in brackets its 95 % t-interval. MACs are"
+        " multiply-adds of one image; milliseconds are the median of a batch, in brackets the"
+        " quartiles, timed in turn with the other arms."
     )
     body = []
     # A style sheet that turns rows into cards takes the meaning of a table away from them; the
@@ -203,7 +208,10 @@ def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
             name: bytes_ / 2**20 for name, bytes_ in memory.items() if bytes_ is not None
         },
     }
-    dots = "A dot is a run, the bar their mean; dashed: what nothing as cheap beats. Columns that would cover each other stand apart."
+    dots = (
+        "A dot is a run, the bar their mean; dashed: what nothing as cheap beats. Columns that"
+        " would cover each other stand apart."
+    )
     plots = [
         (
             f"Difference to {name}",
@@ -217,7 +225,10 @@ def figures(results: Mapping[str, Any], setting: str | None) -> Markup:
         for what, by_arm in costs.items()
     ]
     threads = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
-    bands = "Mean over the seeds in a band from the lowest to the highest. The height fits the second half of the epochs."
+    bands = (
+        "Mean over the seeds in a band from the lowest to the highest. The height fits the second"
+        " half of the epochs."
+    )
     if any(
         run["status"] != "done" and (run.get("curve") or {}).get("top1")
         for arm in arms
@@ -272,7 +283,10 @@ def failures(results: Mapping[str, Any]) -> Markup | None:
     rows = failed_runs(results)
     if not rows:
         return None
-    caption = "These runs are in no mean and no difference; a pair that lacks one of its runs is left out."
+    caption = (
+        "These runs are in no mean and no difference; a pair that lacks one of its runs is left"
+        " out."
+    )
     table = plain_table(caption, FAILED_HEADER, rows, wide=(3,))
     return element(
         "section",
@@ -358,9 +372,11 @@ def render_report(results: Mapping[str, Any]) -> str:
         opening(results),
         questions(results),
         [setting_section(results, setting) for setting in settings_of(results)],
-        element("ul", (element("li", note) for note in results["notes"]), class_="notes")
-        if results.get("notes")
-        else None,
+        (
+            element("ul", (element("li", note) for note in results["notes"]), class_="notes")
+            if results.get("notes")
+            else None
+        ),
         failures(results),
         provenance(results),
         every_run(results),

@@ -158,14 +158,23 @@ def answer_in_its_setting(results: Mapping[str, Any]) -> str:
     mean = points(difference["mean"])
     pairs = pairs_words(difference["n"])
     if difference["low"] is None and difference["n"] > 1:
-        return f"Top-1 of {name} minus {reference} is {mean} points on every seed, which gives no interval ({pairs})."
+        return (
+            f"Top-1 of {name} minus {reference} is {mean} points on every seed, which gives no"
+            f" interval ({pairs})."
+        )
     if difference["low"] is None:
-        return f"One seed makes no claim: top-1 of {name} minus {reference} is {mean} points (n = 1, so there is no interval)."
+        return (
+            f"One seed makes no claim: top-1 of {name} minus {reference} is {mean} points (n = 1,"
+            " so there is no interval)."
+        )
     low, high = points(difference["low"]), points(difference["high"])
     evidence = f"95 % interval {low} to {high}"
     if difference["low"] <= 0 <= difference["high"]:
         gap = f"top-1 of {name} minus {reference} is {mean} points"
-        return f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero ({pairs})."
+        return (
+            f"{name} and {reference} are not told apart: {gap}, {evidence}, which covers zero"
+            f" ({pairs})."
+        )
     side = "ahead of" if difference["mean"] > 0 else "behind"
     return f"{name} is {mean[1:]} points of top-1 {side} {reference} ({evidence}, {pairs})."
 

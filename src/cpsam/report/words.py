@@ -77,7 +77,8 @@ def evidence_words(results: Mapping[str, Any]) -> list[str]:
         if first["detectable"] is not None and first["detectable"] < 1:
             found = f"{100 * first['detectable']:.2f}"
             said.append(
-                f"With this spread and so many seeds, a true difference of {found} points would be found four times in five."
+                f"With this spread and so many seeds, a true difference of {found} points would be"
+                " found four times in five."
             )
         return said
     difference = primary_difference(results) or {}
@@ -97,9 +98,11 @@ def facts_words(results: Mapping[str, Any]) -> str:
     )
     networks = words(list(dict.fromkeys(setting["model"] for setting in settings)))
     facts = [
-        f"{networks} with a block at {places}"
-        if any(arm["places"] for arm in results["arms"])
-        else f"{networks} without a block"
+        (
+            f"{networks} with a block at {places}"
+            if any(arm["places"] for arm in results["arms"])
+            else f"{networks} without a block"
+        )
     ]
     for data in datasets_of(results):
         what_for = (
@@ -116,7 +119,9 @@ def facts_words(results: Mapping[str, Any]) -> str:
 def protocol(results: Mapping[str, Any]) -> dict[str, object]:
     """When and on what is measured, what is equal for all arms, and the seeds."""
     said: dict[str, object] = {
-        "measured": f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}"
+        "measured": (
+            f"after the last epoch, on the {results['data'].get('measured_on', 'test split')}"
+        )
     }
     if results.get("budget"):
         said["budget"] = f"equal {results['budget']}"
@@ -162,7 +167,10 @@ def control_words(results: Mapping[str, Any]) -> list[str]:
         if control["low"] <= 0 <= control["high"]:
             said = f"{name} is not told apart from {other}, {kind}: {mean} points, {evidence}."
         else:
-            said = f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by {mean[1:]} points, {evidence}."
+            said = (
+                f"{name} is {'ahead of' if control['mean'] > 0 else 'behind'} {other}, {kind}: by"
+                f" {mean[1:]} points, {evidence}."
+            )
     # results of before there was this have none
     fewer = [bare(results, arm) for arm in control.get("fewer", ())]
     return [f"{said} Left out there, with fewer seeds: {words(fewer)}." if fewer else said]
@@ -176,7 +184,8 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
     plans = results.get("plans") or []
     for before, after in pairwise(plans):
         changes = [
-            f"{len(each)} {how} {what}{'s' * (len(each) != 1)}{f' ({words(each)})' if what != 'run' else ''}"
+            f"{len(each)} {how}"
+            f" {what}{'s' * (len(each) != 1)}{f' ({words(each)})' if what != 'run' else ''}"
             for what, key in (("seed", "seeds"), ("arm", "arms"), ("run", "runs"))
             if key in before
             for how, one, other in (("more", after, before), ("fewer", before, after))
@@ -200,7 +209,8 @@ def history_words(results: Mapping[str, Any]) -> list[str]:
         listed = " and ".join(part for part in (", ".join(changes[:-1]), *changes[-1:]) if part)
         if listed:
             said.append(
-                f"The plan was changed after {after['ended_before']} of its {len(before['runs'])} runs had ended: {listed}."
+                f"The plan was changed after {after['ended_before']} of its {len(before['runs'])}"
+                f" runs had ended: {listed}."
             )
     return said
 
@@ -232,8 +242,9 @@ def unlike_words(results: Mapping[str, Any]) -> list[str]:
     for seed, keys in (results.get("unlike") or {}).items():
         seeds.setdefault(tuple(keys), []).append(seed)
     return [
-        f"The runs of seed{'s' * (len(alike) > 1)} {words(alike)} were not all made alike: {words(keys)} differ{'s' * (len(keys) == 1)}. "
-        "Their pairs share the order of the images and their augmentation, and not that."
+        f"The runs of seed{'s' * (len(alike) > 1)} {words(alike)} were not all made alike:"
+        f" {words(keys)} differ{'s' * (len(keys) == 1)}. Their pairs share the order of the images"
+        " and their augmentation, and not that."
         for keys, alike in seeds.items()
     ]
 

@@ -107,13 +107,15 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
     """
     if not 0 < len(name.strip()) == len(name) <= MOST_LETTERS:
         raise UserError(
-            f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends; got {shorten(name)}"
+            f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends;"
+            f" got {shorten(name)}"
         )
     if attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
     if name != attention and name in ("none", *ATTENTION):
         raise UserError(
-            f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads the table"
+            f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads"
+            " the table"
         )
     if attention == "none":
         if arguments:
@@ -137,8 +139,8 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
             ) from error
         if parameters > MOST_PARAMETERS:
             raise UserError(
-                f"{shorten(name)} has {parameters:,} parameters on {TRIED_CHANNELS} channels, and a block may have {MOST_PARAMETERS:,}; "
-                "an argument is too large"
+                f"{shorten(name)} has {parameters:,} parameters on {TRIED_CHANNELS} channels, and a"
+                f" block may have {MOST_PARAMETERS:,}; an argument is too large"
             )
     return Arm(name, attention, arguments)
 
@@ -162,7 +164,8 @@ def check_argument(name: str, value: object, nested: bool = True) -> None:
             check_argument(name, inner, nested=False)
     else:
         raise UserError(
-            f"{name} must be text, a number, true or false, or a list or a table of these; got {shorten(value)}"
+            f"{name} must be text, a number, true or false, or a list or a table of these; got"
+            f" {shorten(value)}"
         )
 
 

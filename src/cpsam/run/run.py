@@ -189,7 +189,10 @@ def load_task(
     if expected is None:
         why = f"pixels are scaled by the statistics of the data set: {why}"
     elif len(expected[0]) != dataset.in_channels:
-        known = f"what {task.model} expects is known for {len(expected[0])} channels, and the images have {dataset.in_channels}"
+        known = (
+            f"what {task.model} expects is known for {len(expected[0])} channels, and the images"
+            f" have {dataset.in_channels}"
+        )
         why = f"pixels are scaled by the statistics of the data set: {known}"
     else:
         dataset = replace(dataset, mean=expected[0], std=expected[1])
@@ -308,7 +311,8 @@ def evaluate_run(
     dataset, _ = load_task(task, on_event, frozenset(data.get("skipped", ())))
     if dataset.fingerprint != data["fingerprint"]:
         raise DataError(
-            f"the data in {data_root} is not what the run in {folder} was trained on: its fingerprint differs"
+            f"the data in {data_root} is not what the run in {folder} was trained on: its"
+            " fingerprint differs"
         )
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
     tensors, meta = load_weights(weights)

@@ -66,7 +66,8 @@ def epochs_in_time(
             }
             if 0 in times.values():
                 raise UserError(
-                    "the clock of this machine stands still, so a budget of time cannot be measured; choose a budget of epochs"
+                    "the clock of this machine stands still, so a budget of time cannot be"
+                    " measured; choose a budget of epochs"
                 )
             for name in same:
                 share = (

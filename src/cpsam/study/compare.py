@@ -126,7 +126,8 @@ def conduct(
         results["overtaken"] = train and written.get("plan") == standing != mine
         if results["overtaken"]:
             results["warnings"].append(
-                f"Another process changed the plan of this study meanwhile; {folder} keeps the report on that one."
+                f"Another process changed the plan of this study meanwhile; {folder} keeps the"
+                " report on that one."
             )
         else:
             write_results(results, folder)
@@ -294,7 +295,8 @@ def read_history(described: dict[str, Any], folder: Path) -> dict[str, Any]:
             for each in (history[0], entry)
         )
         raise UserError(
-            f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another question needs another name"
+            f"the study in {folder} was begun to answer {was}, and its plan now says {now}; another"
+            " question needs another name"
         )
     if history and identity(history[-1]) == identity(entry):
         return {"plans": history}

@@ -222,7 +222,8 @@ def plan_setting(
     ):
         where = f" in {setting.name}" if setting.name else ""
         warnings.append(
-            f"{one.name} and {other.name} are the same block at the places{where}: it would be trained twice."
+            f"{one.name} and {other.name} are the same block at the places{where}: it would be"
+            " trained twice."
         )
     fixed = (task, dataset, weights_sha256)
     planned = [
@@ -341,11 +342,13 @@ def complete_controls(
             arm = match_parameters(arm, target, widths)
             ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
             notes.append(
-                f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,} ({(ours - theirs) / theirs:+.1%})."
+                f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,}"
+                f" ({(ours - theirs) / theirs:+.1%})."
             )
         elif missing:
             raise UserError(
-                f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=..."
+                f"{arm.name} needs a value for {', '.join(missing)}, as in"
+                f" {arm.name}:{missing[0]}=..."
             )
         completed.append(arm)
     return completed, notes
@@ -362,7 +365,8 @@ def differing_recipes(setting: str, shared: Recipe, recipes: Mapping[str, Recipe
                 for key, value in differing.items()
             )
             warnings.append(
-                f"{name}{f' in {setting}' if setting else ''} differs from the others in more than its block: {what}."
+                f"{name}{f' in {setting}' if setting else ''} differs from the others in more than"
+                f" its block: {what}."
             )
     return warnings
 
@@ -378,6 +382,7 @@ def unique(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
         other = found.setdefault(spec.folder_name, spec)
         if other.arm.name != spec.arm.name:
             raise UserError(
-                f"arms {other.arm.name!r} and {spec.arm.name!r} are one and the same run; leave one out"
+                f"arms {other.arm.name!r} and {spec.arm.name!r} are one and the same run; leave"
+                " one out"
             )
     return tuple(found.values())

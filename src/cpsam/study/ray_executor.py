@@ -88,7 +88,8 @@ def work(job: Job, execute: Execute, mailbox: Any) -> bool:
     """What a worker does: one attempt at one run; False if another process is at it."""
     if not job.folder.parent.is_dir():
         raise UserError(
-            f"{job.folder.parent} is not there on {os.uname().nodename}: --out must be on storage that all nodes share"
+            f"{job.folder.parent} is not there on {os.uname().nodename}: --out must be on storage"
+            " that all nodes share"
         )
     return attempt(
         job,
@@ -186,7 +187,8 @@ class RayExecutor:
                 f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes
             )
             raise UserError(
-                f"no node has the {cpus:g} cores and {gpus:g} GPUs that a run is given; there are: {has}"
+                f"no node has the {cpus:g} cores and {gpus:g} GPUs that a run is given; there are:"
+                f" {has}"
             )
 
 

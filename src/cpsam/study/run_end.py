@@ -82,7 +82,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     config = read_json(folder / CONFIG)
     if config is not None and not is_named_by(folder.name, config):
         raise DataError(
-            f"{folder / CONFIG}: it is of another run: its content does not give the name of the folder"
+            f"{folder / CONFIG}: it is of another run: its content does not give the name of the"
+            " folder"
         )
     return config
 
@@ -162,7 +163,8 @@ def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
             return record_end(
                 job.folder,
                 "failed",
-                f"the process of the run {how}, {deaths} times in a row; retry_failed tries it again",
+                f"the process of the run {how}, {deaths} times in a row; retry_failed tries it"
+                " again",
             )
         execute(job.spec, job.folder, tell)
         found = outcome(job.folder)

@@ -189,7 +189,10 @@ class Case:
 
     def call(self, block: nn.Module, x: Tensor, kind: str = "images") -> Tensor:
         """The output of `block`, which must be finite and have the shape, dtype and device of `x`."""
-        what = f"{kind} of {tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}, {'training' if block.training else 'eval'} mode:"
+        what = (
+            f"{kind} of {tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')},"
+            f" {'training' if block.training else 'eval'} mode:"
+        )
         with trying(what):
             y = block(x)
         require(isinstance(y, Tensor), f"{what} returned a {type(y).__name__}, not one tensor")

@@ -135,7 +135,8 @@ def arguments(case: Case) -> None:
         )
         require(
             changes,
-            f"{name!r} changes nothing, for instance between {dict(found[0][0])} and {dict(found[0][1])}",
+            f"{name!r} changes nothing, for instance between {dict(found[0][0])} and"
+            f" {dict(found[0][1])}",
         )
 
 
@@ -184,7 +185,8 @@ def identity(case: Case) -> None:
                 mode = "training" if training else "eval"
                 require(
                     torch.equal(y, x),
-                    f"a new block moves images of {size} by {gap(y, x):.1e} of their size in {mode} mode, {dtype}",
+                    f"a new block moves images of {size} by {gap(y, x):.1e} of their size in {mode}"
+                    f" mode, {dtype}",
                 )
 
 

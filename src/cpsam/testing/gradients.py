@@ -86,8 +86,8 @@ def require_finite_differences(
     name, off = next(iter(wrong.items()))
     require(
         False,
-        f"images of {size}, {mode} mode: the gradient of {name} is off by {off:.1e} of its size from finite differences; "
-        f"{DIFFERENCE:.0e} is allowed",
+        f"images of {size}, {mode} mode: the gradient of {name} is off by {off:.1e} of its size"
+        f" from finite differences; {DIFFERENCE:.0e} is allowed",
     )
 
 
@@ -102,7 +102,8 @@ def require_same(
         ).item()
         require(
             off <= tolerance,
-            f"the gradient of {name} {what} is off by {off:.1e} of its size; {tolerance:.0e} is allowed",
+            f"the gradient of {name} {what} is off by {off:.1e} of its size; {tolerance:.0e} is"
+            " allowed",
         )
 
 

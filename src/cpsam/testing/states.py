@@ -311,5 +311,6 @@ def modes(case: Case) -> None:
     off = gap(trained.eval()(x), expected)
     require(
         off <= SETTLED,
-        f"eval mode is off by {off:.1e} of training mode, although the running statistics are those of the batch",
+        f"eval mode is off by {off:.1e} of training mode, although the running statistics are those"
+        " of the batch",
     )

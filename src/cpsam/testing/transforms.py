@@ -79,7 +79,8 @@ def require_copies_after_training(case: Case) -> None:
     ]
     require(
         not lost,
-        f"training moves the plain number {', '.join(lost)}, which the state dict does not hold; keep it in a buffer",
+        f"training moves the plain number {', '.join(lost)}, which the state dict does not hold;"
+        " keep it in a buffer",
     )
     pickled = pickle.loads(pickle.dumps(block))  # noqa: S301
     others = {

@@ -159,7 +159,8 @@ def precision(case: Case) -> None:
             mode = "training" if training else "eval"
             require(
                 off <= tolerance,
-                f"{under} is off by {off:.1e} of float64 in root mean square in {mode} mode; {tolerance:.0e} is allowed",
+                f"{under} is off by {off:.1e} of float64 in root mean square in {mode} mode;"
+                f" {tolerance:.0e} is allowed",
             )
 
 

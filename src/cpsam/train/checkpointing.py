@@ -148,11 +148,13 @@ class Keeper:
             OverflowError,
         ) as error:
             raise DataError(
-                f"the checkpoint of step {checkpoint.step} is not what this version writes: {error!r}"
+                f"the checkpoint of step {checkpoint.step} is not what this version writes:"
+                f" {error!r}"
             ) from error
         if not fits:
             raise DataError(
-                f"the checkpoint of step {checkpoint.step} does not fit this run: it claims {position}"
+                f"the checkpoint of step {checkpoint.step} does not fit this run: it claims"
+                f" {position}"
             )
         self.last = (position.step, position.epochs)
         return position, checkpoint.warnings

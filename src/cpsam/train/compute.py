@@ -53,7 +53,8 @@ class Setting:
             raise DataError(f"{where} must be an object")
         if wrong := sorted(rules.keys() ^ settled.keys()):
             raise DataError(
-                f"{where} must have {', '.join(rules)}; {wrong[0][:60]!r} is {'missing' if wrong[0] in rules else 'unknown'}"
+                f"{where} must have {', '.join(rules)}; {wrong[0][:60]!r} is"
+                f" {'missing' if wrong[0] in rules else 'unknown'}"
             )
         for name, allowed in rules.items():
             value = settled[name]

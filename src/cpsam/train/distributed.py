@@ -168,7 +168,8 @@ def joined(
     cuda = torch.cuda.is_available()
     if cuda and team.local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"process {team.local_rank} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start fewer"
+            f"process {team.local_rank} of this machine has no GPU: torch sees"
+            f" {torch.cuda.device_count()}; start fewer"
         )
     if cuda:
         torch.cuda.set_device(team.local_rank)
@@ -201,18 +202,21 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
         return Team(), "", 0
     else:
         raise UserError(
-            f"WORLD_SIZE is {environment['WORLD_SIZE'][:20]!r} and RANK is not set: start with torchrun or srun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {environment['WORLD_SIZE'][:20]!r} and RANK is not set: start with"
+            " torchrun or srun, or unset WORLD_SIZE"
         )
     if missing := [name for name in names if name not in environment]:
         if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
             return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number
         raise UserError(
-            f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset {names[0]}"
+            f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset"
+            f" {names[0]}"
         )
     given = [environment[name] for name in names]
     if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in given):
         raise UserError(
-            f"{', '.join(names)} must be whole numbers; got {', '.join(value[:20] for value in given)}"
+            f"{', '.join(names)} must be whole numbers; got"
+            f" {', '.join(value[:20] for value in given)}"
         )
     rank, size, local_rank = map(int, given)
     if not 1 <= size <= MOST_PROCESSES:

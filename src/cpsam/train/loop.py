@@ -262,7 +262,10 @@ class Training:
             what = f"the gradient norm is {gradients.norm}"
         else:
             what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
-        where = f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs}, with lr {lr:.4g}"
+        where = (
+            f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs},"
+            f" with lr {lr:.4g}"
+        )
         wrong = broken_tensors(self.model, statistics=False)  # A training step does not read them.
         why = (
             f"because weights are not finite: {wrong}"
@@ -295,7 +298,10 @@ class Training:
                     wrong.append(f"{name} are not finite: {found}")
         if wrong:
             self.keeper.finish()
-            where = f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of {self.steps}"
+            where = (
+                f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of"
+                f" {self.steps}"
+            )
             raise self.team.echo(
                 DivergedError(
                     f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"

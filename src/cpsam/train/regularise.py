@@ -43,7 +43,8 @@ def regularised(
             branches = residual_branches(model)
             if not branches:
                 raise UserError(
-                    "drop_path needs residual branches as timm or torchvision have them, and this network has none"
+                    "drop_path needs residual branches as timm or torchvision have them, and this"
+                    " network has none"
                 )
             for index, branch in enumerate(branches):
                 stack.enter_context(

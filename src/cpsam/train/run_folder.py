@@ -95,8 +95,8 @@ class RunFolder:
         """
         if self.lock is not None and not is_locked_file(self.lock, self.path / LOCK):
             raise UserError(
-                f"run folder {self.path}: its lock file {LOCK} was removed or replaced, so another process may write here; "
-                "stopped before the next write"
+                f"run folder {self.path}: its lock file {LOCK} was removed or replaced, so another"
+                " process may write here; stopped before the next write"
             )
 
     def keep_records(self, epochs: int) -> list[dict[str, Any]]:
@@ -110,7 +110,8 @@ class RunFolder:
         self.records = checked_records(lines, self.identity, self.path / METRICS)
         if [record["epoch"] for record in self.records] != list(range(1, epochs + 1)):
             raise DataError(
-                f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a checkpoint, are not all there"
+                f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a"
+                " checkpoint, are not all there"
             )
         self.check_lock()
         write_atomically(self.path / METRICS, b"".join(lines))
@@ -270,7 +271,8 @@ def check_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
         )
         if others:
             raise UserError(
-                f"run folder {path} holds other files ({others[0]!r} first) and no {CONFIG}; give an empty or a new folder"
+                f"run folder {path} holds other files ({others[0]!r} first) and no {CONFIG}; give"
+                " an empty or a new folder"
             )
         return None
     wanted = {name: value for name, value in plain(config).items() if name != SETTLED}
@@ -278,7 +280,8 @@ def check_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
     if (difference := first_difference(there, wanted)) is not None:
         name, old, new = difference
         raise UserError(
-            f"run folder {path} holds a run of another configuration: {name} is {old} there and {new} here"
+            f"run folder {path} holds a run of another configuration: {name} is {old} there and"
+            f" {new} here"
         )
     return begun
 

@@ -80,7 +80,8 @@ def check_fields(record: object, names: tuple[str, ...], where: str) -> None:
     for name in TIMES:
         if not is_number(timing.get(name)) or timing[name] < 0:
             raise DataError(
-                f"{where}: timing.{name} must be a number, at least 0; it is {short(timing.get(name))}"
+                f"{where}: timing.{name} must be a number, at least 0; it is"
+                f" {short(timing.get(name))}"
             )
     if unknown := timing.keys() - {*TIMES, SEAL}:
         raise DataError(f"{where}: timing has an unknown field {short(min(unknown))}")
@@ -99,7 +100,8 @@ def check_field(record: Mapping[str, Any], name: str, where: str) -> None:
         rule, holds = "a finite number", is_number(value)
     if not holds:
         raise DataError(
-            f"{where}: {name} must be {rule}; it is {'missing' if name not in record else short(value)}"
+            f"{where}: {name} must be {rule}; it is"
+            f" {'missing' if name not in record else short(value)}"
         )
 
 

@@ -80,7 +80,8 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if differing := sorted(own.keys() ^ tensors.keys()):
         where = "the checkpoint lacks" if differing[0] in own else "the model lacks"
         raise UserError(
-            f"the checkpoint is of another model: {where} {differing[0]!r}, the first of {len(differing)} such names"
+            f"the checkpoint is of another model: {where} {differing[0]!r}, the first of"
+            f" {len(differing)} such names"
         )
     with torch.no_grad():
         for name, tensor in own.items():

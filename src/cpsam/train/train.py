@@ -116,7 +116,8 @@ def train(
         setting = Setting.read(run.config.get(SETTLED), f"{path / CONFIG}: {SETTLED}")
         if setting.device != target.type:
             raise UserError(
-                f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the bits would not be the same"
+                f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the"
+                " bits would not be the same"
             )
         training = Training(
             model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board
@@ -125,7 +126,10 @@ def train(
             with training.request, exact(setting, target):
                 return training.run_all()
         except (Stop, KeyboardInterrupt):
-            said = f"stopped after step {training.step} of {training.steps}; {training.keeper.newest} ({path})"
+            said = (
+                f"stopped after step {training.step} of {training.steps}; {training.keeper.newest}"
+                f" ({path})"
+            )
             raise team.echo(StoppedError(f"{said}, and the same command continues")) from None
         except OSError as error:
             if error.errno not in CANNOT_WRITE:
@@ -137,7 +141,8 @@ def train(
             if team.size == 1 or not lost(error):
                 raise
             raise StoppedError(
-                "another process of this run has ended; its message says why, and the same command continues"
+                "another process of this run has ended; its message says why, and the same command"
+                " continues"
             ) from error
 
 

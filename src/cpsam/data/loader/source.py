@@ -117,5 +117,6 @@ def open_table(path: str) -> tuple[Any, Indices, str]:
         return reader, ends, os.fsdecode(reader.schema.metadata[b"source"])
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); delete it, and it is made again"
+            f"{path}: cannot be read ({str(error).partition(chr(10))[0]}); delete it, and it is"
+            " made again"
         ) from error

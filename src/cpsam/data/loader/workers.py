@@ -108,7 +108,10 @@ class Worker:
         self.process.join(SECONDS_TO_END)
         code = self.process.exitcode
         if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}, perhaps for want of memory; fewer --workers need less"
+            how = (
+                f"was killed by {signal.Signals(-code).name}, perhaps for want of memory; fewer"
+                " --workers need less"
+            )
         else:
             how = f"ended with exit code {code}"
         return DataError(f"a process that loads images {how}")

@@ -146,8 +146,8 @@ def has_parquet(folder: Path, inner: str) -> bool:
 
 def fetch_files(name: str, source: Source) -> dict[str, list[Path]]:
     advice = (
-        f"where there is no internet, copy {source.folder}/ of the hub's data set {source.repository} to FOLDER/{name} "
-        "and name FOLDER with --data-root or CPSAM_DATA"
+        f"where there is no internet, copy {source.folder}/ of the hub's data set"
+        f" {source.repository} to FOLDER/{name} and name FOLDER with --data-root or CPSAM_DATA"
     )
     return {split: [fetch(source.hub_file(split), advice)] for split in SPLITS}
 

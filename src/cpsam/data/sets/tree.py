@@ -104,7 +104,10 @@ class Reader:
 
     def read(self) -> Tree:
         if not self.root.is_dir():
-            advice = "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with --data-root or CPSAM_DATA"
+            advice = (
+                "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with --data-root or"
+                " CPSAM_DATA"
+            )
             name = printable(str(self.root))
             raise DataError(
                 f"{name}: not a folder; {advice}"
@@ -116,7 +119,8 @@ class Reader:
         train = self.list_classes(train_folder)
         if len(train.classes) < 2:
             raise DataError(
-                f"{self.root / train_folder}: one class folder only, {train.classes[0]!r}; there must be at least two"
+                f"{self.root / train_folder}: one class folder only, {train.classes[0]!r}; there"
+                " must be at least two"
             )
         self.compare_names(train.classes)
         test = (
@@ -127,12 +131,14 @@ class Reader:
         self.count_the_rest(train_folder, test_folder)
         if self.skip:
             raise DataError(
-                f"{self.root / min(self.skip)}: to be left out, but it is not there; the list is of other data"
+                f"{self.root / min(self.skip)}: to be left out, but it is not there; the list is of"
+                " other data"
             )
         if self.deeper:
             first = shown([printable(path) for path in self.deeper[:1]], len(self.deeper))
             self.notes.append(
-                f"{plural(len(self.deeper), 'image')} in folders inside a class folder, counted to that class: {first}"
+                f"{plural(len(self.deeper), 'image')} in folders inside a class folder, counted to"
+                f" that class: {first}"
             )
         notes = (*self.notes, *self.walk.unused.lines())
         if test is not None:
@@ -140,7 +146,8 @@ class Reader:
         if not train.paths:
             first = self.root / train_folder / train.classes[0]
             raise DataError(
-                f"{self.root / train_folder}: no images in any class folder; {first.name} has {contents(first)}; {EXPECTED}"
+                f"{self.root / train_folder}: no images in any class folder; {first.name} has"
+                f" {contents(first)}; {EXPECTED}"
             )
         try:
             kept, held = stratified(
@@ -148,7 +155,10 @@ class Reader:
             )
         except UserError as error:
             raise DataError(f"{self.root}: too few images to split ({error})") from error
-        fifth = f"a stratified fifth of its images, {len(held)} of {len(train.paths)}, is the test split"
+        fifth = (
+            f"a stratified fifth of its images, {len(held)} of {len(train.paths)}, is the test"
+            " split"
+        )
         note = f"no val/ in {printable(self.root.name)}: {fifth}"
         return Tree({"train": train.take(kept), "test": train.take(held)}, note, (note, *notes))
 
@@ -159,7 +169,8 @@ class Reader:
         found = [name for name in choose(names, TRAIN) if subfolders(self.root / name)]
         if len(found) > 1:
             raise DataError(
-                f"{self.root}: both {found[0]}/ and {found[1]}/ may be the train split; rename one or move it away"
+                f"{self.root}: both {found[0]}/ and {found[1]}/ may be the train split; rename one"
+                " or move it away"
             )
         if found:
             return found[0]
@@ -183,7 +194,8 @@ class Reader:
                 found = [name for name in found if subfolders(self.root / name)]
             if len(found) > 1:
                 raise DataError(
-                    f"{self.root}: both {found[0]}/ and {found[1]}/ may be measured on; rename one or move it away"
+                    f"{self.root}: both {found[0]}/ and {found[1]}/ may be measured on; rename one"
+                    " or move it away"
                 )
             if found:
                 return found[0]
@@ -198,7 +210,8 @@ class Reader:
             other = alike.setdefault(same_name(name), name)
             if other != name:
                 raise DataError(
-                    f"{self.root}: the class folders {other!a} and {name!a} are the same name in Unicode; merge them"
+                    f"{self.root}: the class folders {other!a} and {name!a} are the same name in"
+                    " Unicode; merge them"
                 )
         folded: dict[str, str] = {}
         for name in classes:
@@ -226,7 +239,8 @@ class Reader:
             )
             if choose(inside, TRAIN) and choose(inside, VALIDATION + TEST):
                 raise DataError(
-                    f"{self.root / inner}: holds splits; name it as the folder of the data set, or move it away"
+                    f"{self.root / inner}: holds splits; name it as the folder of the data set, or"
+                    " move it away"
                 )
             self.deeper += deeper
             if not files:
@@ -326,7 +340,8 @@ class Reader:
         if missing:
             count = f"{len(missing):,} of {len(train.classes):,} classes have"
             self.notes.append(
-                f"{count} no images in {test_folder}/ to measure on: {shown(missing[:3], len(missing))}"
+                f"{count} no images in {test_folder}/ to measure on:"
+                f" {shown(missing[:3], len(missing))}"
             )
         return used
 

@@ -148,7 +148,10 @@ class Walk:
         try:
             status = entry.stat()
             if not stat.S_ISREG(status.st_mode):
-                reason = f"must be a regular file; it is {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}"
+                reason = (
+                    "must be a regular file; it is"
+                    f" {KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}"
+                )
             elif status.st_size > MAX_IMAGE_BYTES:
                 reason = f"must have at most {MAX_IMAGE_BYTES:,} bytes; it has {status.st_size:,}"
         except OSError as error:

@@ -113,7 +113,8 @@ def load_or_build(
             return build(Path(folder) / "decoded.safetensors", recipe(), progress)
     except OSError as error:
         raise DataError(
-            f"no room for the decoded images of {name} ({error}); CPSAM_CACHE can name a folder that has it"
+            f"no room for the decoded images of {name} ({error}); CPSAM_CACHE can name a folder"
+            " that has it"
         ) from error
 
 

@@ -58,7 +58,8 @@ def fetch(file: HubFile, otherwise: str) -> Path:
     found = hash_file(path)
     if found != file.sha256:
         raise DataError(
-            f"{where}: {path} has SHA-256 {found}, not the pinned {file.sha256}; delete it and try again"
+            f"{where}: {path} has SHA-256 {found}, not the pinned {file.sha256}; delete it and try"
+            " again"
         )
     return path
 

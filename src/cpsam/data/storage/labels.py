@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cpsam.data.storage.parquet import LabelColumn
 
 ADVICE = (
-    "name the folder with train/CLASS/ and val/CLASS/ in it, or with the hub's train-*.parquet and validation-*.parquet, "
-    "or the one that holds it as imagenet/, with --data-root or CPSAM_DATA"
+    "name the folder with train/CLASS/ and val/CLASS/ in it, or with the hub's train-*.parquet and"
+    " validation-*.parquet, or the one that holds it as imagenet/, with --data-root or CPSAM_DATA"
 )
 NONE = -1  # the class of a row that has none
 
@@ -144,7 +144,8 @@ def read_shards(
     if others:
         first = shown([printable(name) for name in others[:SHOWN]], len(others))
         notes.append(
-            f"not used: {plural(len(others), 'column')} beside {columns[0]!r} and {columns[1]!r}: {first}"
+            f"not used: {plural(len(others), 'column')} beside {columns[0]!r} and {columns[1]!r}:"
+            f" {first}"
         )
     return Shards(columns, files, shards.classes, labels, (*notes, *unused.lines()))
 
@@ -197,7 +198,8 @@ def values_of(trained: "list[LabelColumn]", label_column: str) -> tuple[list[Any
         return ordered, []
     which = f"from {ordered[0]:,} to {ordered[-1]:,}"
     return ordered, [
-        f"labels are {len(ordered):,} different numbers {which}; they become classes 0 to {len(ordered) - 1:,} in their order"
+        f"labels are {len(ordered):,} different numbers {which}; they become classes 0 to"
+        f" {len(ordered) - 1:,} in their order"
     ]
 
 
@@ -230,6 +232,7 @@ def check_classes(place: Path, shards: Shards, on_fault: OnShardFault) -> list[s
         ]
         if lacking:
             notes.append(
-                f"{len(lacking):,} of {len(shards.classes):,} classes have no images to {use}: {shown(lacking[:3], len(lacking))}"
+                f"{len(lacking):,} of {len(shards.classes):,} classes have no images to {use}:"
+                f" {shown(lacking[:3], len(lacking))}"
             )
     return notes

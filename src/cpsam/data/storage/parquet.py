@@ -64,7 +64,8 @@ def open_parquet(path: Path, image_column: str, label_column: str) -> Iterator[p
         image_type, label_type = schema.field(image_column).type, schema.field(label_column).type
         if not is_image(image_type):
             raise DataError(
-                f"{path}: column {image_column!r} is {image_type}, not a struct with the field 'bytes' of binary data"
+                f"{path}: column {image_column!r} is {image_type}, not a struct with the field"
+                " 'bytes' of binary data"
             )
         if not is_label(label_type):
             raise DataError(
@@ -149,7 +150,8 @@ def read_labels(
     wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if len(wrong):
         raise DataError(
-            f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to {limit - 1}"
+            f"{path}, row {wrong[0]}: label {labels[wrong[0]]} is out of range, it must be 0 to"
+            f" {limit - 1}"
         )
     if names is not None and len(names) != (num_classes or len(names)):
         raise DataError(f"{path}: its metadata names {len(names)} classes, not {num_classes}")

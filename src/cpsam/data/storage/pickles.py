@@ -87,7 +87,8 @@ def read_names(name: str, place: Path, count: int) -> tuple[str, ...]:
     names = [text(value) for value in read_dict(place / layout.meta, layout.names)[layout.names]]
     if len(names) != count or len(set(names)) != count:
         raise DataError(
-            f"{place / layout.meta}: must name {count} different classes; it names {len(set(names))}"
+            f"{place / layout.meta}: must name {count} different classes; it names"
+            f" {len(set(names))}"
         )
     return tuple(names)
 

@@ -88,13 +88,15 @@ def split_shards(
             raise DataError(f"no {wanted}-*.parquet in {place} or {place / 'data'}; {advice}")
         if len(names) > 1:
             raise DataError(
-                f"{place}: both {names[0]} and {names[1]} shards may be the {split} split; rename one or move it away"
+                f"{place}: both {names[0]} and {names[1]} shards may be the {split} split; rename"
+                " one or move it away"
             )
         splits[split] = found[names[0]]
         folders = sorted({path.parent for path in splits[split]})
         if len(folders) > 1:
             raise DataError(
-                f"{place}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of them away"
+                f"{place}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of"
+                " them away"
             )
         if reason := incomplete(splits[split], names[0]):
             on_fault(splits[split][0], None, reason)
@@ -103,7 +105,8 @@ def split_shards(
         )
         if inside:
             raise DataError(
-                f"{place}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of them away"
+                f"{place}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of"
+                " them away"
             )
     used = {path for paths in splits.values() for path in paths}
     for name, paths in found.items():
@@ -143,10 +146,16 @@ def incomplete(paths: Sequence[Path], split: str) -> str | None:
         if not numbered:
             continue
         if int(numbered[2]) != len(paths):
-            return f"one of {int(numbered[2])} files by its name, but {len(paths)} {split} files are in {path.parent}"
+            return (
+                f"one of {int(numbered[2])} files by its name, but {len(paths)} {split} files are"
+                f" in {path.parent}"
+            )
         other = numbers.setdefault(int(numbered[1]), path)
         if other != path:
-            return f"has the same number as {path.name}, so another of {len(paths)} {split} files is missing"
+            return (
+                f"has the same number as {path.name}, so another of {len(paths)} {split} files is"
+                " missing"
+            )
     return None
 
 
@@ -200,7 +209,8 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
                 write_table(path, image_column, label_column, table)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be unpacked into the cache ({error}); CPSAM_CACHE can name another folder for it"
+            f"{path}: cannot be unpacked into the cache ({error}); CPSAM_CACHE can name another"
+            " folder for it"
         ) from error
     return table
 
