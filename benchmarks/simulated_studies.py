@@ -33,10 +33,14 @@ def main() -> None:
         for n in SEEDS
     ]
     print(
-        f"{'world':24}{'seeds':>7}{'interval covers':>17}{'t-test':>9}{'sign-flip':>11}{'Holm, 3 of 5 null':>19}{'all null':>10}"
+        f"{'world':24}{'seeds':>7}{'interval covers':>17}{'t-test':>9}{'sign-flip':>11}"
+        f"{'Holm, 3 of 5 null':>19}{'all null':>10}"
     )
     for row in rows:
-        rates = f"{row['coverage']:>17.1%}{row['t_test']:>9.1%}{row['sign_flip']:>11.1%}{row['family']:>19.1%}{row['family_of_nulls']:>10.1%}"
+        rates = (
+            f"{row['coverage']:>17.1%}{row['t_test']:>9.1%}{row['sign_flip']:>11.1%}"
+            f"{row['family']:>19.1%}{row['family_of_nulls']:>10.1%}"
+        )
         print(f"{row['world']:24}{row['seeds']:>7}{rates}")
     if asked.json:
         asked.json.write_text(

@@ -137,7 +137,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and back to the mode that each module had: some may have been frozen in eval mode."""
+    """Eval mode, and back to the mode that each module had: some may have been frozen in
+    eval mode.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

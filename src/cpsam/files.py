@@ -230,7 +230,9 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def is_locked_file(file: IO[Any], path: Path) -> bool:
-    """Whether `path` still names the file that is locked: somebody may have removed or replaced it."""
+    """Whether `path` still names the file that is locked: somebody may have removed or
+    replaced it.
+    """
     try:
         there = path.lstat()
     except OSError:

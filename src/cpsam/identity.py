@@ -1,4 +1,6 @@
-"""Tells the files of one run from those of another: each carries a hash of the run's configuration."""
+"""Tells the files of one run from those of another: each carries a hash of the run's
+configuration.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""Means, paired differences and their uncertainty. Pure functions: numbers in, frozen records out."""
+"""Means, paired differences and their uncertainty. Pure functions: numbers in, frozen
+records out.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation of `n` values; `mean` is None for n = 0, `sd` for n < 2."""
+    """Mean and sample standard deviation of `n` values; `mean` is None for n = 0, `sd` for
+    n < 2.
+    """
 
     n: int
     mean: float | None
@@ -164,8 +168,8 @@ def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
         UserError: As :func:`paired_difference`.
 
     Example:
-        >>> evidence({0: 0.75, 1: 1.0}, {0: 0.5, 1: 0.25}).note
-        'not enough seeds for a test: 2 pairs, and with fewer than 6 the sign-flip test cannot reach 5 %'
+        >>> print(evidence({0: 0.75, 1: 1.0}, {0: 0.5, 1: 0.25}).note.partition(",")[0])
+        not enough seeds for a test: 2 pairs
     """
     difference = paired_difference(a, b)
     detectable = detectable_difference(difference.sd, difference.n) if difference.sd else None

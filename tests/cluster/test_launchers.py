@@ -88,7 +88,13 @@ def test_torchrun_and_srun_make_the_same_run(tmp_path: Path, started: Start) -> 
         "SLURM_NODELIST": "localhost",
     }
     tasks = [
-        started([sys.executable, *words(tmp_path / "srun")], **job, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in ("0", "1")
+        started(
+            [sys.executable, *words(tmp_path / "srun")],
+            **job,
+            SLURM_PROCID=rank,
+            SLURM_LOCALID=rank,
+        )
+        for rank in ("0", "1")
     ]  # fmt: skip
     outputs = [task.communicate(timeout=SECONDS) for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], outputs

@@ -54,7 +54,9 @@ def study(**changes: Any) -> Study:
 
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
-    """Without what depends on the clock, and on whether someone edits the source while tests run."""
+    """Without what depends on the clock, and on whether someone edits the source while
+    tests run.
+    """
     return {
         key: value
         for key, value in results.items()

@@ -132,7 +132,10 @@ def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(
         f" {[str(Path(__file__).parent), str(Path(processes.__file__).parent)]}; import doomed; "
     )
     code += f"from pathlib import Path; doomed.save_twice(Path({str(tmp_path / 'all')!r}))"
-    calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir"
+    calls = (
+        "openat,write,pwrite64,writev,fsync,fdatasync,"
+        "rename,renameat,renameat2,unlink,unlinkat,rmdir"
+    )
     trace = [
         "strace",
         "-f",

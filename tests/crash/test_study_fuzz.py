@@ -57,9 +57,8 @@ def test_random_kills_extensions_and_two_masters(
         kept: dict[str, str] = {}
 
         def start() -> None:
-            child = processes.Process(
-                target=master, args=(fake_study(*random_study(draw, *size)), folder)
-            )  # noqa: B023
+            study = fake_study(*random_study(draw, *size))  # noqa: B023
+            child = processes.Process(target=master, args=(study, folder))  # noqa: B023
             child.start()
             alive.append(child)  # noqa: B023
 

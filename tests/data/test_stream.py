@@ -311,7 +311,8 @@ import multiprocessing, os, signal, sys, time
 from pathlib import Path
 from cpsam.data import load_dataset, train_batches
 
-list(train_batches(load_dataset("imagenet", Path(sys.argv[1]), image_size=8, workers=1), batch_size=2, seed=0, epoch=0))
+dataset = load_dataset("imagenet", Path(sys.argv[1]), image_size=8, workers=1)
+list(train_batches(dataset, batch_size=2, seed=0, epoch=0))
 for number in (signal.SIGTERM, signal.SIGUSR1):
     process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
     process.start()

@@ -224,7 +224,9 @@ def all_placements(model):
 
 
 class LooksLikeAHost(nn.Module):
-    """A block with repeated modules, norms and convolutions that could be mistaken for the host's."""
+    """A block with repeated modules, norms and convolutions that could be mistaken for the
+    host's.
+    """
 
     def __init__(self, channels):
         super().__init__()

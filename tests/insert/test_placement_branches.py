@@ -40,7 +40,9 @@ class Plain(Residual):
 
 
 class Partial(nn.Module):
-    """Residual blocks on half of the channels, and all that they return side by side, as in YOLO."""
+    """Residual blocks on half of the channels, and all that they return side by side, as in
+    YOLO.
+    """
 
     def __init__(self, inputs, outputs, stride=1):
         super().__init__()

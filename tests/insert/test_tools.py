@@ -117,8 +117,8 @@ TOOLS = {
     "by hand in the dict": fuse_in_place_of_the_dict,
     "reparameterize": reparameterize_model,
     "pickle, then SyncBatchNorm": lambda model: convert_sync_batchnorm(
-        pickle.loads(pickle.dumps(model))
-    ),  # noqa: S301
+        pickle.loads(pickle.dumps(model))  # noqa: S301
+    ),
 }
 
 
@@ -135,7 +135,9 @@ OF_TORCH = {
 
 @cache
 def trained(name, block="cpsam"):
-    """A host with blocks that are heard, with images, what it makes of them, and its configuration."""
+    """A host with blocks that are heard, with images, what it makes of them, and its
+    configuration.
+    """
     build, at = HOSTS[name]
     torch.manual_seed(0)
     model, x = build().eval().double(), torch.randn(2, 3, 37, 52).double()

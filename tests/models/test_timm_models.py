@@ -313,7 +313,9 @@ def test_scripted_networks_agree(name):
 
 @each_net
 def test_parameters_are_grouped_by_depth(name):
-    """Layer-wise learning rates: a block shares the group of the residual block that it hangs on."""
+    """Layer-wise learning rates: a block shares the group of the residual block that it
+    hangs on.
+    """
     model = timm.create_model(name, device="meta")
     groups = group_parameters(model, model.group_matcher(), reverse=True)
     assert groups["conv1.weight"] == groups["bn1.bias"] == 0

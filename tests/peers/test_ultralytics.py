@@ -1,4 +1,6 @@
-"""Detectors of ultralytics keep every block through their own `fuse()`; their trainer is warned of."""
+"""Detectors of ultralytics keep every block through their own `fuse()`; their trainer is
+warned of.
+"""
 
 import copy
 

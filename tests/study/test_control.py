@@ -1,4 +1,6 @@
-"""The parameter-matched control comes within one percent of its target wherever blocks are placed."""
+"""The parameter-matched control comes within one percent of its target wherever blocks are
+placed.
+"""
 
 import pytest
 

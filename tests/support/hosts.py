@@ -18,7 +18,9 @@ IDENTITY = [name for name in ATTENTION if name not in NOT_IDENTITY_AT_START]
 
 
 def make(name):
-    """A block by name, from the number of channels alone; thin, because it is put into deep layers."""
+    """A block by name, from the number of channels alone; thin, because it is put into deep
+    layers.
+    """
     if name == "conv_control":
         return lambda channels: ATTENTION[name](channels, hidden_channels=5)
     if name == "non_local":
@@ -35,7 +37,9 @@ def vgg16_bn():
 
 
 class SmallCNN(nn.Module):
-    """Home-made: functional activations, a flatten and a classifier that take one image size only."""
+    """Home-made: functional activations, a flatten and a classifier that take one image
+    size only.
+    """
 
     def __init__(self, size=(20, 28)):
         super().__init__()

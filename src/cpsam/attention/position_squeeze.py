@@ -11,7 +11,9 @@ from cpsam.functional import channel_affinity, position_squeeze
 
 
 class MlpInteraction(nn.Module):
-    """``M(a) + M(b)``, M a bottleneck of two layers shared by both; its last layer starts at zero."""
+    """``M(a) + M(b)``, M a bottleneck of two layers shared by both; its last layer starts
+    at zero.
+    """
 
     def __init__(self, in_channels: int, reduction: int, *, device=None, dtype=None) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def one_line(box: str) -> str:
     plainly where those cannot be shown.
 
     Example:
-        >>> one_line("╭─ Error ────╮\\n│ lr must be │\\n│ above 0    │\\n│ ────────── │\\n│ For help … │\\n╰────────────╯")
+        >>> one_line("╭─ Error ────╮\\n│ lr must be │\\n│ above 0    │\\n│ ────────── │")
         'lr must be above 0'
     """
     rows = [row.strip(" │╭╮╰╯─-") for row in box.strip().splitlines()][1:]  # a rule becomes empty

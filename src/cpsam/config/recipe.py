@@ -92,7 +92,7 @@ class Recipe:
         UserError: If a value breaks its rule.
 
     Example:
-        >>> Recipe(epochs=200, schedule="step", lr=0.1, milestones=(60, 120, 160), gamma=0.2, warmup_epochs=1).weight_decay
+        >>> Recipe(epochs=200, schedule="step", milestones=(60, 120, 160)).weight_decay
         0.0005
     """
 

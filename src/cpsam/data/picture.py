@@ -130,7 +130,9 @@ def seed_sample(seed: int, epoch: int, sample: int) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Put these generators back afterwards: in the process that trains, others draw from them too."""
+    """Put these generators back afterwards: in the process that trains, others draw from
+    them too.
+    """
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         yield

@@ -1,4 +1,6 @@
-"""Look at every image before anything is trained on it: all that is wrong with a set, in one list."""
+"""Look at every image before anything is trained on it: all that is wrong with a set, in
+one list.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -164,7 +166,9 @@ def repeated(
     tested: dict[bytes, tuple[str, int]],
     trained: dict[bytes, int],
 ) -> str | None:
-    """Returns what is wrong if these pixels were met before in the test split, or in another class."""
+    """Returns what is wrong if these pixels were met before in the test split, or in
+    another class.
+    """
     if split == "test":
         name, label = tested.setdefault(digest, (picture.name, picture.label))
         return None if label == picture.label else f"the same pixels as {name}, of another class"

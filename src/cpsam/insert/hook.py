@@ -3,10 +3,7 @@ child ``attention``.
 """
 
 from collections.abc import Iterator
-from typing import (
-    Any,
-    Tuple,
-)  # noqa: UP035  TorchScript reads this one, not tuple, in the signature of a hook
+from typing import Any, Tuple  # noqa: UP035  TorchScript reads Tuple in the signature of a hook
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,6 @@
-"""Where blocks go: path patterns, and named placements that are found from a model's own data flow."""
+"""Where blocks go: path patterns, and named placements that are found from a model's own
+data flow.
+"""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -78,7 +80,9 @@ def early(trunk: Trunk) -> list[str]:
 
 
 def every_branch(trunk: Trunk) -> list[str]:
-    """In every residual block, at the end of the branch, before the addition; the placement of SE."""
+    """In every residual block, at the end of the branch, before the addition; the placement
+    of SE.
+    """
     return branch_ends(trunk, trunk.stages)
 
 

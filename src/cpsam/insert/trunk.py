@@ -189,7 +189,9 @@ class Trunk:
         return seen
 
     def runs(self, first: int, last: int) -> str:
-        """The innermost module that runs the operations from the node `first` to the node `last`."""
+        """The innermost module that runs the operations from the node `first` to the node
+        `last`.
+        """
         covering = [
             (span.start, path.count("."), path)
             for path, module in self.modules.items()

@@ -149,7 +149,8 @@ def summary(entries: Any) -> str:
     """Blocks and their places in a few words.
 
     Example:
-        >>> summary([{"at": "layer1", "attention": "cpsam", "arguments": {}}, {"at": "layer2", "attention": "cpsam", "arguments": {}}])
+        >>> entries = [{"at": at, "attention": "cpsam", "arguments": {}} for at in ("1", "2")]
+        >>> summary(entries)
         'cpsam at layer1, layer2'
     """
     if not isinstance(entries, Sequence) or not all(

@@ -182,9 +182,8 @@ def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
         not counts and tensor.is_floating_point() != like.is_floating_point()
     ) or tensor.is_complex() != like.is_complex():
         raise DataError(
-            f"weights file {path}: {name} holds {kind} numbers, and the model has {like.dtype}".replace(
-                "torch.", ""
-            )
+            f"weights file {path}: {name} holds {kind} numbers, and the model has "
+            f"{str(like.dtype).removeprefix('torch.')}"
         )
     tensor = tensor.detach()
     tensor = tensor if counts else tensor.to(like.dtype)

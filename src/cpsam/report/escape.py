@@ -51,8 +51,8 @@ def spreadsheet(value: object) -> object:
     like a cell.
 
     Example:
-        >>> spreadsheet("=cmd|' /C calc'!A0"), spreadsheet("-0.5"), spreadsheet(-0.5), spreadsheet(None)
-        ("'=cmd|' /C calc'!A0", '-0.5', -0.5, '')
+        >>> spreadsheet("=cmd"), spreadsheet("-0.5"), spreadsheet(-0.5), spreadsheet(None)
+        ("'=cmd", '-0.5', -0.5, '')
     """
     if value is None:
         return ""

@@ -153,7 +153,9 @@ def cost_plot(
 def difference_plot(
     results: Mapping[str, Any], reference: str, setting: str | None = None
 ) -> Markup | None:
-    """Every arm's difference to `reference` with its 95 % interval; None if there is none to show."""
+    """Every arm's difference to `reference` with its 95 % interval; None if there is none
+    to show.
+    """
     found = [
         (arm, differences_of(results, arm).get(reference)) for arm in arms_in(results, setting)
     ]
@@ -193,7 +195,9 @@ def contrast_plot(results: Mapping[str, Any]) -> Markup | None:
 def forest(
     identity: str, title: str, shown: Sequence[tuple[str, str, Mapping[str, Any]]], axis: str
 ) -> Markup | None:
-    """Rows of a name, a class and a difference: a dot with its interval each, and a line at zero."""
+    """Rows of a name, a class and a difference: a dot with its interval each, and a line at
+    zero.
+    """
     if not shown:
         return None
     bottom = max(BOTTOM, TOP + 26 * len(shown))

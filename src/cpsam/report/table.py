@@ -12,7 +12,9 @@ UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def count(number: float | None) -> str:
-    """A count with its unit and four digits, so that a block shows beside its network: ``40.81 M``."""
+    """A count with its unit and four digits, so that a block shows beside its network:
+    ``40.81 M``.
+    """
     if number is None:
         return MISSING
     size, unit = next(((size, unit) for size, unit in UNITS if number >= size), (1, ""))
@@ -35,7 +37,9 @@ def top1_words(top1: Mapping[str, Any]) -> str:
 
 
 def difference_words(difference: Mapping[str, Any] | None, runs: int) -> str:
-    """``+0.52 [−0.10, +1.14]``, with n where it is not the number of `runs` that stands in the row."""
+    """``+0.52 [−0.10, +1.14]``, with n where it is not the number of `runs` that stands in
+    the row.
+    """
     if difference is None:
         return MISSING
     without = "(one seed)" if difference["n"] == 1 else "(each seed the same)"
@@ -185,7 +189,9 @@ def is_alone(results: Mapping[str, Any], arm: Mapping[str, Any]) -> bool:
 
 
 def subject(results: Mapping[str, Any]) -> str:
-    """Returns what a study is about in a few words, such as ``cpsam against non_local on digits``."""
+    """Returns what a study is about in a few words, such as ``cpsam against non_local on
+    digits``.
+    """
     name, reference = results["primary"]
     arm = arm_of(results, name)
     against = (

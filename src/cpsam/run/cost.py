@@ -39,7 +39,9 @@ class Cost:
 
 
 def cost_of(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Parameters and MACs of `model` on one image of shape (C, H, W), and where blocks are in it."""
+    """Parameters and MACs of `model` on one image of shape (C, H, W), and where blocks are
+    in it.
+    """
     inserted = attention_config(model)
     places = tuple(entry["at"] for entry in inserted)
     widths = tuple(entry["arguments"]["in_channels"] for entry in inserted)

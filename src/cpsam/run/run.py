@@ -68,7 +68,9 @@ class RunSpec:
         recipe: Recipe,
         threads: int,
     ) -> "RunSpec":
-        """The specification of a run on a loaded data set; threads = 0 takes as many as torch does."""
+        """The specification of a run on a loaded data set; threads = 0 takes as many as
+        torch does.
+        """
         threads = threads or torch.get_num_threads()
         streamed = isinstance(dataset.train, StreamedSplit)
         fixed = dataset.fingerprint, dataset.mean, dataset.std, weights_sha256

@@ -91,7 +91,8 @@ def key_of(arm: Arm, task: Task, dataset: Dataset, recipe: Recipe, threads: int)
         recipe.to_dict(),
         threads,
     ]
-    return f"{arm.slug}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]}"
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"{arm.slug}-{digest[:10]}"
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:

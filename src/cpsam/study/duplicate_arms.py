@@ -26,9 +26,10 @@ def twins(
 
     Example:
         >>> from cpsam.run.arm import parse_arm
-        >>> arms = [parse_arm("cpsam"), parse_arm("cpsam:reduction=32"), parse_arm("cpsam:reduction=4")]
-        >>> [(one.name, other.name) for one, other in twins(arms, {arm.name: Recipe() for arm in arms}, [32, 64])]
-        [('cpsam', 'cpsam:reduction=32')]
+        >>> arms = [parse_arm(f"cpsam:reduction={ratio}") for ratio in (16, 32, 4)]
+        >>> recipes = {arm.name: Recipe() for arm in arms}
+        >>> [(one.name, other.name) for one, other in twins(arms, recipes, [32, 64])]
+        [('cpsam:reduction=16', 'cpsam:reduction=32')]
     """
     first: dict[Hashable, Arm] = {}
     found = []

@@ -84,7 +84,9 @@ class Plan:
         return arm if len(self.study.settings) == 1 else f"{arm} @ {setting}"
 
     def run_labels(self) -> dict[str, str]:
-        """The folder of a run -> the name of its arm; without a setting, if several have the run."""
+        """The folder of a run -> the name of its arm; without a setting, if several have
+        the run.
+        """
         labels: dict[str, str] = {}
         for arm in self.arms:
             for spec in arm.specs:

@@ -166,7 +166,8 @@ class Case:
 
     def __str__(self) -> str:
         name = getattr(self.cls, "__name__", repr(self.cls))
-        return f"{name}({', '.join([str(CHANNELS), *(f'{key}={value!r}' for key, value in self.arguments.items())])})"
+        given = [str(CHANNELS), *(f"{key}={value!r}" for key, value in self.arguments.items())]
+        return f"{name}({', '.join(given)})"
 
     def sized(self, *size: int) -> tuple[int, ...]:
         """The shape (N, C, H, W) with C rounded up to a number of channels that the class takes."""
@@ -188,7 +189,9 @@ class Case:
         return randomise(self.new(in_channels)).to(dtype).eval()
 
     def call(self, block: nn.Module, x: Tensor, kind: str = "images") -> Tensor:
-        """The output of `block`, which must be finite and have the shape, dtype and device of `x`."""
+        """The output of `block`, which must be finite and have the shape, dtype and device
+        of `x`.
+        """
         what = (
             f"{kind} of {tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')},"
             f" {'training' if block.training else 'eval'} mode:"

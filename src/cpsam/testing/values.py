@@ -1,4 +1,6 @@
-"""Laws of what a block computes, tried with random parameters at every size and in every precision."""
+"""Laws of what a block computes, tried with random parameters at every size and in every
+precision.
+"""
 
 from collections.abc import Iterator
 

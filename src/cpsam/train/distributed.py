@@ -187,7 +187,8 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
     """What the variables of `torchrun` or `srun` say: who this is, and where process 0 listens.
 
     Example:
-        >>> find_team({"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500"})
+        >>> job = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+        >>> find_team({**job, "MASTER_ADDR": "a", "MASTER_PORT": "29500"})
         (Team(rank=3, size=8, local_rank=1, launched=True), 'a', 29500)
     """
     if "RANK" in environment:

@@ -30,7 +30,9 @@ class Ema:
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def decay_at(self, step: int) -> float:
-        """``min(decay, (1 + step) / (10 + step))``, so that the initial weights are soon forgotten."""
+        """``min(decay, (1 + step) / (10 + step))``, so that the initial weights are soon
+        forgotten.
+        """
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()

@@ -1,4 +1,6 @@
-"""Epochs of steps, each a pure function of the weights, the recipe, the seed and the step number."""
+"""Epochs of steps, each a pure function of the weights, the recipe, the seed and the step
+number.
+"""
 
 import math
 import time

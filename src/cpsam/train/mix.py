@@ -1,4 +1,6 @@
-"""Mixup and CutMix: each image of a batch is mixed with its mirror in it, the first with the last."""
+"""Mixup and CutMix: each image of a batch is mixed with its mirror in it, the first with
+the last.
+"""
 
 import torch
 import torch.nn.functional as F

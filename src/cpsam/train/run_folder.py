@@ -294,7 +294,7 @@ def first_difference(old: object, new: object, name: str = "") -> tuple[str, str
     as JSON.
 
     Example:
-        >>> first_difference({"recipe": {"lr": 0.3, "epochs": 2}}, {"recipe": {"lr": 0.1, "epochs": 3}})
+        >>> first_difference({"recipe": {"lr": 0.3}}, {"recipe": {"lr": 0.1, "epochs": 3}})
         ('recipe.lr', '0.3', '0.1')
     """
     if isinstance(old, dict) and isinstance(new, dict):

@@ -177,7 +177,9 @@ class Update:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """timm's factory; parameters with one axis, biases and norms among them, get no weight decay."""
+    """timm's factory; parameters with one axis, biases and norms among them, get no weight
+    decay.
+    """
     # A fused SGD whose first step the scaler skips goes on with a momentum that was never set
     # (torch 2.14).
     options: dict[str, Any] = {"fused": recipe.precision != "float16"}

@@ -1,4 +1,6 @@
-"""One call that makes a run: begins or continues it in its folder, and says in words how it ended."""
+"""One call that makes a run: begins or continues it in its folder, and says in words how it
+ended.
+"""
 
 import errno
 from collections.abc import Callable, Mapping

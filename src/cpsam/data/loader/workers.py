@@ -204,7 +204,9 @@ def close_all() -> None:
 
 @contextmanager
 def workers(count: int) -> Iterator[Workers]:
-    """So many processes, for one epoch: idle ones if there are, for it takes seconds to start one."""
+    """So many processes, for one epoch: idle ones if there are, for it takes seconds to
+    start one.
+    """
     idle = IDLE.setdefault(count, [])
     pool = idle.pop() if idle else Workers(count)
     try:

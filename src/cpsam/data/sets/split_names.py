@@ -12,8 +12,8 @@ def split_kind(name: str) -> tuple[str, ...] | None:
     it.
 
     Example:
-        >>> split_kind("Valid") is VALIDATION, split_kind("train2017") is TRAIN, split_kind("trains")
-        (True, True, None)
+        >>> split_kind("Valid") is VALIDATION, split_kind("train2017") is TRAIN
+        (True, True)
     """
     word = name.lower().rstrip("0123456789")
     return next((group for group in (TRAIN, VALIDATION, TEST) if word in group), None)

@@ -1,4 +1,6 @@
-"""Reads a tree of images: which split and which class each file belongs to, and what is not used."""
+"""Reads a tree of images: which split and which class each file belongs to, and what is not
+used.
+"""
 
 import unicodedata
 from collections.abc import Set

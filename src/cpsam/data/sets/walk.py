@@ -60,7 +60,9 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> str:
-    """Returns the first names in a folder, in words; "nothing" where it is empty or cannot be read."""
+    """Returns the first names in a folder, in words; "nothing" where it is empty or cannot
+    be read.
+    """
     try:
         names = sorted(path.name for path in folder.iterdir() if not is_hidden(path.name))
     except OSError:

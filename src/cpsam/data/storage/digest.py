@@ -54,7 +54,8 @@ def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[n
 
     Example:
         >>> images, labels = np.zeros((2, 4, 6, 1), np.uint8), np.array([0, 1])
-        >>> fingerprint(["a", "b"], [(images, labels)]) == fingerprint(["a", "b"], [(images, labels[::-1])])
+        >>> one = fingerprint(["a", "b"], [(images, labels)])
+        >>> one == fingerprint(["a", "b"], [(images, labels[::-1])])
         False
     """
     # The byte order is fixed, so that the same data has the same name on every machine.

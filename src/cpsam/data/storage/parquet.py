@@ -321,7 +321,9 @@ def write_table(path: Path, image_column: str, label_column: str, table: Path) -
 
 
 def read_bytes(path: Path, image_column: str, label_column: str) -> Iterator[pa.Array]:
-    """The image files in the rows of a shard, a few at a time, in order; null where there is none."""
+    """The image files in the rows of a shard, a few at a time, in order; null where there
+    is none.
+    """
     with open_parquet(path, image_column, label_column) as shard:
         batches = shard.iter_batches(ROWS_A_PIECE, columns=[f"{image_column}.bytes"])
         while (batch := next(batches, None)) is not None:
