@@ -84,11 +84,11 @@ def evaluate(
     }
     batches = eval_batches(images, dataset, batch_size=batch_size, **options)
     with (
-        closing(batches),
+        closing(batches),  # pyrefly: ignore
         evaluating(model),
         torch.no_grad(),
         autocast(precision, device),
-    ):  # pyrefly: ignore
+    ):
         for done in range(0, len(images), world_size * batch_size):
             if on_batch is not None:
                 on_batch(done, len(images))

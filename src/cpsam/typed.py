@@ -110,13 +110,9 @@ def is_one(kind: type, value: object) -> bool:
     absurdly long.
     """
     if kind is float or kind is int:
-        fits = isinstance(value, int | float) if kind is float else isinstance(value, int)
-        return (
-            fits
-            and not isinstance(value, bool)
-            and (isinstance(value, float) or abs(value) < 2**63)
-            and math.isfinite(value)
-        )  # pyrefly: ignore
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+            return False
+        return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
     return isinstance(value, kind)
 
 

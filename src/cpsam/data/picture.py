@@ -113,9 +113,11 @@ def evaluation(transform: Transform, size: int) -> Callable[[Image], Any]:
     from timm.data import create_transform
 
     interpolation = "bilinear" if transform.interpolation == "random" else transform.interpolation
-    return create_transform(
-        size, crop_pct=transform.test_crop, interpolation=interpolation, use_prefetcher=True
-    )  # pyrefly: ignore
+    crop: Any = transform.test_crop
+    steps: Any = create_transform(
+        size, crop_pct=crop, interpolation=interpolation, use_prefetcher=True
+    )
+    return steps
 
 
 def seed_sample(seed: int, epoch: int, sample: int) -> None:
