@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from support.imagenet_tree import write_folder
 
 from cpsam.cli import main
 from cpsam.cli.parse import parse
@@ -20,9 +20,6 @@ from cpsam.config.presets import RECIPES, find_recipe
 from cpsam.errors import StoppedError
 from cpsam.models import create_model
 from cpsam.run.run import train_one
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from support.imagenet_tree import write_folder
 
 
 def small_cifar(root: Path) -> Path:
@@ -98,7 +95,7 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", RECIPES)
 def test_its_docstring_holds_a_command_a_result_and_a_cost(name: str) -> None:
     text = RECIPES[name].__doc__ or ""
-    (command,) = re.findall(r"Command:\s+``(.*)``", text)
+    (command,) = re.findall(r"Command:\s+``([^`]*)``", text)
     assert "Expected:" in text and "Cost:" in text and f"--recipe {name} " in command
     words = command.partition(" train ")[2].split()
     assert request(*words).recipe == find_recipe(name).recipe

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_loop import records, run
+from support.tiny_runs import records, run
 
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import UserError

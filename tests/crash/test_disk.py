@@ -16,8 +16,8 @@ import pytest
 import torch
 from support import killed_runs as doomed
 from support import processes
+from support.digests import digest
 from support.tiny import tiny_residual
-from test_killed import digest
 
 from cpsam.checkpoint import load_checkpoint, save_checkpoint
 
@@ -127,11 +127,11 @@ CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)\) += (-?\d+)")
 def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(
     tmp_path: Path,
 ) -> None:
+    tests, folder = str(Path(__file__).parents[1]), str(tmp_path / "all")
     code = (
-        "import sys; sys.path[:0] ="
-        f" {[str(Path(__file__).parent), str(Path(processes.__file__).parent)]}; import doomed; "
+        f"import sys; sys.path.insert(0, {tests!r}); from pathlib import Path; "
+        f"from support import killed_runs; killed_runs.save_twice(Path({folder!r}))"
     )
-    code += f"from pathlib import Path; doomed.save_twice(Path({str(tmp_path / 'all')!r}))"
     calls = (
         "openat,write,pwrite64,writev,fsync,fdatasync,"
         "rename,renameat,renameat2,unlink,unlinkat,rmdir"

@@ -1,6 +1,5 @@
 """A run that is killed anywhere ends, called again, with the bytes of one that was not."""
 
-import hashlib
 import json
 import random
 import signal
@@ -10,19 +9,10 @@ from typing import Any
 import pytest
 from support import killed_runs as doomed
 from support import processes
+from support.digests import digest
 
 AT_ONCE = 2
 OPTIMIZERS = ("sgd", "adamw")
-
-
-def digest(folder: Path) -> str:
-    """Of the final weights, the best weights and the metrics."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines.append(json.loads((folder / "summary.json").read_text()))
-    for line in lines:
-        del line["timing"]
-    files = [(folder / name).read_bytes() for name in ("weights.safetensors", "best.safetensors")]
-    return hashlib.sha256(b"".join([*files, json.dumps(lines).encode()])).hexdigest()
 
 
 def finished(folder: Path, optimizer: str, **options: Any) -> str:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_placement_branches import ConvNorm, Residual, ends
+from support.branches import ConvNorm, Residual, ends
 from torch import nn
 from torch.nn import functional
 

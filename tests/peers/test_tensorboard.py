@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import processes  # noqa: F401, it makes the tiny networks of tests/train importable
+from support.tiny_runs import interrupt, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_loop import run
-from test_resume import interrupt
 
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import StoppedError

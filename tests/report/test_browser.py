@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import Browser, needs_browser
-from test_forms import whole_study
+from support.whole_study import whole_study
 
 from cpsam.report.page import render_report
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from rich.text import Text
-from test_forms import whole_study
+from support.whole_study import whole_study
 
 from cpsam.cli import main
 from cpsam.cli.live import Live
@@ -266,16 +266,20 @@ def test_ordinary_names_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_a_locale_without_our_characters_gets_others(encoding: str, tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\nfrom"
-        " cpsam.cli.output import printable_output\nwith printable_output():\n    from"
-        " cpsam.cli.table import print_results; from test_forms import whole_study\n   "
-        " print_results(whole_study(), Path('caf\\u00e9\\u4e2d')); print('\\u2212\\u4e2d\\u00b1',"
-        " file=sys.stderr)\n"
-    )
+    program = """if True:
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[1])
+        from cpsam.cli.output import printable_output
+        with printable_output():
+            from support.whole_study import whole_study
+            from cpsam.cli.table import print_results
+            print_results(whole_study(), Path("caf\\u00e9\\u4e2d"))
+            print("\\u2212\\u4e2d\\u00b1", file=sys.stderr)
+    """
     environment = {"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        [sys.executable, "-c", program, str(Path(__file__).parents[1])],
         capture_output=True,
         env=environment,
         check=True,

@@ -7,13 +7,10 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent / "train"))
 
 context = multiprocessing.get_context("forkserver")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import RECIPE, tiny_model
-from test_loop import run
+from support.tiny_runs import run
 
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, DivergedError, UserError

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import RECIPE, tiny_dataset, tiny_model
-from test_loop import run
-from test_resume import assert_same_run, interrupt
+from support.tiny_runs import assert_same_run, interrupt, run
 
 from cpsam.checkpoint import load_weights, seal
 from cpsam.errors import DataError, StoppedError, UserError

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from support.tiny import RECIPE, tiny_dataset, tiny_model
-from test_loop import run
+from support.tiny_runs import run
 
 from cpsam.train.compute import settle
 from cpsam.train.pace import run_seconds, seconds_per_image

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
-from test_loop import records, run
+from support.tiny_runs import assert_same_run, interrupt, run
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights
@@ -24,27 +24,6 @@ from cpsam.train import Recipe
 from cpsam.train.train import train
 
 Event = dict[str, Any]
-
-
-def interrupt(kind: str, epoch: int) -> Any:
-    """An `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C in a
-    progress bar would.
-    """
-
-    def on_event(event: Event) -> None:
-        if event["event"] == kind and event["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    return on_event
-
-
-def assert_same_run(folder: Path, model: nn.Module, other: Path, reference: nn.Module) -> None:
-    assert records(folder) == records(other)
-    ours, theirs = model.state_dict(), reference.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, other)]
-    assert len({json.dumps({**summary, "timing": None}) for summary in summaries}) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +152,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_loop import run
+from support.tiny_runs import run
 def on_event(event):
     if event["event"] == sys.argv[3] and event["epoch"] == int(sys.argv[4]):
         os.kill(os.getpid(), getattr(signal, sys.argv[5]))
@@ -189,7 +168,7 @@ def in_child(folder: Path, kind: str, epoch: int, name: str) -> subprocess.Compl
         sys.executable,
         "-c",
         CHILD,
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
         str(folder),
         kind,
         str(epoch),

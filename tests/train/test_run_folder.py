@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.tiny import RECIPE, tiny_dataset, tiny_model
-from test_loop import run
+from support.tiny_runs import run
 
 from cpsam.errors import DataError, UserError
 from cpsam.train import Recipe

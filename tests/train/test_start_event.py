@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import RECIPE, TinyNet, tiny_model
-from test_loop import run
-from test_resume import interrupt
+from support.tiny_runs import interrupt, run
 
 from cpsam.checkpoint import seal
 from cpsam.cli import main

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.tiny import FULL, TinyNet, tiny_dataset, tiny_model, tiny_residual
-from test_loop import run
+from support.tiny_runs import run
 from torch import Tensor, nn
 
 from cpsam.errors import DivergedError

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_loop import run
+from support.tiny_runs import run
 
 from cpsam.errors import STOP_SIGNALS as SIGNALS
 from cpsam.errors import StoppedError

@@ -6,8 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_loop import run
-from test_resume import interrupt
+from support.tiny_runs import interrupt, run
 
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import StoppedError, UserError

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.tiny import RECIPE, TinyNet, tiny_dataset, tiny_model
+from support.tiny_runs import records, run
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -21,31 +22,6 @@ from cpsam.train import Recipe
 from cpsam.train.schedule import learning_rate
 from cpsam.train.step import make_optimizer
 from cpsam.train.train import train
-
-
-def run(
-    folder: Path,
-    model: nn.Module | None = None,
-    recipe: Recipe = RECIPE,
-    seed: int = 5,
-    **options: Any,
-) -> dict[str, Any]:
-    return train(
-        model or tiny_model(),
-        tiny_dataset(),
-        recipe,
-        seed=seed,
-        folder=folder,
-        config={"what": "tiny"},
-        device="cpu",
-        **options,
-    )
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what is timed."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
 
 
 def test_a_run_is_the_plain_loop_written_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support.tiny import FULL, tiny_residual
-from test_resume import assert_same_run
+from support.tiny_runs import assert_same_run
 from torch import nn
 
 from cpsam.data import load_dataset

@@ -1,1 +1,0 @@
-from support import processes  # noqa: F401, it makes the tiny networks of tests/train importable
