@@ -26,7 +26,7 @@ layers: $(READY)
 
 # One thread a process: where processes share cores, threads that wait for each other lose more than they gain.
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 # The lock pins every version by hash. Our own package and its build backend are in the environment already, so nothing else is fetched.
 $(READY): requirements.lock pyproject.toml

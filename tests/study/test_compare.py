@@ -15,13 +15,15 @@ from cpsam.errors import StoppedError, UserError
 from cpsam.run.run import evaluate_run
 from cpsam.study.compare import compare
 
+pytestmark = pytest.mark.xdist_group("compare")  # One process makes the runs that many tests read.
+
 ARMS = ("none", "conv_control", "non_local", "cpsam")
 
 
 def small(out: Path, **changes: Any) -> Comparison:
     return replace(
         Comparison(
-            attention=ARMS, seeds=(0, 4), recipe=Recipe(epochs=1, lr=0.1), out=out, threads=2
+            attention=ARMS, seeds=(0, 4), recipe=Recipe(epochs=1, lr=0.1), out=out, threads=1
         ),
         **changes,
     )

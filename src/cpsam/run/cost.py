@@ -26,6 +26,7 @@ from cpsam.train.compute import Setting
 
 LATENCY_BATCH = 64
 MEMORY_BATCH = 16
+REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def latencies(
         )
         for name, model in models.items()
     }
-    return {name: asdict(latency) for name, latency in measure_latency(steps, repeats=20).items()}
+    return {
+        name: asdict(latency) for name, latency in measure_latency(steps, repeats=REPEATS).items()
+    }
 
 
 def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int:

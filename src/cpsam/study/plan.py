@@ -15,7 +15,7 @@ from cpsam.errors import UserError, unknown
 from cpsam.run.arm import Arm, checked_arm, missing_arguments, parse_arm
 from cpsam.run.cost import Cost, cost_of
 from cpsam.run.run import OnEvent, RunSpec, build_arm, load_task
-from cpsam.study.budget import epochs_in_time
+from cpsam.study.budget import BARE, epochs_in_time
 from cpsam.study.control import arm_parameters, match_parameters
 from cpsam.study.duplicate_arms import twins
 
@@ -208,8 +208,8 @@ def plan_setting(
     known_epochs: dict[str, int],
 ) -> tuple[Cost, list[PlannedArm], list[str], list[str]]:
     """The cost of the bare network, the arms, and notes and warnings on them."""
-    task, shape = setting.task, (dataset.in_channels, *dataset.image_size)
-    arms, notes = complete_controls(arms, task, dataset, primary)
+    task, costs = setting.task, Costs(setting.task, dataset)
+    arms, notes = complete_controls(arms, costs, primary)
     recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
     warnings = differing_recipes(setting.name, study.recipe, recipes)
     if study.budget == "time":
@@ -218,10 +218,8 @@ def plan_setting(
         )
         epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
         notes.append(f"Equal time for every arm, in epochs: {epochs}.")
-    costs = {arm.name: cost_of(build_arm(task, arm, dataset, seed=0), shape) for arm in arms}
-    for one, other in twins(
-        arms, recipes, [channels for cost in costs.values() for channels in cost.widths]
-    ):
+    widths = [channels for arm in arms for channels in costs[arm].widths]
+    for one, other in twins(arms, recipes, widths):
         where = f" in {setting.name}" if setting.name else ""
         warnings.append(
             f"{one.name} and {other.name} are the same block at the places{where}: it would be"
@@ -233,7 +231,7 @@ def plan_setting(
             setting.name,
             arm,
             recipes[arm.name],
-            costs[arm.name],
+            costs[arm],
             tuple(
                 RunSpec.of(*fixed, arm, seed, recipes[arm.name], study.threads)
                 for seed in study.seeds
@@ -241,12 +239,22 @@ def plan_setting(
         )
         for arm in arms
     ]
-    return (
-        cost_of(build_arm(task, Arm("none", "none"), dataset, seed=0), shape),
-        planned,
-        notes,
-        warnings,
-    )
+    return costs[BARE], planned, notes, warnings
+
+
+class Costs:
+    """The cost of each arm in one network, which is built once per arm."""
+
+    def __init__(self, task: Task, dataset: Dataset) -> None:
+        self.task, self.dataset = task, dataset
+        self.known: dict[str, Cost] = {}
+
+    def __getitem__(self, arm: Arm) -> Cost:
+        key = json.dumps([arm.attention, dict(arm.arguments)], sort_keys=True)
+        if key not in self.known:
+            shape = (self.dataset.in_channels, *self.dataset.image_size)
+            self.known[key] = cost_of(build_arm(self.task, arm, self.dataset, seed=0), shape)
+        return self.known[key]
 
 
 def read_arm(asked: str | NamedArm) -> Arm:
@@ -314,18 +322,13 @@ def with_control(arms: list[Arm], setting: str, study: Study, primary: Contrast)
 
 
 def complete_controls(
-    arms: list[Arm], task: Task, dataset: Dataset, primary: Contrast
+    arms: list[Arm], costs: "Costs", primary: Contrast
 ) -> tuple[list[Arm], list[str]]:
     """Give each parameter-matched control its width, and say how near it came to its target.
 
     That is the arm of the question, or, where this is there but has no parameters to match or is
     the control itself, the other side of it, or else the first CPSAM.
     """
-
-    def widths_of(arm: Arm) -> tuple[int, ...]:
-        return cost_of(
-            build_arm(task, arm, dataset, seed=0), (dataset.in_channels, *dataset.image_size)
-        ).widths
 
     by_name = {arm.name: arm for arm in arms}
     sides = [
@@ -339,8 +342,8 @@ def complete_controls(
     for arm in arms:
         missing = missing_arguments(arm.attention, arm.arguments)
         if arm.attention == CONTROL and missing:
-            target = next(each for each in targets if arm_parameters(each, widths_of(each)))
-            widths = widths_of(target)
+            target = next(each for each in targets if arm_parameters(each, costs[each].widths))
+            widths = costs[target].widths
             arm = match_parameters(arm, target, widths)
             ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
             notes.append(

@@ -1,0 +1,49 @@
+"""Plans and reports of small networks, without what only a real study needs."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from cpsam.run import cost
+from cpsam.study import plan
+
+COSTS: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Any:
+    """Networks this small only wait for a second thread, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def each_network_once() -> Any:
+    """Many plans hold the same arms in the same network: their costs are worked out once."""
+    original = plan.Costs.__getitem__
+
+    def remembered(costs: Any, arm: Any) -> Any:
+        shape = [costs.dataset.in_channels, *costs.dataset.image_size, costs.dataset.num_classes]
+        content = [asdict(costs.task), arm.attention, dict(arm.arguments), shape]
+        key = json.dumps(content, sort_keys=True, default=str)
+        if key not in COSTS:
+            COSTS[key] = original(costs, arm)
+        return COSTS[key]
+
+    plan.Costs.__getitem__ = remembered
+    yield
+    plan.Costs.__getitem__ = original
+
+
+@pytest.fixture(autouse=True, scope="package")
+def short_measurements() -> Any:
+    """What a report times is timed on small batches: no test looks at the milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "LATENCY_BATCH", 2)
+        patch.setattr(cost, "REPEATS", 2)
+        yield
