@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from oracle import is_a_branch, is_on_the_trunk, outputs, with_random_numbers
+from support.oracle import is_a_branch, is_on_the_trunk, outputs, with_random_numbers
 from torch import nn
 
 from cpsam.errors import UserError
@@ -31,43 +31,7 @@ def host(name):
                 if library == "timm"
                 else torchvision.models.get_model(model, weights=None)
             )
-    network = network.to_empty(device="cpu").eval()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for tensor in [*network.parameters(), *network.buffers()]:
-            if tensor.dim() > 1:
-                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5)
-            elif tensor.is_floating_point():
-                tensor.uniform_(0.5, 1.5)
-    return network
-
-
-def outputs(network, zeroed=None):
-    """What the network returns for each of two images, with zeros for the output of the module
-    `zeroed`.
-    """
-    images = torch.randn(2, 1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    handle = zeroed and network.get_submodule(zeroed).register_forward_hook(
-        lambda module, given, out: torch.zeros_like(out)
-    )
-    with torch.no_grad():
-        found = [
-            torch.cat([leaf.flatten() for leaf in tree_leaves(network(image))]) for image in images
-        ]
-    if handle:
-        handle.remove()
-    assert all(torch.isfinite(output).all() for output in found)
-    return found
-
-
-def is_on_the_trunk(network, path):
-    return torch.equal(*outputs(network, path))
-
-
-def is_a_branch(network, path, whole):
-    """Whether the network works without it, and not as the `whole` does."""
-    without = outputs(network, path)
-    return not torch.equal(*without) and not torch.equal(without[0], whole[0])
+    return with_random_numbers(network.to_empty(device="cpu"))
 
 
 def trunk_places(network):

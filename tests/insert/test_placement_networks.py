@@ -209,6 +209,43 @@ def test_an_example_may_be_all_arguments_of_the_forward(pack):
     )
 
 
+class Folded(Encoder):
+    """Folds 2x2 pixels into channels before the first convolution, as YOLOX and TResNet do."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3, padding=1))
+
+
+class HeadFirst(Encoder):
+    """Makes a module before the one that reads the images."""
+
+    def __init__(self):
+        super().__init__()
+        stem, stages = self.stem, self.stages
+        del self.stem, self.stages
+        self.head, self.stem, self.stages = nn.Conv2d(32, 5, 1), stem, stages
+
+    def forward(self, x):
+        return self.head(super().forward(x))
+
+
+@pytest.mark.parametrize("build", [Folded, HeadFirst])
+def test_the_first_convolution_need_not_read_the_images(build):
+    assert insert_attention(build(), "cpsam", at="before-last") == ENCODER["before-last"]
+
+
+def test_images_that_no_convolution_can_read_are_named_by_the_first_error():
+    class Refuses(Folded):
+        def forward(self, x):
+            raise ValueError(f"{x.shape[1]} channels")
+
+    with pytest.raises(
+        UserError, match=r"stopped early: ValueError: 12 channels; pass example_input"
+    ):
+        insert_attention(Refuses(), "cpsam", at="before-last")
+
+
 @pytest.mark.parametrize(
     "build, shape",
     [

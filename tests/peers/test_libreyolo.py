@@ -1,4 +1,6 @@
-"""Detectors of LibreYOLO: named placements stay in the backbone, and new blocks change nothing, learn, and survive fusing."""
+"""Detectors of LibreYOLO: named placements stay in the backbone, and new blocks change nothing,
+learn, and survive fusing.
+"""
 
 import copy
 from functools import partial
@@ -12,7 +14,7 @@ from libreyolo.models.rtmdet.nn import LibreRTMDetModel
 from libreyolo.models.yolo9.nn import LibreYOLO9Model
 from libreyolo.models.yolonas.nn import LibreYOLONASModel
 from libreyolo.models.yolox.nn import LibreYOLOXModel
-from oracle import is_a_branch, is_on_the_trunk, outputs, with_random_numbers
+from support.oracle import is_a_branch, is_on_the_trunk, outputs, with_random_numbers
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -20,21 +22,55 @@ from cpsam.errors import UserError
 from cpsam.insert import attention_config, attention_parameters, insert_attention
 from cpsam.testing import randomise
 
-yolox, yolo9, rtmdet = partial(LibreYOLOXModel, "n"), partial(LibreYOLO9Model, "t"), partial(LibreRTMDetModel, "t")
+yolox, yolo9, rtmdet = (
+    partial(LibreYOLOXModel, "n"),
+    partial(LibreYOLO9Model, "t"),
+    partial(LibreRTMDetModel, "t"),
+)
 rtdetr = partial(RTDETRModel, num_queries=30)
 
 
 ROWS = [
     (yolox, "before-last", ["dark2.1", "dark3.1", "dark4.1"]),
     (yolox, "stage-ends", ["dark3.1", "dark4.1", "dark5.2"]),
-    (yolox, "every-branch", ["dark2.1.m.0.conv2", *(f"dark{stage}.1.m.{i}.conv2" for stage in (3, 4) for i in range(3)), "dark5.2.conv3"]),
+    (
+        yolox,
+        "every-branch",
+        [
+            "dark2.1.m.0.conv2",
+            *(f"dark{stage}.1.m.{i}.conv2" for stage in (3, 4) for i in range(3)),
+            "dark5.2.conv3",
+        ],
+    ),
     (yolo9, "before-last", ["elan2", "elan3"]),
     (yolo9, "stage-ends", ["elan3", "elan4"]),
-    (yolo9, "every-branch", [f"elan{stage}.cv{i}.0.m.{block}.cv2" for stage in (2, 3, 4) for i in (2, 3) for block in range(3)]),
-    (rtmdet, "every-branch", ["stage1.1.blocks.0.conv2", "stage2.1.blocks.0.conv2", "stage3.1.blocks.0.conv2", "stage4.2.final_conv"]),
+    (
+        yolo9,
+        "every-branch",
+        [
+            f"elan{stage}.cv{i}.0.m.{block}.cv2"
+            for stage in (2, 3, 4)
+            for i in (2, 3)
+            for block in range(3)
+        ],
+    ),
+    (
+        rtmdet,
+        "every-branch",
+        [
+            "stage1.1.blocks.0.conv2",
+            "stage2.1.blocks.0.conv2",
+            "stage3.1.blocks.0.conv2",
+            "stage4.2.final_conv",
+        ],
+    ),
     (rtdetr, "before-last", [f"res_layers.{stage}.blocks.0" for stage in (1, 2, 3)]),
     (rtdetr, "stage-ends", [f"res_layers.{stage}.blocks.1" for stage in (1, 2, 3)]),
-    (rtdetr, "every-branch", [f"res_layers.{stage}.blocks.{i}.branch2b" for stage in range(4) for i in range(2)]),
+    (
+        rtdetr,
+        "every-branch",
+        [f"res_layers.{stage}.blocks.{i}.branch2b" for stage in range(4) for i in range(2)],
+    ),
 ]
 
 
@@ -54,7 +90,9 @@ def path_of_backbone(build):
 
 
 def tensors(output):
-    return torch.cat([leaf.flatten() for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)])
+    return torch.cat(
+        [leaf.flatten() for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    )
 
 
 @pytest.mark.parametrize("build, at, paths", ROWS)
@@ -76,7 +114,9 @@ def test_blocks_go_into_the_backbone_and_change_nothing_when_new(build, at, path
 
 @pytest.mark.parametrize("build, at, paths", ROWS)
 def test_a_backbone_without_a_place_shows_what_it_is(build, at, paths):
-    """Zeros on the trunk make all images alike in the deepest feature; zeros at the end of a branch do not."""
+    """Zeros on the trunk make all images alike in the deepest feature; zeros at the end of a branch
+    do not.
+    """
     backbone = Deepest(with_random_numbers(build().get_submodule(path_of_backbone(build))))
     whole = outputs(backbone)
     assert not torch.equal(*whole)
@@ -88,7 +128,11 @@ def test_a_backbone_without_a_place_shows_what_it_is(build, at, paths):
             assert is_on_the_trunk(backbone, f"whole.{path}")
 
 
-FUSING = [(yolo9, "every-branch", "fuse"), (yolo9, "stage-ends", "fuse"), (LibreYOLONASModel, "before-last", "fuse_reparam")]
+FUSING = [
+    (yolo9, "every-branch", "fuse"),
+    (yolo9, "stage-ends", "fuse"),
+    (LibreYOLONASModel, "before-last", "fuse_reparam"),
+]
 FUSING += [(LibrePPYOLOEModel, at, "fuse_reparam") for at in ("stage-ends", "every-branch")]
 
 
@@ -112,20 +156,27 @@ def test_fusing_keeps_every_block(build, at, fuse):
 
 
 def test_a_block_whose_own_attribute_is_called_attention_is_no_place():
-    with pytest.raises(UserError, match=r"'backbone.stage1.1': CSPLayer has an attribute 'attention' of its own"):
+    with pytest.raises(
+        UserError, match=r"'backbone.stage1.1': CSPLayer has an attribute 'attention' of its own"
+    ):
         insert_attention(rtmdet(), "cpsam", at="before-last")
     assert len(insert_attention(rtmdet(), "cpsam", at="backbone.*.*.final_conv")) == 4
 
 
 def test_concatenation_alone_is_no_branch():
-    for build, reason in ((partial(LibreYOLO9Model, "c"), "joins its paths by concatenation alone"), (LibreYOLONASModel, "adds nothing")):
+    for build, reason in (
+        (partial(LibreYOLO9Model, "c"), "joins its paths by concatenation alone"),
+        (LibreYOLONASModel, "adds nothing"),
+    ):
         with pytest.raises(UserError, match=f"finds no branch in .*{reason}"):
             insert_attention(build(), "cpsam", at="every-branch")
 
 
 @pytest.mark.parametrize("wrapper, size, kept", [(LibreYOLOX, "n", 0), (LibreYOLO9, "t", 2)])
 def test_training_on_other_classes_may_build_a_bare_network(wrapper, size, kept):
-    """The trainer calls this where the data have another number of classes; with the right `nb_classes` nothing is built anew."""
+    """The trainer calls this where the data have another number of classes; with the right
+    `nb_classes` nothing is built anew.
+    """
     detector = wrapper(None, size=size, device="cpu")
     insert_attention(detector.model, "cpsam", at="stage-ends")
     detector._rebuild_for_new_classes(7)

@@ -13,13 +13,13 @@ from cpsam.errors import UserError
 from cpsam.insert import attention_config, attention_parameters, insert_attention
 from cpsam.testing import randomise
 
-tasks = pytest.importorskip("ultralytics.nn.tasks")
-
+# By name: the class, and the number of places of every-branch.
 MODELS = {
-    "yolo11n": ("DetectionModel", "yolo11n.yaml"),
-    "yolov8n-cls": ("ClassificationModel", "yolov8n-cls.yaml"),
+    "yolo11n": ("DetectionModel", 6),
+    "yolov8n-cls": ("ClassificationModel", 6),
+    "rtdetr-resnet50": ("RTDETRDetectionModel", 16),
 }
-PLACES = ["before-last", ("model.4", "model.6")]
+PLACES = ["before-last", "every-branch", ("model.4", "model.6")]
 
 
 def first_tensor(output):
@@ -27,7 +27,11 @@ def first_tensor(output):
 
 
 def norms(network):
-    return [path for path, module in network.named_modules() if isinstance(module, nn.BatchNorm2d) and ".attention." not in path]
+    return [
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and ".attention." not in path
+    ]
 
 
 @pytest.mark.parametrize("at", PLACES, ids=str)
@@ -47,9 +51,7 @@ def test_fusing_keeps_every_block(name, at):
     expected, config = first_tensor(model(x)), attention_config(model)
     assert not torch.allclose(expected, bare)
     fused = copy.deepcopy(model).fuse(verbose=False)
-    assert not any(
-        isinstance(m, nn.BatchNorm2d) for p, m in fused.named_modules() if ".attention." not in p
-    )
+    assert norms(fused) == norms(fused_bare) != norms(model)
     assert attention_config(fused) == config and [entry["at"] for entry in config] == found
     torch.testing.assert_close(
         first_tensor(fused(x)), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()

@@ -230,7 +230,7 @@ def probe(model: nn.Module, example_input: Any = None) -> Probe:
         model: The host. Its parameters, buffers and modes are left as they are.
         example_input: Images (N, C, H, W) that fit the model, or a tuple or dict of arguments that
             holds images; the second size is made from it. Default: sizes of our own, and the
-            channels of the first convolution.
+            channels of the first convolution, or three where no convolution can read those.
     """
     first = inputs_of(model, example_input)
     if example_input is not None:
@@ -239,23 +239,25 @@ def probe(model: nn.Module, example_input: Any = None) -> Probe:
     seen = record(model, first, PROBE_SIZES[1])
     if reaches_a_convolution(model, seen):
         return seen
-    # The first convolution does not read the images, because the stem folds pixels into channels, say.
+    # The first convolution does not read the images, because the stem folds pixels into channels,
+    # say.
     image = first.images()[0]
-    colour = record(model, Inputs((image.new_empty(len(image), 3, *image.shape[2:]),), {}), PROBE_SIZES[1])
+    colour = record(
+        model, Inputs((image.new_empty(len(image), 3, *image.shape[2:]),), {}), PROBE_SIZES[1]
+    )
     return colour if reaches_a_convolution(model, colour) else seen
 
 
 def reaches_a_convolution(model: nn.Module, seen: Probe) -> bool:
-    return not seen.failure or any(isinstance(model.get_submodule(path), nn.Conv2d) for path in seen.visits)
+    return not seen.failure or any(
+        isinstance(model.get_submodule(path), nn.Conv2d) for path in seen.visits
+    )
 
 
 def record(model: nn.Module, first: Inputs, second_size: tuple[int, int]) -> Probe:
     """Runs `model` on `first`, and again with images of `second_size`."""
     height, width = first.images()[0].shape[2:]
-    sizes = [
-        (height, width),
-        PROBE_SIZES[1] if example_input is None else (height + GROWTH[0], width + GROWTH[1]),
-    ]
+    sizes = [(height, width), second_size]
     paths = {module: path for path, module in model.named_modules()}
     visits: dict[str, Visit] = {}
     flows = []

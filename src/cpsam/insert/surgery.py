@@ -159,8 +159,8 @@ def check_place(
     """Refuse a block where its name is taken, or its class is there or about to be."""
     if not is_place(place) and hasattr(place, "attention"):
         raise UserError(
-            f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of"
-            " its own"
+            f"cannot insert at {path!r}: {type(place).__name__} has an attribute 'attention' of its"
+            " own; give the path of the module in it that returns its output"
         )
     present = [*blocks_at(place), *pending] if is_place(place) else pending
     if any(type(block) is type(other) for other in present):

@@ -1,4 +1,6 @@
-"""What a module is to a network, from a real forward with zeros in place of its output; nothing here knows how places are found."""
+"""What a module is to a network, from a real forward with zeros in place of its output; nothing
+here knows how places are found.
+"""
 
 import torch
 from torch import nn
@@ -6,7 +8,9 @@ from torch.utils._pytree import tree_leaves
 
 
 def with_random_numbers(network: nn.Module) -> nn.Module:
-    """Returns the network in eval mode with random numbers everywhere, also where training starts at zero."""
+    """Returns the network in eval mode with random numbers everywhere, also where training starts
+    at zero.
+    """
     torch.manual_seed(0)
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
@@ -18,11 +22,17 @@ def with_random_numbers(network: nn.Module) -> nn.Module:
 
 
 def outputs(network: nn.Module, zeroed: str | None = None) -> list[torch.Tensor]:
-    """Returns what the network makes of each of two images, with zeros for the output of the module `zeroed`."""
+    """Returns what the network makes of each of two images, with zeros for the output of the module
+    `zeroed`.
+    """
     images = torch.randn(2, 1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    handle = zeroed and network.get_submodule(zeroed).register_forward_hook(lambda module, given, out: torch.zeros_like(out))
+    handle = zeroed and network.get_submodule(zeroed).register_forward_hook(
+        lambda module, given, out: torch.zeros_like(out)
+    )
     with torch.no_grad():
-        found = [torch.cat([leaf.flatten() for leaf in tree_leaves(network(image))]) for image in images]
+        found = [
+            torch.cat([leaf.flatten() for leaf in tree_leaves(network(image))]) for image in images
+        ]
     if handle:
         handle.remove()
     assert all(torch.isfinite(output).all() for output in found)
