@@ -3,11 +3,13 @@
 
 In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from
 ``FOLDER/results.json``, FOLDER from the root; ``<!-- training: FILE -->`` what is written from the
-JSON of `benchmarks/training.py`.
+JSON of `benchmarks/training.py`; ``<!-- layers: FILE -->`` what is written from the contract of
+import-linter in pyproject.toml.
 """
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from cpsam.report.table import answer, made_by, settings_of, table_rows
 from cpsam.report.words import control_words, data_notes, remarks
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"(<!-- (results|training): (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (results|training|layers): (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def results_table(folder: str) -> str:
@@ -83,6 +85,14 @@ def training_table(file: str) -> str:
     )
 
 
+def layers(file: str) -> str:
+    """Returns the layers of the package, one per line; each imports from the lines below it."""
+    contracts = tomllib.loads((ROOT / file).read_text())["tool"]["importlinter"]["contracts"]
+    (order,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = "\n".join(re.sub(r"cpsam\.|[()]", "", line) for line in order)
+    return f"```text\n{lines}\n```\n"
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -101,7 +111,7 @@ def where(environment: dict[str, Any]) -> str:
     return f"{machine}, {environment['precision']}, commit {str(environment['commit'])[:10]}"
 
 
-TABLES = {"results": results_table, "training": training_table}
+TABLES = {"results": results_table, "training": training_table, "layers": layers}
 
 
 def updated(document: Path) -> str:
@@ -111,7 +121,7 @@ def updated(document: Path) -> str:
 
 
 def documents() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def reports() -> dict[Path, str]:
