@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from cpsam.attention import ATTENTION
 from cpsam.config.recipe import Recipe
 from cpsam.measure import Latency, measure_latency, peak_memory_bytes
-from cpsam.train.compute import settle
+from cpsam.train.compute import choose_compute
 from cpsam.train.environment import environment
 
 SHAPES = ((16, 256, 14, 14), (8, 512, 28, 28), (8, 256, 56, 56), (16, 1024, 14, 14))
@@ -295,7 +295,7 @@ def main() -> None:
                 results.append({"shape": shape, "dtype": dtype, "format": layout, "blocks": rows})
     report = {
         "schema": 1,
-        "environment": environment(settle(Recipe(), "cpu"), torch.device("cpu")),
+        "environment": environment(choose_compute(Recipe(), "cpu"), torch.device("cpu")),
         "timing": {
             "load_average": os.getloadavg()[0],
             "targets": judge(results),

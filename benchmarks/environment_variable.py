@@ -86,7 +86,7 @@ def main() -> None:
         child(asked.steps, asked.threads)
         return
     from cpsam.config.recipe import Recipe
-    from cpsam.train.compute import find_device, settle
+    from cpsam.train.compute import choose_compute, find_device
     from cpsam.train.environment import environment
 
     variable = dict(each.split("=", 1) for each in asked.variable)
@@ -111,7 +111,7 @@ def main() -> None:
         [without["seconds"] / with_it["seconds"] for without, with_it in pairs]
     )
     where = {
-        **environment(settle(Recipe(precision="float32")), find_device()),
+        **environment(choose_compute(Recipe(precision="float32")), find_device()),
         "threads": asked.threads,
     }
     report = {

@@ -48,7 +48,7 @@ from cpsam.data.batches import train_batches
 from cpsam.evaluate import autocast
 from cpsam.models import create_model
 from cpsam.train import Recipe
-from cpsam.train.compute import settle
+from cpsam.train.compute import choose_compute
 from cpsam.train.environment import environment
 from cpsam.train.step import make_optimizer
 from cpsam.train.train import train
@@ -64,17 +64,17 @@ CHECKPOINT_TARGET = 0.01  # of the time of an epoch, at most
 
 
 def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], float]:
-    setting = settle(recipe, "cpu")
-    model = create_model("resnet20", 100).to(memory_format=setting.memory_format).train()
+    compute = choose_compute(recipe, "cpu")
+    model = create_model("resnet20", 100).to(memory_format=compute.memory_format).train()
     optimizer = make_optimizer(model, replace(recipe, lr=1e-3))
     x, y = next(
         train_batches(
-            dataset, batch_size=BATCH, seed=0, epoch=0, channels_last=setting.channels_last
+            dataset, batch_size=BATCH, seed=0, epoch=0, channels_last=compute.channels_last
         )
     )
 
     def step() -> None:
-        with autocast(setting.precision, x.device):
+        with autocast(compute.precision, x.device):
             logits = model(x)
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(logits.float(), y).backward()
@@ -203,7 +203,7 @@ def compare(
         "batch_size": BATCH,
         "rounds": rounds,
         "steps": steps,
-        "environment": environment(settle(recipe, "cpu"), torch.device("cpu")),
+        "environment": environment(choose_compute(recipe, "cpu"), torch.device("cpu")),
         "timing": {
             "images_per_s": {name: spread(values, 1) for name, values in seen.items()},
             "ratios": ratios,

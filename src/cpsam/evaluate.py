@@ -26,7 +26,7 @@ def evaluate(
     channels_last: bool = True,
     rank: int = 0,
     world_size: int = 1,
-    total: Callable[[Tensor], Tensor] = lambda sums: sums,
+    all_reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Measure a model on a split, without augmentation. The mode of each of its modules is as
@@ -44,7 +44,7 @@ def evaluate(
         channels_last: Memory format of the images.
         rank: Which of several processes this is; each takes its part of the images.
         world_size: How many there are.
-        total: The sum of a tensor over the processes.
+        all_reduce: Returns the sum of a tensor over the processes.
         on_batch: Called before every batch with the images done and the images in all, equally
             often in every process.
 
@@ -107,7 +107,7 @@ def evaluate(
                     torch.ones_like(loss) * len(x),
                 )
             )
-    loss, top1, top5, count = total(sums).tolist()
+    loss, top1, top5, count = all_reduce(sums).tolist()
     return {"top1": top1 / count, "top5": top5 / count, "loss": loss / count, "n": int(count)}
 
 

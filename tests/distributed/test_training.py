@@ -26,8 +26,8 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def together(size: int, *arguments: Any, codes: int = 0, **variables: str) -> None:
-    team = processes.team(size, teammate.run, *arguments, **variables)
-    assert [processes.end(process) for process in team] == [codes] * size
+    group = processes.launch(size, teammate.run, *arguments, **variables)
+    assert [processes.end(process) for process in group] == [codes] * size
 
 
 def weights(folder: Path) -> list[bytes]:
@@ -72,11 +72,11 @@ def test_any_number_of_processes_make_the_same_run(
 
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
 def test_evaluation_sees_every_image_once(tmp_path: Path, count: int) -> None:
-    team = [
-        *processes.team(1, teammate.measure, tmp_path / "one", count),
-        *processes.team(3, teammate.measure, tmp_path / "three", count),
+    group = [
+        *processes.launch(1, teammate.measure, tmp_path / "one", count),
+        *processes.launch(3, teammate.measure, tmp_path / "three", count),
     ]
-    assert [processes.end(process) for process in team] == [0] * 4
+    assert [processes.end(process) for process in group] == [0] * 4
     alone, shared = notes(tmp_path / "one", 1)[0], notes(tmp_path / "three", 3)
     assert all(note["result"] == pytest.approx(alone["result"], rel=1e-12) for note in shared)
     assert shared[0]["result"] == shared[1]["result"] == shared[2]["result"]
@@ -146,10 +146,10 @@ def test_a_run_may_go_on_with_fewer_processes(tmp_path: Path) -> None:
 
 def test_the_end_of_one_process_is_the_end_of_all(tmp_path: Path) -> None:
     act = {"ranks": [1], "at": ["train", 9], "signal": "SIGKILL"}
-    team = processes.team(
+    group = processes.launch(
         2, teammate.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act
     )
-    assert [processes.end(process) for process in team] == [75, -9]
+    assert [processes.end(process) for process in group] == [75, -9]
     left = json.loads((tmp_path / "notes" / "0.json").read_text())
     assert "another process of this run has ended" in left["error"]
     together(2, tmp_path / "run", tmp_path / "again", PLAIN)

@@ -59,7 +59,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def team(size: int, function: Callable[..., Any], *arguments: Any, **variables: str) -> list[Any]:
+def launch(size: int, function: Callable[..., Any], *arguments: Any, **variables: str) -> list[Any]:
     """Processes that know each other by the variables of torchrun."""
     port = str(free_port())
     return [
@@ -86,9 +86,9 @@ def member(
             "MASTER_PORT": port,
         }
     os.environ.update({name: str(value) for name, value in names.items()} | variables)
-    from cpsam.train.distributed import joined
+    from cpsam.train.distributed import process_group
 
-    with joined() as found:
+    with process_group() as found:
         function(found, *arguments)
 
 

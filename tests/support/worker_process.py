@@ -15,7 +15,7 @@ from cpsam.data.batches import train_batches
 from cpsam.errors import UserError
 from cpsam.evaluate import evaluate
 from cpsam.train import Recipe
-from cpsam.train.distributed import Team
+from cpsam.train.distributed import Distributed
 from cpsam.train.train import train
 from support.processes import note
 from support.tiny import tiny_dataset, tiny_residual
@@ -41,7 +41,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {"smooth": Smooth, "residual": tiny_r
 
 
 def run(
-    team: Team,
+    distributed: Distributed,
     folder: Path,
     out: Path,
     recipe: dict[str, Any],
@@ -64,7 +64,7 @@ def run(
                 ]
             )
         here = ("train" if module.training else "evaluation", len(seen))
-        if team.rank in act.get("ranks", ()) and list(here) == act["at"]:
+        if distributed.rank in act.get("ranks", ()) and list(here) == act["at"]:
             for _ in range(act.get("times", 1)):
                 os.kill(os.getpid(), getattr(signal, act["signal"]))
 
@@ -81,7 +81,7 @@ def run(
             on_event=events.append,
             device="cpu",
             upkeep=Upkeep(**(upkeep or {})),
-            team=team,
+            distributed=distributed,
         )
     except UserError as caught:
         error = caught
@@ -91,7 +91,7 @@ def run(
         echo = bool(getattr(error, "__notes__", None))
         note(
             out,
-            str(team.rank),
+            str(distributed.rank),
             {
                 "seen": seen,
                 "events": len(events),
@@ -102,7 +102,7 @@ def run(
         )
 
 
-def measure(team: Team, out: Path, count: int) -> None:
+def measure(distributed: Distributed, out: Path, count: int) -> None:
     """Evaluate over all processes, and name the batches of each."""
     data = tiny_dataset(train=31, test=count)
     model, batches = Smooth(), []
@@ -112,41 +112,41 @@ def measure(team: Team, out: Path, count: int) -> None:
         model,
         data,
         batch_size=4,
-        rank=team.rank,
-        world_size=team.size,
-        total=team.total,
+        rank=distributed.rank,
+        world_size=distributed.world_size,
+        all_reduce=distributed.all_reduce,
         on_batch=lambda done, of: calls.append(done),
     )
-    note(out, str(team.rank), {"result": result, "batches": batches, "calls": calls})
+    note(out, str(distributed.rank), {"result": result, "batches": batches, "calls": calls})
 
 
-def share_around(team: Team, out: Path) -> None:
-    """What the team's own messages give."""
+def share_around(distributed: Distributed, out: Path) -> None:
+    """Notes what each communication gives."""
     found = {
-        "together": team.together(lambda: {"from": team.rank}),
-        "share": team.share(b"\x00bytes" if team.leads else None).hex(),
-        "total": team.total(torch.tensor([1.0, team.rank])).tolist(),
+        "together": distributed.run_on_main(lambda: {"from": distributed.rank}),
+        "share": distributed.broadcast_bytes(b"\x00bytes" if distributed.is_main else None).hex(),
+        "total": distributed.all_reduce(torch.tensor([1.0, distributed.rank])).tolist(),
     }
-    tensor = torch.full((2, 3), float(team.rank))
-    team.copy_from_leader([tensor])
+    tensor = torch.full((2, 3), float(distributed.rank))
+    distributed.broadcast_tensors([tensor])
     found["copied"] = tensor.unique().tolist()
     order = []
-    team.leader_first(
+    distributed.main_first(
         lambda: (
             order.append(len(list(out.iterdir())) if out.exists() else 0)
-            or note(out, f"was-{team.rank}", 1)
+            or note(out, f"was-{distributed.rank}", 1)
         )
     )
     found["before"] = order
 
     def refuse() -> None:
-        raise UserError(f"no, says {team.rank}")
+        raise UserError(f"no, says {distributed.rank}")
 
     try:
-        team.together(refuse)
+        distributed.run_on_main(refuse)
     except UserError as error:
         found["error"] = [str(error), bool(getattr(error, "__notes__", None))]
-    note(out, str(team.rank), found)
+    note(out, str(distributed.rank), found)
 
 
 def whole_order(recipe: dict[str, Any]) -> list[list[str]]:

@@ -7,7 +7,14 @@ import torch
 
 from cpsam.errors import UserError
 from cpsam.train import Recipe
-from cpsam.train.compute import Setting, bfloat16_gains_on, exact, find_device, processor, settle
+from cpsam.train.compute import (
+    Compute,
+    bfloat16_gains_on,
+    choose_compute,
+    find_device,
+    processor,
+    reproducible,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,21 +33,21 @@ def test_where_bfloat16_gains(features: dict[str, Any], gains: bool) -> None:
 
 
 def test_auto_is_settled_once_and_words_are_obeyed() -> None:
-    auto = settle(Recipe(), "cpu")
-    assert auto == Setting(
+    auto = choose_compute(Recipe(), "cpu")
+    assert auto == Compute(
         "cpu",
         "bfloat16" if bfloat16_gains_on(processor()) else "float32",
         True,
         torch.get_num_threads(),
     )
     assert auto.memory_format is torch.channels_last
-    told = settle(Recipe(precision="bfloat16", channels_last="off"), "cpu")
+    told = choose_compute(Recipe(precision="bfloat16", channels_last="off"), "cpu")
     assert (told.precision, told.channels_last, told.memory_format) == (
         "bfloat16",
         False,
         torch.contiguous_format,
     )
-    assert settle(Recipe(precision="float32", channels_last="on"), "cpu").channels_last
+    assert choose_compute(Recipe(precision="float32", channels_last="on"), "cpu").channels_last
 
 
 def test_the_device_is_the_gpu_if_there_is_one() -> None:
@@ -56,7 +63,7 @@ def test_threads_and_random_state_are_put_back_after_an_error() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     with (
         pytest.raises(RuntimeError, match="oops"),
-        exact(Setting("cpu", "float32", True, threads + 2), torch.device("cpu")),
+        reproducible(Compute("cpu", "float32", True, threads + 2), torch.device("cpu")),
     ):
         assert torch.get_num_threads() == threads + 2
         torch.rand(3)
@@ -68,5 +75,8 @@ def test_threads_and_random_state_are_put_back_after_an_error() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_auto_is_bfloat16_and_channels_last() -> None:
-    assert (settle(Recipe()).precision, settle(Recipe()).channels_last) == ("bfloat16", True)
-    assert not settle(Recipe(precision="float32")).channels_last
+    assert (choose_compute(Recipe()).precision, choose_compute(Recipe()).channels_last) == (
+        "bfloat16",
+        True,
+    )
+    assert not choose_compute(Recipe(precision="float32")).channels_last

@@ -14,8 +14,8 @@ from cpsam.checkpoint import seal
 from cpsam.cli import main
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.train import Recipe
-from cpsam.train.distributed import find_team
-from cpsam.train.rendezvous import gather
+from cpsam.train.distributed import read_launcher
+from cpsam.train.rendezvous import rendezvous
 
 
 def test_a_run_says_what_it_does_before_its_first_step_and_again_when_it_continues(
@@ -168,14 +168,14 @@ def test_statistics_that_are_not_finite_at_the_start_are_named(tmp_path: Path) -
 @pytest.mark.parametrize("size", ["4", "0", "-1", "two"])
 def test_a_number_of_processes_without_a_rank_is_refused(size: str) -> None:
     with pytest.raises(UserError, match=f"WORLD_SIZE is '{size}' and RANK is not set"):
-        find_team({"WORLD_SIZE": size})
+        read_launcher({"WORLD_SIZE": size})
 
 
 @pytest.mark.parametrize(
     "environment", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"LOCAL_RANK": "0"}]
 )
 def test_one_process_needs_no_rank(environment: dict[str, str]) -> None:
-    assert find_team(environment)[0].size == 1
+    assert read_launcher(environment)[0].world_size == 1
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ def test_one_process_needs_no_rank(environment: dict[str, str]) -> None:
 )
 def test_an_address_that_no_machine_can_have_is_one_line(address: str) -> None:
     with pytest.raises(UserError, match=r"MASTER_ADDR: the address '.*' is not known \("):
-        gather(1, 2, address, 29_500, lambda words: None)
+        rendezvous(1, 2, address, 29_500, lambda words: None)

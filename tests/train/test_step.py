@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cpsam.errors import DivergedError
 from cpsam.train import Recipe
-from cpsam.train.compute import Setting
-from cpsam.train.distributed import Team
+from cpsam.train.compute import Compute
+from cpsam.train.distributed import Distributed
 from cpsam.train.health import Spikes, listed
 from cpsam.train.step import Update
 
-SETTING = Setting("cpu", "float32", False, 1)
+SETTING = Compute("cpu", "float32", False, 1)
 
 
 def linear() -> nn.Module:
@@ -25,15 +25,15 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(60, 9), nn.Tanh(), nn.Linear(9, 7)).double()
 
 
-def update(model: nn.Module, setting: Setting = SETTING, **fields: Any) -> Update:
+def update(model: nn.Module, compute: Compute = SETTING, **fields: Any) -> Update:
     return Update(
         model,
         Recipe(**fields),
         seed=2,
         num_classes=7,
-        setting=setting,
+        compute=compute,
         device=torch.device("cpu"),
-        team=Team(),
+        distributed=Distributed(),
     )
 
 

@@ -63,9 +63,12 @@ def run(words: list[str]) -> None:
         print_plan(asked)
         return
     from cpsam.run.run import train_one
-    from cpsam.train.distributed import ECHO, joined
+    from cpsam.train.distributed import SHARED_ERROR, process_group
 
-    with joined(tell=tell) as team, Progress() if team.leads else nullcontext(silent) as progress:
+    with (
+        process_group(on_wait=report_wait) as distributed,
+        Progress() if distributed.is_main else nullcontext(silent) as progress,
+    ):
         try:
             summary = train_one(
                 asked.task,
@@ -76,13 +79,13 @@ def run(words: list[str]) -> None:
                 asked.out,
                 progress,
                 upkeep=asked.upkeep,
-                team=team,
+                distributed=distributed,
             )
         except UserError as error:
-            if ECHO in getattr(error, "__notes__", ()):
+            if SHARED_ERROR in getattr(error, "__notes__", ()):
                 sys.exit(error.exit_code)
             raise
-    if not team.leads:
+    if not distributed.is_main:
         return
     if asked.json:
         print(json.dumps(summary, indent=1))
@@ -93,8 +96,8 @@ def run(words: list[str]) -> None:
         )
 
 
-def tell(words: str) -> None:
-    """Says what a process of a team waits for; each may be the one that the others miss."""
+def report_wait(words: str) -> None:
+    """Prints what this process waits for; every process does, as any may be the one that hangs."""
     print(f"cpsam: {words}", file=sys.stderr, flush=True)
 
 

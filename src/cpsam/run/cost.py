@@ -22,7 +22,7 @@ from cpsam.measure import (
 )
 from cpsam.models import create_model
 from cpsam.run.arm import missing_arguments, parse_arm
-from cpsam.train.compute import Setting
+from cpsam.train.compute import Compute
 
 LATENCY_BATCH = 64
 MEMORY_BATCH = 16
@@ -50,18 +50,18 @@ def cost_of(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 
 
 def latencies(
-    models: Mapping[str, nn.Module], dataset: Dataset, setting: Setting
+    models: Mapping[str, nn.Module], dataset: Dataset, compute: Compute
 ) -> dict[str, Any]:
-    """Milliseconds of an evaluation batch for each model, in the setting that it was trained in,
+    """Milliseconds of an evaluation batch for each model, computed as it was trained,
     interleaved, as plain data.
     """
     batch = torch.zeros(
-        LATENCY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device
+        LATENCY_BATCH, dataset.in_channels, *dataset.image_size, device=compute.device
     )
-    precision = torch.bfloat16 if setting.precision == "bfloat16" else None
+    precision = torch.bfloat16 if compute.precision == "bfloat16" else None
     steps = {
         name: forward_step(
-            model.to(setting.device), batch, autocast=precision, channels_last=setting.channels_last
+            model.to(compute.device), batch, autocast=precision, channels_last=compute.channels_last
         )
         for name, model in models.items()
     }
@@ -70,18 +70,18 @@ def latencies(
     }
 
 
-def training_memory(model: nn.Module, dataset: Dataset, setting: Setting) -> int:
+def training_memory(model: nn.Module, dataset: Dataset, compute: Compute) -> int:
     """The most bytes that a forward and backward pass of a small batch have allocated at once, in
-    the setting that arms are trained in.
+    what arms are trained with.
     """
-    model = model.to(setting.device).to(memory_format=setting.memory_format).train()
+    model = model.to(compute.device).to(memory_format=compute.memory_format).train()
     batch = torch.zeros(
-        MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=setting.device
+        MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=compute.device
     )
-    batch = batch.contiguous(memory_format=setting.memory_format)
+    batch = batch.contiguous(memory_format=compute.memory_format)
 
     def step() -> None:
-        with autocast(setting.precision, batch.device):
+        with autocast(compute.precision, batch.device):
             loss = model(batch).float().square().mean()
         loss.backward()
         model.zero_grad(set_to_none=True)

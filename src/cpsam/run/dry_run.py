@@ -16,7 +16,7 @@ from cpsam.models import create_model
 from cpsam.run.arm import missing_arguments, parse_arm
 from cpsam.run.cost import cost_of, saved_bytes
 from cpsam.run.run import OnEvent, RunSpec, load_task, noted
-from cpsam.train.compute import settle
+from cpsam.train.compute import choose_compute
 from cpsam.train.pace import run_seconds, seconds_per_image
 
 BYTES = 4  # weights, gradients and moments are float32
@@ -68,11 +68,11 @@ def dry_run(
         raise UserError(
             f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
         )
-    setting = settle(recipe)
+    compute = choose_compute(recipe)
     config: dict[str, Any] = {
         "task": plain(asdict(task)),
         "attention": arm.name,
-        "threads": threads or setting.threads,
+        "threads": threads or compute.threads,
     }
     if task.data in PUBLISHED and task.data_root is None and not os.environ.get("CPSAM_DATA"):
         size, source = published(task), "no folder of data given: sizes as published"
@@ -102,15 +102,15 @@ def dry_run(
     steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (
         size.train % recipe.batch_size == 1
     )
-    fixed, an_image = kept_bytes(model, size.image_shape, setting.precision)
-    timed = replace(setting, threads=config["threads"])
+    fixed, an_image = kept_bytes(model, size.image_shape, compute.precision)
+    timed = replace(compute, threads=config["threads"])
     per_image = seconds_per_image(model, recipe, size.image_shape, size.classes, timed)
     weights_bytes = BYTES * cost.parameters
     moments = 2 if recipe.optimizer == "adamw" else 1
     average = int(recipe.ema_decay > 0)
     return {
         "schema": 1,
-        "config": {**config, "seed": seed, "recipe": recipe.to_dict(), "settled": asdict(setting)},
+        "config": {**config, "seed": seed, "recipe": recipe.to_dict(), "settled": asdict(compute)},
         "data": {**asdict(size), "note": source},
         "places": list(cost.places),
         "parameters": cost.parameters,

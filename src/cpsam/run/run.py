@@ -25,7 +25,7 @@ from cpsam.insert import insert_from_config
 from cpsam.models import create_model, expected_scaling, hash_weights
 from cpsam.run.arm import Arm, missing_arguments, parse_arm
 from cpsam.run.records import RunConfig
-from cpsam.train.distributed import Team
+from cpsam.train.distributed import Distributed
 from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
 from cpsam.train.train import train
 from cpsam.typed import checked
@@ -208,7 +208,7 @@ def execute(
     folder: Path,
     on_event: OnEvent,
     upkeep: Upkeep | None = None,
-    team: Team | None = None,
+    distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Train a run in its folder, or read it there if it is finished; returns its summary."""
     torch.set_num_threads(spec.threads)
@@ -216,7 +216,7 @@ def execute(
         "config": spec.as_config(),
         "on_event": on_event,
         "upkeep": upkeep,
-        "team": team,
+        "distributed": distributed,
     }
     return train(
         spec.build(dataset, on_event),
@@ -238,20 +238,22 @@ def train_one(
     on_event: OnEvent,
     *,
     upkeep: Upkeep | None = None,
-    team: Team | None = None,
+    distributed: Distributed | None = None,
 ) -> dict[str, Any]:
-    """Train one arm with one seed in `folder`; threads = 0 takes as many as torch does. A team does
-    it together.
+    """Trains one arm with one seed in `folder`.
+
+    With `threads` = 0, torch's own number of threads is taken. All processes of `distributed` train
+    together.
     """
-    team = team or Team()
+    distributed = distributed or Distributed()
     arm = parse_arm(attention)
     if missing := missing_arguments(arm.attention, arm.arguments):
         raise UserError(
             f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
         )
-    dataset, weights_sha256 = team.leader_first(lambda: load_task(task, on_event))
+    dataset, weights_sha256 = distributed.main_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(task, dataset, weights_sha256, arm, seed, recipe, threads)
-    return execute(spec, dataset, folder, completed(task, arm, on_event), upkeep, team)
+    return execute(spec, dataset, folder, completed(task, arm, on_event), upkeep, distributed)
 
 
 def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:

@@ -19,7 +19,7 @@ from cpsam.evaluate import autocast
 from cpsam.measure import measure_latency
 from cpsam.run.arm import Arm
 from cpsam.run.run import build_arm
-from cpsam.train.compute import find_device, settle
+from cpsam.train.compute import choose_compute, find_device
 
 BARE = Arm("none", "none")
 
@@ -112,16 +112,16 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def training_step(model: nn.Module, dataset: Dataset, recipe: Recipe) -> Callable[[], object]:
-    """Forward and backward of one batch, in the setting that the recipe trains in."""
-    setting = settle(recipe)
+    """Forward and backward of one batch, computed as the recipe trains."""
+    compute = choose_compute(recipe)
     device = find_device()
-    model = model.to(device).to(memory_format=setting.memory_format).train()
+    model = model.to(device).to(memory_format=compute.memory_format).train()
     batch = torch.randn(recipe.batch_size, dataset.in_channels, *dataset.image_size, device=device)
-    batch = batch.contiguous(memory_format=setting.memory_format)
+    batch = batch.contiguous(memory_format=compute.memory_format)
     labels = torch.arange(recipe.batch_size, device=device) % dataset.num_classes
 
     def step() -> None:
-        with autocast(setting.precision, device):
+        with autocast(compute.precision, device):
             loss = cross_entropy(model(batch), labels)
         loss.backward()
         model.zero_grad(set_to_none=True)

@@ -26,7 +26,7 @@ from cpsam.study.records import History, WrittenPlan, WrittenResults
 from cpsam.study.results import RunRecord, describe_setting, read_runs, study_results
 from cpsam.study.run_end import Job, claimed, forget_failure, outcome
 from cpsam.text import shorten
-from cpsam.train.compute import find_device, settle
+from cpsam.train.compute import choose_compute, find_device
 from cpsam.train.environment import environment
 from cpsam.typed import STUDY_BYTES, checked, expect, read_record
 
@@ -136,7 +136,7 @@ def conduct(
 
 def opening(plan: Plan, folder: Path) -> dict[str, Any]:
     """Returns the event that says what a study does, before it does anything."""
-    names, setting = [spec.folder_name for spec in plan.runs], settle(plan.study.recipe)
+    names, compute = [spec.folder_name for spec in plan.runs], choose_compute(plan.study.recipe)
     return {
         "event": "plan",
         "runs": len(names),
@@ -151,7 +151,7 @@ def opening(plan: Plan, folder: Path) -> dict[str, Any]:
             }
             for place in plan.study.settings
         ],
-        "computes": {**asdict(setting), "threads": plan.study.threads or setting.threads},
+        "computes": {**asdict(compute), "threads": plan.study.threads or compute.threads},
     }
 
 
@@ -350,7 +350,7 @@ def measured_here(plan: Plan, runs: Mapping[str, RunRecord], on_event: OnEvent) 
     before = torch.get_num_threads()
     torch.set_num_threads(plan.study.threads or before)
     try:
-        setting, device = settle(plan.study.recipe), find_device()
+        compute, device = choose_compute(plan.study.recipe), find_device()
         times: dict[str, Any] = {}
         for place in plan.study.settings:
             dataset = plan.datasets[place.name]
@@ -367,15 +367,15 @@ def measured_here(plan: Plan, runs: Mapping[str, RunRecord], on_event: OnEvent) 
                 ]
                 for arm in arms
             }
-            measured = latencies(models, dataset, setting)
+            measured = latencies(models, dataset, compute)
             for name, model in models.items():
-                memory = training_memory(model, dataset, setting)
+                memory = training_memory(model, dataset, compute)
                 times[name] = {
                     "latency_ms": measured[name],
                     "peak_memory_bytes": memory,
                     "train_seconds": seconds[name],
                 }
         timing = {"arms": times, "batch_size": LATENCY_BATCH, "memory_batch_size": MEMORY_BATCH}
-        return {"environment": environment(setting, device), "timing": timing}
+        return {"environment": environment(compute, device), "timing": timing}
     finally:
         torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from typing import Any
 from cpsam.run.run import build_arm
 from cpsam.study.plan import Plan
 from cpsam.study.run_end import outcome
-from cpsam.train.compute import settle
+from cpsam.train.compute import choose_compute
 from cpsam.train.pace import STEPS, run_seconds, seconds_per_image
 
 
@@ -41,8 +41,8 @@ def estimate(
     """
     tasks, counted = {setting.name: setting.task for setting in plan.study.settings}, set[str]()
     arms: dict[str, ArmEstimate] = {}
-    setting = settle(plan.study.recipe)
-    setting = replace(setting, threads=plan.study.threads or setting.threads)
+    compute = choose_compute(plan.study.recipe)
+    compute = replace(compute, threads=plan.study.threads or compute.threads)
     for index, arm in enumerate(plan.arms):
         on_arm(index, len(plan.arms))
         # a run that two settings share is made once
@@ -53,7 +53,7 @@ def estimate(
             dataset = plan.datasets[arm.setting]
             shape = (dataset.in_channels, *dataset.image_size)
             model = build_arm(tasks[arm.setting], arm.arm, dataset, seed=0)
-            timed = replace(settle(arm.recipe), threads=setting.threads)
+            timed = replace(choose_compute(arm.recipe), threads=compute.threads)
             pace = seconds_per_image(model, arm.recipe, shape, dataset.num_classes, timed)
             seconds = run_seconds(pace, arm.recipe, len(dataset.train), len(dataset.test))
             arms[plan.label(arm.setting, arm.arm.name)] = ArmEstimate(seconds, runs)
@@ -62,9 +62,9 @@ def estimate(
         "seconds": sum(each.run_seconds * each.runs for each in arms.values()),
         "runs": sum(each.runs for each in arms.values()),
         "timed_steps": STEPS,
-        "device": setting.device,
-        "precision": setting.precision,
-        "threads": setting.threads,
+        "device": compute.device,
+        "precision": compute.precision,
+        "threads": compute.threads,
         "arms": {
             name: {"run_seconds": each.run_seconds, "runs": each.runs}
             for name, each in arms.items()

@@ -17,7 +17,7 @@ from cpsam.checkpoint import (
 )
 from cpsam.config.run_options import Upkeep
 from cpsam.errors import DataError, UserError
-from cpsam.train.distributed import Team
+from cpsam.train.distributed import Distributed
 from cpsam.train.run_folder import RunFolder
 from cpsam.train.sealed_records import is_number
 from cpsam.train.state import AVERAGE, MODEL, pack, unpack
@@ -43,18 +43,25 @@ class Position:
 
 
 class Keeper:
-    """Saves what a run is to its folder and finds it there again. Process 0 of a team writes and
-    reads, for all.
+    """Saves the state of a run to its folder and loads it from there. The main process writes and
+    reads for all.
 
     Args:
         run: The folder.
         upkeep: How often, and how many are kept.
-        team: The processes.
+        distributed: The processes of the run.
         steps_per_epoch: Steps an epoch.
     """
 
-    def __init__(self, run: RunFolder, upkeep: Upkeep, team: Team, steps_per_epoch: int) -> None:
-        self.run, self.upkeep, self.team, self.steps_per_epoch = run, upkeep, team, steps_per_epoch
+    def __init__(
+        self, run: RunFolder, upkeep: Upkeep, distributed: Distributed, steps_per_epoch: int
+    ) -> None:
+        self.run, self.upkeep, self.distributed, self.steps_per_epoch = (
+            run,
+            upkeep,
+            distributed,
+            steps_per_epoch,
+        )
         self.writer = Writer()
         self.last: tuple[int, int] | None = None  # step and epochs of what was saved last
         self.time = time.monotonic()
@@ -62,7 +69,7 @@ class Keeper:
     def due(self, step: int) -> bool:
         steps, minutes = self.upkeep.checkpoint_steps, self.upkeep.checkpoint_minutes
         by_time = bool(minutes) and time.monotonic() - self.time >= 60 * minutes
-        return self.team.leads and (by_time or (bool(steps) and step % steps == 0))
+        return self.distributed.is_main and (by_time or (bool(steps) and step % steps == 0))
 
     def save(
         self,
@@ -84,7 +91,7 @@ class Keeper:
         Raises:
             OSError: If what was to be written before this could not be.
         """
-        if not self.team.leads or self.last == (position.step, position.epochs):
+        if not self.distributed.is_main or self.last == (position.step, position.epochs):
             return
         self.last, self.time = (position.step, position.epochs), time.monotonic()
         tensors, meta = pack(model, average, update.optimizer)
@@ -172,14 +179,18 @@ class Keeper:
                 else {"step": found.step, "meta": found.meta, "warnings": found.warnings}
             )
 
-        about = self.team.together(first)
-        if self.team.size == 1 or about is None:
+        about = self.distributed.run_on_main(first)
+        if self.distributed.world_size == 1 or about is None:
             return held[0] if held else None
         copies = storable(held[0].tensors) if held and held[0] else None
         stored = safetensors.torch.load(
-            self.team.share(safetensors.torch.save(copies.stored) if copies else None)
+            self.distributed.broadcast_bytes(
+                safetensors.torch.save(copies.stored) if copies else None
+            )
         )
-        shared: dict[str, str] = self.team.together(lambda: copies.shared if copies else {})
+        shared: dict[str, str] = self.distributed.run_on_main(
+            lambda: copies.shared if copies else {}
+        )
         return Checkpoint(
             tensors=stored | {name: stored[original] for name, original in shared.items()}, **about
         )

@@ -20,7 +20,7 @@ from cpsam.errors import DataError, UserError
 
 
 @dataclass(frozen=True)
-class Setting:
+class Compute:
     """What a run computes with.
 
     Args:
@@ -37,8 +37,8 @@ class Setting:
     threads: int
 
     @classmethod
-    def read(cls, settled: object, where: str) -> "Setting":
-        """Returns the setting that a run was begun with, from its `config.json`.
+    def parse(cls, settled: object, where: str) -> "Compute":
+        """Returns what a run was begun with, from its `config.json`.
 
         Raises:
             DataError: If a field is missing, unknown, or not what it must be.
@@ -72,7 +72,7 @@ class Setting:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def settle(recipe: Recipe, device: torch.device | str | None = None) -> Setting:
+def choose_compute(recipe: Recipe, device: torch.device | str | None = None) -> Compute:
     """What "auto" in the recipe means here.
 
     Args:
@@ -94,7 +94,7 @@ def settle(recipe: Recipe, device: torch.device | str | None = None) -> Setting:
         if recipe.channels_last == "auto"
         else recipe.channels_last == "on"
     )
-    return Setting(kind, precision, channels_last, torch.get_num_threads())
+    return Compute(kind, precision, channels_last, torch.get_num_threads())
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
@@ -141,14 +141,14 @@ def processor() -> dict[str, Any]:
 
 
 @contextmanager
-def exact(setting: Setting, device: torch.device) -> Iterator[None]:
-    """Compute with the threads of a setting, and on a GPU with kernels that repeat themselves;
-    global state is put back afterwards.
+def reproducible(compute: Compute, device: torch.device) -> Iterator[None]:
+    """Sets the threads of `compute`, and on a GPU deterministic kernels; restores the global state
+    afterwards.
     """
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(setting.threads)
+        torch.set_num_threads(compute.threads)
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         if device.type == "cuda":
             for name, value in (("deterministic", True), ("benchmark", False)):

@@ -1,8 +1,8 @@
 """Several processes that train one model, started by `torchrun` or `srun`.
 
 Each computes on its part of every batch. What they tell each other besides gradients goes through
-:class:`Team`: sums of numbers, and what process 0, which alone touches the run folder, has found or
-decided.
+:class:`Distributed`: sums of numbers, and what process 0 has found or decided. Process 0 alone
+touches the run folder.
 """
 
 import json
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.train.compute import find_device
-from cpsam.train.rendezvous import Tell, gather
+from cpsam.train.rendezvous import OnWait, rendezvous
 
 T = TypeVar("T")
 ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}
@@ -32,57 +32,57 @@ SYNC_BUFFERS = next(
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in signature(DistributedDataParallel).parameters
 )
-ECHO = "process 0 says the same"
+SHARED_ERROR = "process 0 reports the same error"
 MOST_PROCESSES = 100_000
 FIRST_PORT, PORTS = 15_000, 15_000  # below those that systems hand out to clients
 
 
 @dataclass(frozen=True)
-class Team:
+class Distributed:
     """This process and the others of a run. By default there are no others, and nothing is
     communicated.
 
     Args:
-        rank: Which process this is, from 0; process 0 leads.
-        size: How many there are.
+        rank: Which process this is, from 0. Process 0 is the main one.
+        world_size: How many there are.
         local_rank: Which of those on its machine.
         launched: Whether a launcher started it, even as the only one.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
     launched: bool = False
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def device(self, device: torch.device | str | None = None) -> torch.device:
+    def local_device(self, device: torch.device | str | None = None) -> torch.device:
         """The device that is meant; of the GPUs of a machine each process takes its own."""
         found = find_device(device)
         return (
             torch.device("cuda", self.local_rank)
-            if found.type == "cuda" and self.size > 1 and found.index is None
+            if found.type == "cuda" and self.world_size > 1 and found.index is None
             else found
         )
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def copy_from_leader(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors by those of process 0."""
-        if self.size > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def share(self, data: bytes | None) -> bytes:
+    def broadcast_bytes(self, data: bytes | None) -> bytes:
         """The bytes that process 0 gives, whatever the others give."""
-        data = (data or b"") if self.leads else b""
-        if self.size == 1:
+        data = (data or b"") if self.is_main else b""
+        if self.world_size == 1:
             return data
         device = (
             torch.device("cuda", torch.cuda.current_device())
@@ -97,45 +97,47 @@ class Team:
         dist.broadcast(buffer, 0)
         return buffer.cpu().numpy().tobytes()
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         """Work that process 0 alone does: its result, plain data, is everyone's, and so is its
         UserError.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return work()
         answer: dict[str, Any] = {}
-        if self.leads:
+        if self.is_main:
             try:
                 answer = {"result": work()}
             except UserError as error:
                 answer = {"error": type(error).__name__, "says": str(error)}
-        answer = json.loads(self.share(json.dumps(answer).encode()))
+        answer = json.loads(self.broadcast_bytes(json.dumps(answer).encode()))
         if "error" in answer:
-            raise self.echo(ERRORS[answer["error"]](answer["says"]))
+            raise self.mark_as_shared(ERRORS[answer["error"]](answer["says"]))
         return answer["result"]
 
-    def leader_first(self, work: Callable[[], T]) -> T:
+    def main_first(self, work: Callable[[], T]) -> T:
         """Work that each process does, process 0 before the others, who then find what it left on
         the disk.
         """
         done: list[T] = []
-        self.together(lambda: done.append(work()))
+        self.run_on_main(lambda: done.append(work()))
         return done[0] if done else work()
 
-    def echo(self, error: UserError) -> UserError:
+    def mark_as_shared(self, error: UserError) -> UserError:
         """Mark an error that every process raises, so that process 0 alone has to print it."""
-        if not self.leads:
-            error.add_note(ECHO)
+        if not self.is_main:
+            error.add_note(SHARED_ERROR)
         return error
 
-    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def data_parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
         """A module whose backward pass leaves the mean over all processes in the gradients of
         `model`.
 
         Buffers are not kept alike at every step, as nothing in training reads them; see
-        :meth:`copy_from_leader`.
+        :meth:`broadcast_tensors`.
         """
-        if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
+        if self.world_size == 1 or not any(
+            parameter.requires_grad for parameter in model.parameters()
+        ):
             return model
         options: dict[str, Any] = {
             "device_ids": [device] if device.type == "cuda" else None,
@@ -146,50 +148,53 @@ class Team:
 
 
 @contextmanager
-def joined(
-    environment: Mapping[str, str] = os.environ, tell: Tell = lambda words: None
-) -> Iterator[Team]:
-    """The team that a launcher has started this process in; one of its own without a launcher.
+def process_group(
+    environment: Mapping[str, str] = os.environ, on_wait: OnWait = lambda words: None
+) -> Iterator[Distributed]:
+    """Joins the processes that a launcher started; without a launcher, this process is alone.
 
     The processes talk over NCCL if there are GPUs, else over Gloo.
 
     Args:
         environment: Where the launcher's variables are.
-        tell: Called with what is waited for, while the others have not come.
+        on_wait: Called with what is waited for, while the others have not come.
 
     Raises:
         UserError: If the launcher's variables do not fit together, there are fewer GPUs than
             processes on this machine, or the others do not come.
     """
-    team, address, port = find_team(environment)
-    if team.size == 1:
-        yield team
+    distributed, address, port = read_launcher(environment)
+    if distributed.world_size == 1:
+        yield distributed
         return
     cuda = torch.cuda.is_available()
-    if cuda and team.local_rank >= torch.cuda.device_count():
+    if cuda and distributed.local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"process {team.local_rank} of this machine has no GPU: torch sees"
+            f"process {distributed.local_rank} of this machine has no GPU: torch sees"
             f" {torch.cuda.device_count()}; start fewer"
         )
     if cuda:
-        torch.cuda.set_device(team.local_rank)
-    store = gather(team.rank, team.size, address, port, tell)
+        torch.cuda.set_device(distributed.local_rank)
+    store = rendezvous(distributed.rank, distributed.world_size, address, port, on_wait)
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=team.rank, world_size=team.size
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=distributed.rank,
+        world_size=distributed.world_size,
     )
     try:
-        yield team
+        yield distributed
     finally:
         dist.destroy_process_group()
 
 
-def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
+def read_launcher(environment: Mapping[str, str]) -> tuple[Distributed, str, int]:
     """What the variables of `torchrun` or `srun` say: who this is, and where process 0 listens.
 
     Example:
         >>> job = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
-        >>> find_team({**job, "MASTER_ADDR": "a", "MASTER_PORT": "29500"})
-        (Team(rank=3, size=8, local_rank=1, launched=True), 'a', 29500)
+        >>> read_launcher({**job, "MASTER_ADDR": "a", "MASTER_PORT": "29500"})
+        (Distributed(rank=3, world_size=8, local_rank=1, launched=True), 'a', 29500)
     """
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -200,7 +205,7 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
             "SLURM_LOCALID",
         )
     elif environment.get("WORLD_SIZE", "1") in ("", "1"):
-        return Team(), "", 0
+        return Distributed(), "", 0
     else:
         raise UserError(
             f"WORLD_SIZE is {environment['WORLD_SIZE'][:20]!r} and RANK is not set: start with"
@@ -208,7 +213,11 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
         )
     if missing := [name for name in names if name not in environment]:
         if names[0] == "SLURM_PROCID" and environment["SLURM_PROCID"] == "0":
-            return Team(), "", 0  # a batch script, which SLURM calls process 0 of an unknown number
+            return (
+                Distributed(),
+                "",
+                0,
+            )  # a batch script, which SLURM calls process 0 of an unknown number
         raise UserError(
             f"{names[0]} is set and {missing[0]} is not: start with torchrun or srun, or unset"
             f" {names[0]}"
@@ -219,12 +228,14 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
             f"{', '.join(names)} must be whole numbers; got"
             f" {', '.join(value[:20] for value in given)}"
         )
-    rank, size, local_rank = map(int, given)
-    if not 1 <= size <= MOST_PROCESSES:
-        raise UserError(f"{names[1]} must be from 1 to {MOST_PROCESSES:,}; got {size}")
+    rank, world_size, local_rank = map(int, given)
+    if not 1 <= world_size <= MOST_PROCESSES:
+        raise UserError(f"{names[1]} must be from 1 to {MOST_PROCESSES:,}; got {world_size}")
     for name, value in ((names[0], rank), (names[2], local_rank)):
-        if value >= size:
-            raise UserError(f"{name} must be from 0 to below {names[1]}; got {value} of {size}")
+        if value >= world_size:
+            raise UserError(
+                f"{name} must be from 0 to below {names[1]}; got {value} of {world_size}"
+            )
     nodes = (
         environment.get("SLURM_STEP_NODELIST")
         or environment.get("SLURM_JOB_NODELIST")
@@ -239,7 +250,7 @@ def find_team(environment: Mapping[str, str]) -> tuple[Team, str, int]:
     port = environment.get("MASTER_PORT") or str(FIRST_PORT + zlib.crc32(job.encode()) % PORTS)
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
         raise UserError(f"MASTER_PORT must be a whole number from 1 to 65,535; got {port[:20]!r}")
-    return Team(rank, size, local_rank, launched=True), address, int(port)
+    return Distributed(rank, world_size, local_rank, launched=True), address, int(port)
 
 
 def first_host(nodes: str) -> str:
@@ -253,8 +264,8 @@ def first_host(nodes: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else ""
 
 
-def lost(error: BaseException) -> bool:
-    """Whether this is what a process sees when another one of its team has ended."""
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether this is what a process sees when another process of its group has ended."""
     return isinstance(error, dist.DistBackendError) or (
         isinstance(error, RuntimeError) and bool(re.search("gloo|Connection", str(error)))
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from cpsam.train.compute import Setting, processor
+from cpsam.train.compute import Compute, processor
 
 PACKAGES = ("cpsam", "torch", "torchvision", "timm", "numpy")
 
 
-def environment(setting: Setting, device: torch.device) -> dict[str, Any]:
+def environment(compute: Compute, device: torch.device) -> dict[str, Any]:
     """Plain data for `environment.json`."""
     return {
         "versions": {
@@ -24,10 +24,10 @@ def environment(setting: Setting, device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
-        "threads": setting.threads,
+        "threads": compute.threads,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "precision": setting.precision,
-        "channels_last": setting.channels_last,
+        "precision": compute.precision,
+        "channels_last": compute.channels_last,
         "commit": commit(Path(__file__).parent),
     }
 
@@ -74,7 +74,7 @@ def commit(folder: Path) -> str | None:
 
     try:
         # a copy inside someone's repository is not of that repository
-        git("ls-files", "--error-unmatch", "recipe.py")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + (
             "+" if git("status", "--porcelain", "--", str(folder.parent)) else ""
         )

@@ -23,8 +23,8 @@ from cpsam.insert import attention_config
 from cpsam.measure import count_parameters
 from cpsam.train.checkpointing import Keeper, Position
 from cpsam.train.clock import Clock
-from cpsam.train.compute import Setting
-from cpsam.train.distributed import Team
+from cpsam.train.compute import Compute
+from cpsam.train.distributed import Distributed
 from cpsam.train.ema import Ema
 from cpsam.train.environment import environment
 from cpsam.train.health import Spikes, broken_tensors, listed
@@ -49,11 +49,11 @@ class Training:
     recipe: Recipe
     seed: int
     run: RunFolder
-    setting: Setting
+    compute: Compute
     device: torch.device
     on_event: Callable[[Event], None]
     upkeep: Upkeep
-    team: Team
+    distributed: Distributed
     board: Board | None
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class Training:
         self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
         self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
         self.steps = self.recipe.epochs * self.steps_per_epoch
-        self.request = StopRequest(self.upkeep.max_minutes, echoes=self.team.launched)
-        self.keeper = Keeper(self.run, self.upkeep, self.team, self.steps_per_epoch)
+        self.request = StopRequest(self.upkeep.max_minutes, echoes=self.distributed.launched)
+        self.keeper = Keeper(self.run, self.upkeep, self.distributed, self.steps_per_epoch)
         self.spikes = Spikes()
         self.position = Position()
 
@@ -80,33 +80,33 @@ class Training:
         return self.model if self.ema is None else self.ema.module
 
     def run_all(self) -> dict[str, Any]:
-        recipe, team = self.recipe, self.team
-        self.model.to(self.device).to(memory_format=self.setting.memory_format)
+        recipe, distributed = self.recipe, self.distributed
+        self.model.to(self.device).to(memory_format=self.compute.memory_format)
         self.ema = Ema(self.model, recipe.ema_decay) if recipe.ema_decay else None
         classes = self.dataset.num_classes
         with ExitStack() as stack:
             stack.enter_context(
                 regularised(self.model, classes, recipe.drop_rate, recipe.drop_path)
             )
-            if recipe.sync_bn and team.size > 1:
+            if recipe.sync_bn and distributed.world_size > 1:
                 stack.enter_context(synchronous(self.model, self.device))
             self.update = Update(
                 self.model,
                 recipe,
                 seed=self.seed,
                 num_classes=classes,
-                setting=self.setting,
+                compute=self.compute,
                 device=self.device,
-                team=team,
+                distributed=distributed,
             )
-            if team.leads:
+            if distributed.is_main:
                 self.run.write_environment(
-                    {**environment(self.setting, self.device), "processes": team.size}
+                    {**environment(self.compute, self.device), "processes": distributed.world_size}
                 )
             self.resume()
             self.tell(self.opening())
             if wrong := broken_tensors(self.model):
-                raise self.team.echo(
+                raise self.distributed.mark_as_shared(
                     DataError(
                         f"the weights of the network are not finite before the first step: {wrong}"
                     )
@@ -138,7 +138,7 @@ class Training:
         }
         places = [entry["at"] for entry in attention_config(self.model)]
         model = {"parameters": count_parameters(self.model), "places": places}
-        computes = {**asdict(self.setting), "processes": self.team.size}
+        computes = {**asdict(self.compute), "processes": self.distributed.world_size}
         return {
             "event": "start",
             "data": data.name,
@@ -153,7 +153,9 @@ class Training:
         average = None if self.ema is None else self.ema.module
         found = self.keeper.load(self.model, average, self.update)
         self.position, warnings = found if found is not None else (self.position, [])
-        self.run.records = self.team.together(lambda: self.run.keep_records(self.position.epochs))
+        self.run.records = self.distributed.run_on_main(
+            lambda: self.run.keep_records(self.position.epochs)
+        )
         if found is not None:
             where = {"epoch": self.position.epochs, "step": self.step, "steps": self.steps}
             self.tell({"event": "resumed", **where, "warnings": warnings})
@@ -169,10 +171,10 @@ class Training:
             seed=self.seed,
             epoch=epoch,
             start=self.step - epoch * self.steps_per_epoch,
-            rank=self.team.rank,
-            world_size=self.team.size,
+            rank=self.distributed.rank,
+            world_size=self.distributed.world_size,
             device=self.device,
-            channels_last=self.setting.channels_last,
+            channels_last=self.compute.channels_last,
         )
         with closing(batches):  # pyrefly: ignore
             for x, y in batches:
@@ -219,10 +221,10 @@ class Training:
         """The sum of the losses over all processes, and whether anything is wrong or asked for in
         any: one message a step.
         """
-        if self.team.size == 1:
+        if self.distributed.world_size == 1:
             return loss, broken, asked
         values = torch.tensor([loss, broken, asked], dtype=torch.float64, device=self.device)
-        loss, anywhere_broken, anywhere_asked = self.team.total(values).tolist()
+        loss, anywhere_broken, anywhere_asked = self.distributed.all_reduce(values).tolist()
         return loss, anywhere_broken > 0, anywhere_asked > 0
 
     def look(self) -> None:
@@ -256,8 +258,8 @@ class Training:
         )
         batch = batches[self.step % self.steps_per_epoch]
         bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
-        bad[share(batch, self.team.rank, self.team.size)[gradients.bad]] = 1
-        found = self.team.total(bad).nonzero().flatten().tolist()
+        bad[share(batch, self.distributed.rank, self.distributed.world_size)[gradients.bad]] = 1
+        found = self.distributed.all_reduce(bad).nonzero().flatten().tolist()
         if not math.isfinite(loss):
             what = f"the loss is {loss}"
         elif gradients.norm is not None:
@@ -274,7 +276,7 @@ class Training:
             if wrong
             else f"on train images {listed(found or batch.tolist())}"
         )
-        return self.team.echo(
+        return self.distributed.mark_as_shared(
             DivergedError(
                 f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"
             )
@@ -304,7 +306,7 @@ class Training:
                 f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of"
                 f" {self.steps}"
             )
-            raise self.team.echo(
+            raise self.distributed.mark_as_shared(
                 DivergedError(
                     f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"
                 )
@@ -328,17 +330,17 @@ class Training:
                 }
             )
 
-        self.team.copy_from_leader(self.shipped.buffers())
+        self.distributed.broadcast_tensors(self.shipped.buffers())
         measured = evaluate(
             self.shipped,
             self.dataset,
             batch_size=self.recipe.batch_size,
-            precision=self.setting.precision,
+            precision=self.compute.precision,
             device=self.device,
-            channels_last=self.setting.channels_last,
-            rank=self.team.rank,
-            world_size=self.team.size,
-            total=self.team.total,
+            channels_last=self.compute.channels_last,
+            rank=self.distributed.rank,
+            world_size=self.distributed.world_size,
+            all_reduce=self.distributed.all_reduce,
             on_batch=on_batch,
         )
         self.check_end(measured["loss"], epoch)
@@ -358,7 +360,7 @@ class Training:
             "timing": timing,
         }
         best = all(measured["top1"] > earlier["top1"] for earlier in self.run.records)
-        if self.team.leads:
+        if self.distributed.is_main:
             self.run.add_record(record)
         else:
             self.run.records.append(record)
@@ -367,7 +369,7 @@ class Training:
         self.tell({"event": "epoch", "epochs": self.recipe.epochs, **record})
 
     def summarise(self) -> dict[str, Any]:
-        return self.team.together(self.write_summary)
+        return self.distributed.run_on_main(self.write_summary)
 
     def write_summary(self) -> dict[str, Any]:
         records = self.run.records

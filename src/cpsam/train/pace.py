@@ -9,8 +9,8 @@ from torch import nn
 from cpsam.config.recipe import Recipe
 from cpsam.measure import synchronize
 from cpsam.seeds import generator
-from cpsam.train.compute import Setting, exact, find_device
-from cpsam.train.distributed import Team
+from cpsam.train.compute import Compute, find_device, reproducible
+from cpsam.train.distributed import Distributed
 from cpsam.train.step import Update
 
 STEPS = 2
@@ -24,7 +24,7 @@ def seconds_per_image(
     recipe: Recipe,
     image_shape: tuple[int, int, int],
     num_classes: int,
-    setting: Setting,
+    compute: Compute,
     device: torch.device | str | None = None,
 ) -> float:
     """Times two training steps on random images and returns their seconds per image.
@@ -37,21 +37,21 @@ def seconds_per_image(
         recipe: How it is trained.
         image_shape: (C, H, W) of its images.
         num_classes: Width of its logits.
-        setting: Precision, memory format and threads of the run, from
-            :func:`cpsam.train.compute.settle`.
+        compute: Precision, memory format and threads of the run, from
+            :func:`cpsam.train.compute.choose_compute`.
         device: Where it is trained; by default the GPU if there is one.
     """
     target = find_device(device)
-    with exact(setting, target):
-        model = copy.deepcopy(model).to(target).to(memory_format=setting.memory_format).train()
+    with reproducible(compute, target):
+        model = copy.deepcopy(model).to(target).to(memory_format=compute.memory_format).train()
         update = Update(
             model,
             recipe,
             seed=0,
             num_classes=num_classes,
-            setting=setting,
+            compute=compute,
             device=target,
-            team=Team(),
+            distributed=Distributed(),
         )
         draw = generator(0, "pace")
 
@@ -60,7 +60,7 @@ def seconds_per_image(
                 target
             )
             y = torch.from_numpy(draw.integers(0, num_classes, images)).to(target)
-            x = x.contiguous(memory_format=setting.memory_format)
+            x = x.contiguous(memory_format=compute.memory_format)
             synchronize()
             started = time.perf_counter()
             update.compute(x, y, number, images)

@@ -1,5 +1,5 @@
-"""Brings the processes of a team together, and says what is waited for. Every wait ends at once on
-a signal.
+"""Brings the processes of a run together, and reports what each waits for. A signal ends every wait
+at once.
 """
 
 import os
@@ -17,7 +17,7 @@ from cpsam.errors import StoppedError, UserError
 FIRST_WORD_SECONDS, NEXT_WORD_SECONDS, GIVE_UP_SECONDS = 5.0, 60.0, 1800.0
 POLL_SECONDS = 0.05
 
-Tell = Callable[[str], None]
+OnWait = Callable[[str], None]
 
 
 class Patience:
@@ -25,7 +25,7 @@ class Patience:
     half an hour.
     """
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: OnWait) -> None:
         self.tell, self.started = tell, time.monotonic()
         self.next = self.started + FIRST_WORD_SECONDS
 
@@ -44,12 +44,12 @@ class Patience:
         time.sleep(POLL_SECONDS)
 
 
-def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
-    """Returns the store in which all processes of a team have met.
+def rendezvous(rank: int, world_size: int, address: str, port: int, tell: OnWait) -> Store:
+    """Returns the store in which all processes of a run have met.
 
     Args:
         rank: Which process this is. Process 0 listens, unless the launcher does.
-        size: How many there are.
+        world_size: How many there are.
         address: Where process 0 listens.
         port: Its port.
         tell: Called with what is waited for.
@@ -65,7 +65,7 @@ def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
     def connect() -> Store:
         socket.getaddrinfo(address, port)
         timeout = timedelta(seconds=GIVE_UP_SECONDS)
-        return TCPStore(address, port, size, listens, timeout=timeout, wait_for_workers=False)
+        return TCPStore(address, port, world_size, listens, timeout=timeout, wait_for_workers=False)
 
     try:
         waiting = (
@@ -74,8 +74,8 @@ def gather(rank: int, size: int, address: str, port: int, tell: Tell) -> Store:
         tcp = in_background(connect, lambda: patience.wait(waiting))
         store = PrefixStore(f"cpsam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
         store.add("here", 1)
-        while (here := store.add("here", 0)) < size:
-            patience.wait(f"waiting for {size - here} of {size} processes at {place}")
+        while (here := store.add("here", 0)) < world_size:
+            patience.wait(f"waiting for {world_size - here} of {world_size} processes at {place}")
         return store
     except (socket.gaierror, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "it is no name of a machine"

@@ -17,8 +17,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from cpsam.config.recipe import Recipe
 from cpsam.evaluate import autocast, checked_logits
 from cpsam.seeds import derive_seed
-from cpsam.train.compute import Setting
-from cpsam.train.distributed import Team
+from cpsam.train.compute import Compute
+from cpsam.train.distributed import Distributed
 from cpsam.train.mix import mix_batch
 
 LEAST_SCALE = 1.0  # below it, the scaler has halved its way out of what overflows alone explain
@@ -52,9 +52,9 @@ class Update:
         recipe: How.
         seed: The run's seed.
         num_classes: Width of the logits.
-        setting: Precision.
+        compute: Precision.
         device: Where it computes.
-        team: The processes that compute a step together.
+        distributed: The processes that compute a step together.
     """
 
     def __init__(
@@ -64,28 +64,28 @@ class Update:
         *,
         seed: int,
         num_classes: int,
-        setting: Setting,
+        compute: Compute,
         device: torch.device,
-        team: Team,
+        distributed: Distributed,
     ) -> None:
-        self.recipe, self.seed, self.num_classes, self.device, self.team = (
+        self.recipe, self.seed, self.num_classes, self.device, self.distributed = (
             recipe,
             seed,
             num_classes,
             device,
-            team,
+            distributed,
         )
-        self.precision = setting.precision
+        self.precision = compute.precision
         self.optimizer = make_optimizer(model, recipe)
         self.parameters = [
             parameter for group in self.optimizer.param_groups for parameter in group["params"]
         ]
-        self.scaler = torch.amp.GradScaler(device.type) if setting.precision == "float16" else None
+        self.scaler = torch.amp.GradScaler(device.type) if compute.precision == "float16" else None
         self.model = model
 
     def wrap(self) -> None:
         """From here on, gradients are means over all processes; the weights are in place."""
-        self.model = self.team.wrap(self.model, self.device)
+        self.model = self.distributed.data_parallel(self.model, self.device)
 
     def compute(self, x: Tensor, y: Tensor, step: int, images: int) -> Gradients:
         """The gradient of the mean loss of a batch.
@@ -114,13 +114,13 @@ class Update:
             zip(x.tensor_split(parts), targets.tensor_split(parts), strict=True)
         ):
             # dropout and the like
-            torch.manual_seed(derive_seed(self.seed, "step", step, self.team.rank, part))
+            torch.manual_seed(derive_seed(self.seed, "step", step, self.distributed.rank, part))
             with self.alone(part + 1 < parts):
                 with autocast(self.precision, self.device):
                     logits = checked_logits(self.model(inputs), len(inputs), self.num_classes)
                 loss = self.cross_entropy(logits, labels, "mean")
                 readings.append((Reading(loss), len(inputs), logits.detach(), labels))
-                share = len(inputs) * self.team.size / images
+                share = len(inputs) * self.distributed.world_size / images
                 scaled = loss if share == 1 else loss * share
                 (scaled if self.scaler is None else self.scaler.scale(scaled)).backward()
         norm = self.limit()

@@ -16,8 +16,8 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import Upkeep
 from cpsam.data.dataset import Dataset
 from cpsam.errors import StoppedError, UserError
-from cpsam.train.compute import Setting, exact, settle
-from cpsam.train.distributed import Team, lost
+from cpsam.train.compute import Compute, choose_compute, reproducible
+from cpsam.train.distributed import Distributed, is_lost_peer
 from cpsam.train.loop import Event, Training
 from cpsam.train.run_folder import (
     CONFIG,
@@ -45,7 +45,7 @@ def train(
     on_event: Callable[[Event], None] | None = None,
     device: torch.device | str | None = None,
     upkeep: Upkeep | None = None,
-    team: Team | None = None,
+    distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Train a model and keep the run in a folder; the same call again continues where it was
     stopped or killed.
@@ -80,8 +80,8 @@ def train(
             It may raise KeyboardInterrupt to stop the run.
         device: "cpu" or "cuda"; by default the GPU if there is one.
         upkeep: When to save and to stop.
-        team: The processes that make the run together, from :func:`cpsam.train.distributed.joined`;
-            by default this one alone.
+        distributed: The processes that train together, from
+            :func:`cpsam.train.distributed.process_group`; by default this one alone.
 
     Returns:
         The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and
@@ -97,11 +97,14 @@ def train(
     """
     if taken := [name for name in RESERVED if name in config]:
         raise ValueError(f"config must not have the key {taken[0]!r}, which the run writes itself")
-    upkeep, team = upkeep or Upkeep(), team or Team()
-    target = team.device(device)
-    path, described = Path(folder), describe(dataset, recipe, seed, config, settle(recipe, target))
-    tell = on_event if on_event is not None and team.leads else silent
-    board = Board(path / TENSORBOARD) if upkeep.tensorboard and team.leads else None
+    upkeep, distributed = upkeep or Upkeep(), distributed or Distributed()
+    target = distributed.local_device(device)
+    path, described = (
+        Path(folder),
+        describe(dataset, recipe, seed, config, choose_compute(recipe, target)),
+    )
+    tell = on_event if on_event is not None and distributed.is_main else silent
+    board = Board(path / TENSORBOARD) if upkeep.tensorboard and distributed.is_main else None
     with ExitStack() as stack:
         held: list[RunFolder] = []
 
@@ -111,28 +114,30 @@ def train(
             held.append(stack.enter_context(open_run(path, described)))
             return {"summary": held[0].summary, "config": held[0].config}
 
-        begun = team.together(begin)
+        begun = distributed.run_on_main(begin)
         if begun["summary"] is not None:
             return begun["summary"]
         run = held[0] if held else RunFolder(path, begun["config"])
-        setting = Setting.read(run.config.get(SETTLED), f"{path / CONFIG}: {SETTLED}")
-        if setting.device != target.type:
+        compute = Compute.parse(run.config.get(SETTLED), f"{path / CONFIG}: {SETTLED}")
+        if compute.device != target.type:
             raise UserError(
-                f"run folder {path} holds a run on {setting.device}, and this is {target.type}: the"
+                f"run folder {path} holds a run on {compute.device}, and this is {target.type}: the"
                 " bits would not be the same"
             )
         training = Training(
-            model, dataset, recipe, seed, run, setting, target, tell, upkeep, team, board
+            model, dataset, recipe, seed, run, compute, target, tell, upkeep, distributed, board
         )
         try:
-            with training.request, exact(setting, target):
+            with training.request, reproducible(compute, target):
                 return training.run_all()
         except (Stop, KeyboardInterrupt):
             said = (
                 f"stopped after step {training.step} of {training.steps}; {training.keeper.newest}"
                 f" ({path})"
             )
-            raise team.echo(StoppedError(f"{said}, and the same command continues")) from None
+            raise distributed.mark_as_shared(
+                StoppedError(f"{said}, and the same command continues")
+            ) from None
         except OSError as error:
             if error.errno not in CANNOT_WRITE:
                 raise
@@ -140,7 +145,7 @@ def train(
                 f"run folder {path} cannot be written ({error.strerror}); {training.keeper.newest}"
             ) from error
         except RuntimeError as error:
-            if team.size == 1 or not lost(error):
+            if distributed.world_size == 1 or not is_lost_peer(error):
                 raise
             raise StoppedError(
                 "another process of this run has ended; its message says why, and the same command"
@@ -153,7 +158,7 @@ def silent(event: Event) -> None:
 
 
 def describe(
-    dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, Any], setting: Setting
+    dataset: Dataset, recipe: Recipe, seed: int, config: Mapping[str, Any], compute: Compute
 ) -> dict[str, Any]:
     """The content of `config.json`."""
     data = {
@@ -167,5 +172,5 @@ def describe(
         "seed": seed,
         "recipe": recipe.to_dict(),
         "dataset": data,
-        SETTLED: asdict(setting),
+        SETTLED: asdict(compute),
     }

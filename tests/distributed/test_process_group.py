@@ -12,14 +12,18 @@ from support import processes
 from support import worker_process as teammate
 
 from cpsam.errors import UserError
-from cpsam.train.distributed import FIRST_PORT, PORTS, Team, find_team, first_host
-from cpsam.train.rendezvous import gather
+from cpsam.train.distributed import FIRST_PORT, PORTS, Distributed, first_host, read_launcher
+from cpsam.train.rendezvous import rendezvous
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
-    assert find_team({"HOME": "/root", "SLURM_JOB_ID": "7"})[0] == Team()
-    alone = Team()
-    assert (alone.together(lambda: 3), alone.share(b"ab"), alone.leader_first(lambda: 5)) == (
+    assert read_launcher({"HOME": "/root", "SLURM_JOB_ID": "7"})[0] == Distributed()
+    alone = Distributed()
+    assert (
+        alone.run_on_main(lambda: 3),
+        alone.broadcast_bytes(b"ab"),
+        alone.main_first(lambda: 5),
+    ) == (
         3,
         b"ab",
         5,
@@ -27,7 +31,7 @@ def test_without_a_launcher_a_process_is_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "team", "address"),
+    ("variables", "expected", "address"),
     [
         (
             {
@@ -38,7 +42,7 @@ def test_without_a_launcher_a_process_is_alone() -> None:
                 "MASTER_PORT": "29400",
                 "SLURM_PROCID": "9",
             },
-            Team(1, 4, 0, True),
+            Distributed(1, 4, 0, True),
             ("head", 29400),
         ),
         (
@@ -48,7 +52,7 @@ def test_without_a_launcher_a_process_is_alone() -> None:
                 "SLURM_LOCALID": "1",
                 "SLURM_NODELIST": "gpu[003-007]",
             },
-            Team(5, 8, 1, True),
+            Distributed(5, 8, 1, True),
             ("gpu003",),
         ),
         (
@@ -61,18 +65,22 @@ def test_without_a_launcher_a_process_is_alone() -> None:
                 "SLURM_STEP_NODELIST": "b2",
                 "MASTER_PORT": "1234",
             },
-            Team(1, 2, 1, True),
+            Distributed(1, 2, 1, True),
             ("b2", 1234),
         ),
-        ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, Team(), ("",)),  # a batch script without srun
+        (
+            {"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"},
+            Distributed(),
+            ("",),
+        ),  # a batch script without srun
     ],
     ids=["torchrun", "srun", "step", "batch"],
 )
 def test_the_variables_of_launchers(
-    variables: dict[str, str], team: Team, address: tuple[str, int]
+    variables: dict[str, str], expected: Distributed, address: tuple[str, int]
 ) -> None:
-    found, *where = find_team(variables)
-    assert found == team
+    found, *where = read_launcher(variables)
+    assert found == expected
     assert tuple(where)[: len(address)] == address
 
 
@@ -85,7 +93,7 @@ def test_the_port_is_of_the_job_and_the_step() -> None:
             "SLURM_JOB_ID": job,
             "SLURM_STEP_ID": step,
         }
-        return find_team(names)[2]
+        return read_launcher(names)[2]
 
     ports = [port("1000", "0"), port("1000", "0"), port("1000", "1"), port("1001", "0")]
     assert ports[0] == ports[1] and len(set(ports)) == 3
@@ -159,7 +167,7 @@ TORCHRUN = {
 )
 def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        find_team(variables)
+        read_launcher(variables)
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
@@ -169,8 +177,8 @@ def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> No
         if launcher == "srun"
         else {}
     )
-    team = processes.team(3, teammate.share_around, tmp_path, **variables)
-    assert [processes.end(process) for process in team] == [0, 0, 0]
+    group = processes.launch(3, teammate.share_around, tmp_path, **variables)
+    assert [processes.end(process) for process in group] == [0, 0, 0]
     for rank in range(3):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["together"] == {"from": 0}
@@ -196,7 +204,7 @@ def test_a_missing_process_is_told_and_then_given_up(hasty: None, rank: int, wha
         UserError,
         match=f"gave up {what} 127.0.0.1:{port}" if rank == 0 else r"gave up|did not meet",
     ):
-        gather(rank, 2, "127.0.0.1", port, said.append)
+        rendezvous(rank, 2, "127.0.0.1", port, said.append)
     assert said[0] == f"{what} 127.0.0.1:{port}"
 
 
@@ -206,7 +214,7 @@ def test_a_service_that_is_no_process_of_ours_is_told(hasty: None) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         with pytest.raises(UserError, match=r"gave up|did not meet"):
-            gather(1, 2, "127.0.0.1", listener.getsockname()[1], said.append)
+            rendezvous(1, 2, "127.0.0.1", listener.getsockname()[1], said.append)
     assert said[0].startswith("waiting for process 0 at")
 
 
@@ -216,14 +224,14 @@ def test_a_port_in_use_is_told() -> None:
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(UserError, match=f"MASTER_PORT: port {port} of this machine is in use"):
-            gather(0, 2, "127.0.0.1", port, lambda words: None)
+            rendezvous(0, 2, "127.0.0.1", port, lambda words: None)
 
 
 def test_an_unknown_address_is_told() -> None:
     with pytest.raises(
         UserError, match=r"MASTER_ADDR: the address 'nowhere\.invalid' is not known"
     ):
-        gather(1, 2, "nowhere.invalid", 29500, lambda words: None)
+        rendezvous(1, 2, "nowhere.invalid", 29500, lambda words: None)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -238,7 +246,7 @@ def test_a_signal_ends_the_wait_at_once(rank: int) -> None:
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            gather(rank, 2, "127.0.0.1", processes.free_port(), lambda words: None)
+            rendezvous(rank, 2, "127.0.0.1", processes.free_port(), lambda words: None)
     finally:
         timer.join()
         signal.signal(signal.SIGTERM, before)
