@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         remove_attention,
     )
     from cpsam.models import create_model
+    from cpsam.report.results import Results, read_results
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ PUBLIC = {
     "DataError": "cpsam.errors",
     "DivergedError": "cpsam.errors",
     "PLACEMENTS": "cpsam.insert",
+    "Results": "cpsam.report.results",
     "StoppedError": "cpsam.errors",
     "UserError": "cpsam.errors",
     "attention_config": "cpsam.insert",
@@ -34,6 +36,7 @@ PUBLIC = {
     "create_model": "cpsam.models",
     "insert_attention": "cpsam.insert",
     "insert_from_config": "cpsam.insert",
+    "read_results": "cpsam.report.results",
     "remove_attention": "cpsam.insert",
 }
 
@@ -43,6 +46,7 @@ __all__ = [
     "PLACEMENTS",
     "DataError",
     "DivergedError",
+    "Results",
     "StoppedError",
     "UserError",
     "attention_config",
@@ -50,6 +54,7 @@ __all__ = [
     "create_model",
     "insert_attention",
     "insert_from_config",
+    "read_results",
     "remove_attention",
 ]
 
