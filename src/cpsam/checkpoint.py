@@ -11,10 +11,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import safetensors.torch
 import torch
@@ -34,6 +35,7 @@ from cpsam.files import (
     write_atomically,
     write_durably,
 )
+from cpsam.insert.old_names import with_current_names
 from cpsam.sealed import is_sealed, seal_tensors
 
 LATEST, MANIFEST, TENSORS = "LATEST", "manifest.json", "tensors.safetensors"
@@ -170,6 +172,7 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
         path = folder / checkpoint_name(step)
         try:
             tensors, meta = read_checkpoint(path)
+            tensors, notes = with_current_names(tensors, meta.get("attention", ()))
             theirs = meta.get("identity")
         except Damaged as damage:
             warnings.append(f"checkpoint {path} is damaged: {damage}")
@@ -191,7 +194,7 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
                 warnings.append(
                     f"checkpoint {path} does not say of which run it is: an older version wrote it"
                 )
-            return Checkpoint(step, tensors, meta, warnings)
+            return Checkpoint(step, tensors, meta, warnings + notes)
     if warnings:
         raise DataError(
             f"no checkpoint is whole ({'; '.join(warnings)}); remove {folder} to train from the"
@@ -301,8 +304,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     write_atomically(path, seal_tensors(safetensors.torch.save(copies.stored), header))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_weights(
+    path: Path, on_note: Callable[[str], None] = warn
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a .safetensors file of ours or of anyone.
+
+    Args:
+        path: The file.
+        on_note: Receives one line if an older version wrote names that have changed.
 
     Returns:
         Tensors by name, and the plain data that :func:`save_weights` was given; empty for a file
@@ -326,13 +335,17 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its hash is missing")
         if not isinstance(meta, dict):
             raise TypeError("meta is not an object")
-        return tensors | {name: tensors[original] for name, original in shared.items()}, meta
+        tensors |= {name: tensors[original] for name, original in shared.items()}
+        tensors, notes = with_current_names(tensors, meta.get("attention", ()))
     except OSError as error:
         raise DataError(f"weights {path}: cannot be read ({error.strerror or error})") from error
     except UserError:
         raise
     except NOT_OURS as error:
         raise DataError(f"weights {path}: not a whole .safetensors file ({error})") from error
+    for note in notes:
+        on_note(f"weights {path}: {note}")
+    return tensors, meta
 
 
 def seal(data: Mapping[str, Any]) -> bytes:

@@ -149,8 +149,8 @@ def test_global_hooks_see_every_layer(register, name):
 @pytest.mark.parametrize("name", [name for name in BLOCKS if "none" not in name])
 def test_a_hook_on_the_norm_holds_what_the_norm_gives(name):
     block, x, seen = randomise(BLOCKS[name]()).eval(), images().requires_grad_(True), []
-    block.batch_norm.register_forward_hook(lambda module, args, output: seen.append(output))
-    block.batch_norm.register_full_backward_hook(lambda *_: None)
+    block.post_norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    block.post_norm.register_full_backward_hook(lambda *_: None)
     y = block(x)
     y.sum().backward()
     torch.testing.assert_close(seen[0], y - x, rtol=1e-4, atol=1e-4)
@@ -200,7 +200,7 @@ def test_reparametrised_layers_compute_what_their_weights_are_now(name, path):
 @pytest.mark.parametrize("cls", [CPSAM, NonLocal])
 def test_another_norm_is_called(cls, norm):
     block, x = randomise(cls(C)).eval(), images()
-    block.batch_norm = norm.eval()
+    block.post_norm = norm.eval()
     assert not _fast_path.applies(block, x)
     if not isinstance(norm, nn.SyncBatchNorm):
         assert block(x).shape == x.shape
@@ -282,7 +282,7 @@ def test_settings_of_a_layer_count():
     block.fuse.conv.padding_mode = "circular"
     assert not _fast_path.applies(block, x)
     block = CPSAM(C)
-    block.batch_norm.momentum, block.batch_norm.eps = 0.03, 1e-3  # detectors set these everywhere
+    block.post_norm.momentum, block.post_norm.eps = 0.03, 1e-3  # detectors set these everywhere
     assert _fast_path.applies(block, x)
 
 

@@ -44,7 +44,7 @@ def bare_twin(full):
     """The control with the weights that are left of a CPSAM when it has no attention."""
     twin = BareFusion(C, fusion=full.fusion, norm=full.norm).double().eval()
     twin.conv.weight.copy_(full.fuse.conv.weight[:, : twin.conv.weight.shape[1]])
-    twin.batch_norm.load_state_dict(full.batch_norm.state_dict())
+    twin.post_norm.load_state_dict(full.post_norm.state_dict())
     return twin
 
 
@@ -85,7 +85,7 @@ def test_constant_gate_can_be_what_cpsam_does_to_one_image(fusion, norm):
     full, x = block(CPSAM, fusion=fusion, norm=norm), images(1, C, H, W)
     control = ConstantGate(C, fusion=fusion, norm=norm).double().eval()
     control.fuse.load_state_dict(full.fuse.state_dict())
-    control.batch_norm.load_state_dict(full.batch_norm.state_dict())
+    control.post_norm.load_state_dict(full.post_norm.state_dict())
     gate = (full.position_squeeze(x) / x)[0, :, 0, 0]
     control.gate.copy_((gate / 2).logit())
     control.context.copy_(full.channel_squeeze(x).flatten())
@@ -213,10 +213,10 @@ def test_conv_control_sees_one_position():
 def test_norm_of_the_residual_uses_the_statistics_of_the_batch_in_training(name):
     module, x = block(ATTENTION[name], C).train(), images()
     residual = module(x) - x
-    close(residual.mean((0, 2, 3)), module.batch_norm.bias)
+    close(residual.mean((0, 2, 3)), module.post_norm.bias)
     close(
         residual.std((0, 2, 3), correction=0),
-        module.batch_norm.weight.abs().expand(C) * shrink(residual, module.batch_norm),
+        module.post_norm.weight.abs().expand(C) * shrink(residual, module.post_norm),
     )
 
 
@@ -239,12 +239,12 @@ def test_a_new_block_starts_at_torchs_defaults_but_for_its_zeros():
         "channel_squeeze.expand.bias",
         "position_squeeze.relate.expand.weight",
         "position_squeeze.relate.expand.bias",
-        "batch_norm.weight",
-        "batch_norm.bias",
+        "post_norm.weight",
+        "post_norm.bias",
     }
     assert {name for name, tensor in NonLocal(C).named_parameters() if not tensor.any()} == {
-        "batch_norm.weight",
-        "batch_norm.bias",
+        "post_norm.weight",
+        "post_norm.bias",
     }
     assert {
         name for name, tensor in NonLocal(C, norm="none").named_parameters() if not tensor.any()

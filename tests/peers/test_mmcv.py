@@ -21,7 +21,7 @@ def non_local(mode, subsample=False, norm="batch", scaled=False):
         use_scale=scaled,
         norm_cfg={"type": "BN"} if norm == "batch" else None,
     )
-    names = {"query": "theta.conv", "proj": "conv_out.conv", "batch_norm": "conv_out.bn"}
+    names = {"query": "theta.conv", "proj": "conv_out.conv", "post_norm": "conv_out.bn"}
     names |= (
         {"value": "g.0.conv", "key": "phi.0.conv"}
         if subsample

@@ -10,7 +10,7 @@ from timm.layers.cbam import CbamModule
 import cpsam.attention as blocks
 from cpsam.insert import insert_attention
 
-NON_LOCAL = {"query": "t", "key": "p", "value": "g", "proj": "z", "batch_norm": "norm"}
+NON_LOCAL = {"query": "t", "key": "p", "value": "g", "proj": "z", "post_norm": "norm"}
 CONTEXT = {
     "key": "conv_attn",
     "squeeze": "mlp_add.fc1",

@@ -195,7 +195,7 @@ def cpsam(block, w, x):
     )
     gated = scale_channels(gate(block, w.under("position_squeeze"), x), x)
     return add(
-        x, batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fuse"), gated, context))
+        x, batch_norm(w.under("post_norm"), fuse(block.fusion, w.under("fuse"), gated, context))
     )
 
 
@@ -254,7 +254,7 @@ def non_local(block, w, x):
         [list(channel[start : start + width]) for start in range(0, len(queries), width)]
         for channel in zip(*attended, strict=True)
     ]
-    return add(x, batch_norm(w.under("batch_norm"), conv(w.under("proj"), maps)))
+    return add(x, batch_norm(w.under("post_norm"), conv(w.under("proj"), maps)))
 
 
 def simplified_non_local(block, w, x):
@@ -338,19 +338,19 @@ def danet_channel(block, w, x):
 
 
 def norm_only(block, w, x):
-    return add(x, batch_norm(w.under("batch_norm"), x))
+    return add(x, batch_norm(w.under("post_norm"), x))
 
 
 def bare_fusion(block, w, x):
     padding = 0 if block.fusion in ("sum", "concat") else 1
-    return add(x, batch_norm(w.under("batch_norm"), conv(w.under("conv"), x, padding=padding)))
+    return add(x, batch_norm(w.under("post_norm"), conv(w.under("conv"), x, padding=padding)))
 
 
 def constant_gate(block, w, x):
     gated = scale_channels([2 * sigmoid(value) for value in w("gate")], x)
     return add(
         x,
-        batch_norm(w.under("batch_norm"), fuse(block.fusion, w.under("fuse"), gated, w("context"))),
+        batch_norm(w.under("post_norm"), fuse(block.fusion, w.under("fuse"), gated, w("context"))),
     )
 
 
@@ -358,7 +358,7 @@ def conv_control(block, w, x):
     return add(
         x,
         batch_norm(
-            w.under("batch_norm"),
+            w.under("post_norm"),
             conv(w.under("expand"), pixelwise(relu, conv(w.under("squeeze"), x))),
         ),
     )

@@ -163,7 +163,7 @@ def cpsam(block: Any, x: Tensor) -> Tensor:
     gates = block.position_squeeze.gates(mean, maximum)  # (N, C, 1, 1)
     weight, before, after = block.fuse.split(context)
     return fused.like(
-        fused.fuse(x, gates, block.fuse.conv, weight, before, after, block.batch_norm), given
+        fused.fuse(x, gates, block.fuse.conv, weight, before, after, block.post_norm), given
     )
 
 
@@ -177,4 +177,4 @@ def non_local(block: Any, x: Tensor) -> Tensor:
     images = fused.prefer_channels_last(x)
     query, key, value = fused.pointwise(images, weight, bias).chunk(3, 1)  # (N, C/r, H, W)
     attended = block.attend(query, block.pool(key), block.pool(value))
-    return fused.like(fused.project(attended, block.proj, block.batch_norm).add_(images), x)
+    return fused.like(fused.project(attended, block.proj, block.post_norm).add_(images), x)

@@ -46,10 +46,10 @@ class BareFusion(nn.Module):
         check_choice("fusion", fusion, FUSIONS)
         self.in_channels, self.fusion, self.norm = in_channels, fusion, norm
         self.conv = bare_conv(fusion, in_channels, norm, device=device, dtype=dtype)
-        self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
+        self.post_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, fusion={self.fusion}, norm={self.norm}"
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.batch_norm(self.conv(x))
+        return x + self.post_norm(self.conv(x))

@@ -52,7 +52,7 @@ class ConstantGate(nn.Module):
         self.gate = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
         self.context = nn.Parameter(torch.empty(in_channels, device=device, dtype=dtype))
         self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
-        self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
+        self.post_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -64,4 +64,4 @@ class ConstantGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = 2 * self.gate.sigmoid().view(1, -1, 1, 1)  # (1, C, 1, 1)
-        return x + self.batch_norm(self.fuse(gate * x, self.context.view(1, -1, 1, 1)))
+        return x + self.post_norm(self.fuse(gate * x, self.context.view(1, -1, 1, 1)))

@@ -43,7 +43,7 @@ class ConvControl(nn.Module):
         self.expand = nn.Conv2d(
             hidden_channels, in_channels, 1, bias=False, device=device, dtype=dtype
         )
-        self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
+        self.post_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.batch_norm(self.expand(self.squeeze(x).relu()))
+        return x + self.post_norm(self.expand(self.squeeze(x).relu()))

@@ -88,7 +88,7 @@ class CPSAM(nn.Module):
             in_channels, reduction=reduction, interaction=interaction, device=device, dtype=dtype
         )
         self.fuse = FUSIONS[fusion](in_channels, norm=norm, device=device, dtype=dtype)
-        self.batch_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
+        self.post_norm = residual_norm(norm, in_channels, device=device, dtype=dtype)
         self.built = _fast_path.describe(self)
 
     def extra_repr(self) -> str:
@@ -103,4 +103,4 @@ class CPSAM(nn.Module):
                 return _fast_path.cpsam(self, x)
         context = self.channel_squeeze(x)  # (N, C, 1, 1)
         gated = self.position_squeeze(x)
-        return x + self.batch_norm(self.fuse(gated, context))
+        return x + self.post_norm(self.fuse(gated, context))

@@ -119,7 +119,7 @@ class NonLocal(nn.Module):
         else:
             self.attend = SoftmaxPairs(width**-0.5 if scaled else 1.0)
         self.proj = before_norm(norm, nn.Conv2d(hidden, in_channels, 1, **factory))
-        self.batch_norm = residual_norm(norm, in_channels, **factory)
+        self.post_norm = residual_norm(norm, in_channels, **factory)
         self.built = _fast_path.describe(self) if mode == "embedded_gaussian" else None
 
     def extra_repr(self) -> str:
@@ -134,4 +134,4 @@ class NonLocal(nn.Module):
                 return _fast_path.non_local(self, x)
         key, value = self.pool(self.key(x)), self.pool(self.value(x))  # (N, C/r, H', W')
         attended = self.attend(self.query(x), key, value)  # (N, C/r, H, W)
-        return x + self.batch_norm(self.proj(attended))
+        return x + self.post_norm(self.proj(attended))

@@ -32,7 +32,7 @@ class NormOnly(nn.Module):
         super().__init__()
         check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
-        self.batch_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
+        self.post_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.batch_norm(x)
+        return x + self.post_norm(x)

@@ -19,6 +19,7 @@ import torch
 
 from cpsam.errors import DataError, UserError
 from cpsam.files import open_regular, parse_json
+from cpsam.insert.old_names import with_current_names
 from cpsam.models.protocols import readable
 from cpsam.sealed import is_sealed
 
@@ -56,11 +57,13 @@ class FileContent:
         metadata: What :func:`cpsam.checkpoint.save_weights` stored beside the tensors; empty for a
             file of others.
         skipped: Classes and functions that the file names. None of them was imported or called.
+        notes: One line if an older version wrote names that have changed.
     """
 
     tree: Any
     metadata: dict[str, Any] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_content(path: Path) -> FileContent:
@@ -233,7 +236,9 @@ def load_safetensors(file: IO[bytes]) -> FileContent:
         raise ValueError("its hash is missing")
     for name, original in header.get("shared", {}).items():
         tensors[name] = tensors[original]
-    return FileContent(tensors, header.get("meta", {}))
+    meta = header.get("meta", {})
+    tensors, notes = with_current_names(tensors, meta.get("attention", ()))
+    return FileContent(tensors, meta, notes=tuple(notes))
 
 
 def first_line(error: Exception) -> str:

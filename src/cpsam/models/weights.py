@@ -102,7 +102,7 @@ def load_pretrained(
         name: converted(path, name, tensor, own[name]) for name, tensor in chosen.found.items()
     }
     model.load_state_dict(tensors, strict=False)
-    return notes + decisions(chosen, content.skipped)
+    return [*content.notes, *notes, *decisions(chosen, content.skipped)]
 
 
 def hash_weights(path: Path | str) -> str:

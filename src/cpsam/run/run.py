@@ -319,7 +319,7 @@ def evaluate_run(
             " fingerprint differs"
         )
     dataset = replace(dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
-    tensors, meta = load_weights(weights)
+    tensors, meta = load_weights(weights, noted(on_event))
     check_identity(meta, config, f"weights {weights}")
     model = create_model(
         task.model, dataset.num_classes, in_channels=dataset.in_channels, attention="none"
