@@ -97,7 +97,7 @@ def our_loop(
     part = replace(
         dataset,
         train=dataset.train.subset(np.arange(BATCH * steps)),
-        test=dataset.test.subset(np.arange(BATCH)),
+        evaluation=dataset.evaluation.subset(np.arange(BATCH)),
     )
 
     def measure() -> float:

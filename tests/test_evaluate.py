@@ -42,7 +42,7 @@ def network(classes: int) -> nn.Module:
 
 
 def by_definition(model: nn.Module, data: Dataset, split: str) -> dict[str, float | int]:
-    part = data.train if split == "train" else data.test
+    part = data.train if split == "train" else data.evaluation
     top1, top5, loss = 0, 0, 0.0
     for index in range(len(part)):
         x = [
@@ -88,7 +88,7 @@ def test_sums_are_taken_in_float64() -> None:
             return logits
 
     loss = evaluate(Odd(), data, batch_size=3)["loss"]
-    exact = nn.functional.cross_entropy(torch.cat(terms).double(), data.test.labels).item()
+    exact = nn.functional.cross_entropy(torch.cat(terms).double(), data.evaluation.labels).item()
     assert loss == pytest.approx(exact, rel=1e-13)
 
 
@@ -133,7 +133,7 @@ def test_it_tells_where_it_is() -> None:
         network(6), dataset(6), batch_size=10, on_batch=lambda done, of: seen.append((done, of))
     )
     assert seen == [(0, 23), (10, 23), (20, 23)]
-    assert len(list(eval_batches(dataset(6).test, dataset(6), batch_size=10))) == 3
+    assert len(list(eval_batches(dataset(6).evaluation, dataset(6), batch_size=10))) == 3
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def evaluate(
         raise unknown("split", split, SPLITS)
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    images = dataset.train if split == "train" else dataset.test
+    images = dataset.train if split == "train" else dataset.evaluation
     if not len(images):
         raise UserError(f"the {split} split of {dataset.name} has no images to evaluate on")
     if device is None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cpsam.data import Dataset, eval_batches, normalise, train_batches, train_indices
-from cpsam.data.batches import share
+from cpsam.data.batches import rank_slice
 from cpsam.errors import UserError
 
 Make = Callable[..., Dataset]
@@ -98,7 +98,7 @@ def test_an_epoch_begun_in_the_middle_goes_on_with_the_same_bits(make_dataset: M
 def test_processes_share_a_batch_in_mirrored_pairs(count: int, world_size: int) -> None:
     batch = np.random.default_rng(0).permutation(1000)[:count]
     place = {int(sample): position for position, sample in enumerate(batch)}
-    parts = [share(batch, rank, world_size) for rank in range(world_size)]
+    parts = [rank_slice(batch, rank, world_size) for rank in range(world_size)]
     assert sorted(np.concatenate(parts)) == sorted(batch)
     assert max(map(len, parts)) - min(map(len, parts)) <= 2 and min(map(len, parts)) >= 2
     for part in parts:
@@ -136,7 +136,7 @@ def test_evaluation_reads_every_image_once_over_all_processes(
         y.tolist()
         for rank in range(world_size)
         for _, y in eval_batches(
-            dataset.test, dataset, batch_size=6, rank=rank, world_size=world_size
+            dataset.evaluation, dataset, batch_size=6, rank=rank, world_size=world_size
         )
     ]
     assert sorted(batches) == [list(range(start, min(start + 6, 37))) for start in range(0, 37, 6)]
@@ -148,13 +148,17 @@ def test_normalisation_can_be_undone(
     make_dataset: Make, channels: int, channels_last: bool
 ) -> None:
     dataset = make_dataset(channels=channels)
-    batches = list(eval_batches(dataset.test, dataset, batch_size=10, channels_last=channels_last))
+    batches = list(
+        eval_batches(dataset.evaluation, dataset, batch_size=10, channels_last=channels_last)
+    )
     assert [len(y) for _, y in batches] == [10, 10, 10, 7]
     x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     assert x.dtype == torch.float32 and x.shape == (37, channels, 7, 5)
-    assert torch.equal(y, dataset.test.labels)
+    assert torch.equal(y, dataset.evaluation.labels)
     mean, std = torch.tensor(dataset.mean).view(-1, 1, 1), torch.tensor(dataset.std).view(-1, 1, 1)
-    assert torch.allclose(255 * (x * std + mean), dataset.test.images.to(torch.float32), atol=1e-3)
+    assert torch.allclose(
+        255 * (x * std + mean), dataset.evaluation.images.to(torch.float32), atol=1e-3
+    )
 
 
 def test_normalised_by_its_own_moments_a_train_split_has_mean_0_and_variance_1(
@@ -221,7 +225,7 @@ def test_bad_sizes_are_refused_before_the_first_batch(make_dataset: Make) -> Non
     with pytest.raises(UserError, match=r"batch_size must be at least 2.*BatchNorm.*it is 1"):
         train_batches(dataset, batch_size=1, seed=0, epoch=0)
     with pytest.raises(UserError, match="batch_size must be at least 1, not 0"):
-        eval_batches(dataset.test, dataset, batch_size=0)
+        eval_batches(dataset.evaluation, dataset, batch_size=0)
     with pytest.raises(
         UserError,
         match=(

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from support.image_samples import noise
 
-from cpsam.data.storage.cache import Recipe, cache_folder, load, load_or_build
+from cpsam.data.storage.cache import UndecodedSplits, cache_folder, load, load_or_build
 from cpsam.errors import DataError
 
 LABELS = {"train": np.array([1, 0, 1, 1, 0]), "test": np.array([0, 1, 0])}
@@ -25,14 +25,14 @@ class Kitchen:
     def __init__(self) -> None:
         self.decoded = 0
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> UndecodedSplits:
         self.decoded += 1
 
         def pixels(split: str) -> Iterator[np.ndarray]:
             yield IMAGES[split][:2]
             yield IMAGES[split][2:]
 
-        return Recipe(('quoted "ä"', "b\\"), (3, 7, 3), LABELS, pixels)
+        return UndecodedSplits(('quoted "ä"', "b\\"), (3, 7, 3), LABELS, pixels)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_build_that_fails_leaves_nothing_behind(own_cache: Path) -> None:
         raise DataError("image 3 is bad")
 
     with pytest.raises(DataError, match="image 3 is bad"):
-        load_or_build("set", KEY, lambda: Recipe(("a", "b"), (3, 7, 3), LABELS, fail))
+        load_or_build("set", KEY, lambda: UndecodedSplits(("a", "b"), (3, 7, 3), LABELS, fail))
     assert list(own_cache.iterdir()) == []
 
 

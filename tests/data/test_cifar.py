@@ -29,11 +29,11 @@ def test_images_labels_and_names_are_those_of_the_files(small_cifar: Path) -> No
     dataset = load_dataset("cifar100", small_cifar)
     images = noise(16, 32, 32, 3)
     assert np.array_equal(dataset.train.pixels(slice(None)), images[:11]) and np.array_equal(
-        dataset.test.pixels(slice(None)), images[11:]
+        dataset.evaluation.pixels(slice(None)), images[11:]
     )
     assert (
         dataset.train.labels.tolist() == [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70]
-        and dataset.test.labels[0] == 77
+        and dataset.evaluation.labels[0] == 77
     )
     assert dataset.classes[99] == "class 99" and dataset.num_classes == 100
     assert (dataset.name, dataset.padding, dataset.flip, dataset.note, dataset.image_size) == (
@@ -253,7 +253,9 @@ def test_the_real_cifar100(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (folder / f"{split}-00000-of-00001.parquet").symlink_to(test)
     dataset = load_dataset("cifar100", tmp_path)
-    assert len(dataset.train) == 10_000 and torch.equal(dataset.train.images, dataset.test.images)
+    assert len(dataset.train) == 10_000 and torch.equal(
+        dataset.train.images, dataset.evaluation.images
+    )
     # Near the constants that the field uses for the train split.
     assert dataset.mean == pytest.approx((0.5071, 0.4865, 0.4409), abs=3e-3)
     assert dataset.std == pytest.approx((0.2673, 0.2564, 0.2762), abs=3e-3)

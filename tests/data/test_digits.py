@@ -20,9 +20,9 @@ def originals() -> tuple[np.ndarray, np.ndarray]:
 def test_they_are_scikit_learns_doubled_by_bilinear_interpolation() -> None:
     digits = load_dataset("digits")
     images, labels = originals()
-    shipped = torch.cat([digits.train.images, digits.test.images])
+    shipped = torch.cat([digits.train.images, digits.evaluation.images])
     assert torch.equal(
-        torch.cat([digits.train.labels, digits.test.labels]), torch.from_numpy(labels)
+        torch.cat([digits.train.labels, digits.evaluation.labels]), torch.from_numpy(labels)
     )
     doubled = F.interpolate(
         torch.from_numpy(images)[:, None],
@@ -37,9 +37,9 @@ def test_they_are_scikit_learns_doubled_by_bilinear_interpolation() -> None:
 
 def test_the_split_is_stratified_and_the_same_for_everybody() -> None:
     digits = load_dataset("digits")
-    assert (len(digits.train), len(digits.test)) == (1438, 359)
-    counts = torch.bincount(torch.cat([digits.train.labels, digits.test.labels]))
-    assert ((torch.bincount(digits.test.labels) - counts / 5).abs() < 1).all()
+    assert (len(digits.train), len(digits.evaluation)) == (1438, 359)
+    counts = torch.bincount(torch.cat([digits.train.labels, digits.evaluation.labels]))
+    assert ((torch.bincount(digits.evaluation.labels) - counts / 5).abs() < 1).all()
     assert (
         digits.fingerprint
         == load_dataset("digits").fingerprint

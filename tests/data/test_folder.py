@@ -47,8 +47,13 @@ def test_train_and_val_are_used_where_they_are(tree: Path) -> None:
     assert dataset.classes == ("cat", "dog", "emu")
     assert levels(dataset.train) == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert levels(dataset.test) == [100, 101, 120, 121]
-    assert dataset.test.labels.tolist() == [0, 0, 2, 2]  # by name, though val has fewer classes
+    assert levels(dataset.evaluation) == [100, 101, 120, 121]
+    assert dataset.evaluation.labels.tolist() == [
+        0,
+        0,
+        2,
+        2,
+    ]  # by name, though val has fewer classes
     assert (dataset.padding, dataset.flip, dataset.note, dataset.image_size) == (
         2,
         True,
@@ -59,9 +64,9 @@ def test_train_and_val_are_used_where_they_are(tree: Path) -> None:
 
 def test_test_is_another_name_for_val_and_val_comes_first(tree: Path) -> None:
     write(tree / "test/dog/1.png", flat(200))
-    assert len(load_dataset("folder", tree, image_size=8).test) == 4
+    assert len(load_dataset("folder", tree, image_size=8).evaluation) == 4
     (tree / "val").rename(tree / ".val")
-    assert levels(load_dataset("folder", tree, image_size=8).test) == [200]
+    assert levels(load_dataset("folder", tree, image_size=8).evaluation) == [200]
 
 
 @pytest.mark.parametrize("inner", ["", "train"])
@@ -73,7 +78,7 @@ def test_otherwise_a_stratified_fifth_is_held_out_and_said(tmp_path: Path, inner
                 flat(number + 100 * (name == "b")),
             )
     dataset = load_dataset("folder", tmp_path / "p", image_size=8)
-    assert np.bincount(dataset.test.labels).tolist() == [4, 2, 2] and np.bincount(
+    assert np.bincount(dataset.evaluation.labels).tolist() == [4, 2, 2] and np.bincount(
         dataset.train.labels
     ).tolist() == [16, 9, 7]
     assert (
@@ -81,8 +86,8 @@ def test_otherwise_a_stratified_fifth_is_held_out_and_said(tmp_path: Path, inner
     )
     seen = sorted(
         zip(
-            [*dataset.train.labels.tolist(), *dataset.test.labels.tolist()],
-            levels(dataset.train) + levels(dataset.test),
+            [*dataset.train.labels.tolist(), *dataset.evaluation.labels.tolist()],
+            levels(dataset.train) + levels(dataset.evaluation),
             strict=True,
         )
     )

@@ -68,12 +68,12 @@ def test_the_last_image_of_a_class_is_never_taken() -> None:
 def test_hold_out_divides_train_and_never_shows_the_test_split(make_dataset: Make) -> None:
     dataset = make_dataset()
     part = hold_out(dataset, 9, seed=0)
-    assert (len(part.train), len(part.test)) == (28, 9)
+    assert (len(part.train), len(part.evaluation)) == (28, 9)
     pixels = [
-        image.numpy().tobytes() for split in (part.train, part.test) for image in split.images
+        image.numpy().tobytes() for split in (part.train, part.evaluation) for image in split.images
     ]
     assert sorted(pixels) == sorted(image.numpy().tobytes() for image in dataset.train.images)
-    for split in (part.train, part.test):
+    for split in (part.train, part.evaluation):
         for image, label in zip(split.images, split.labels, strict=True):
             original = next(i for i in range(37) if torch.equal(dataset.train.images[i], image))
             assert dataset.train.labels[original] == label
@@ -89,7 +89,9 @@ def test_hold_out_divides_train_and_never_shows_the_test_split(make_dataset: Mak
 def test_seed_and_size_decide_the_part_and_its_fingerprint(make_dataset: Make) -> None:
     dataset = make_dataset()
     assert hold_out(dataset, 9, 0).fingerprint == hold_out(dataset, 9, 0).fingerprint
-    assert torch.equal(hold_out(dataset, 9, 0).test.images, hold_out(dataset, 9, 0).test.images)
+    assert torch.equal(
+        hold_out(dataset, 9, 0).evaluation.images, hold_out(dataset, 9, 0).evaluation.images
+    )
     assert (
         len(
             {
@@ -106,7 +108,7 @@ def test_seed_and_size_decide_the_part_and_its_fingerprint(make_dataset: Make) -
 
 
 def test_a_fraction_is_rounded_to_images(make_dataset: Make) -> None:
-    assert len(hold_out(make_dataset(), 0.25, 0).test) == 9
+    assert len(hold_out(make_dataset(), 0.25, 0).evaluation) == 9
     assert (
         hold_out(make_dataset(), 0.25, 0).fingerprint == hold_out(make_dataset(), 9, 0).fingerprint
     )

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from cpsam.data import load_dataset
-from cpsam.data.sets.cifar import SOURCES
+from cpsam.data.sets.cifar import HUB_DATASETS
 from cpsam.data.storage import hub
 from cpsam.errors import DataError
 
@@ -91,7 +91,7 @@ def test_another_content_is_refused(hub_with: Callable[..., list[tuple]]) -> Non
         LocalEntryNotFoundError("offline mode is enabled"),
     ],
 )
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", HUB_DATASETS)
 def test_without_a_connection_one_line_says_what_to_do(
     hub_with: Callable[..., list[tuple]], name: str, error: Exception
 ) -> None:
@@ -121,7 +121,7 @@ def test_what_is_fetched_is_loaded(
         content[f"cifar100/{split}-00000-of-00001.parquet"] = data
         hashes[split] = hashlib.sha256(data).hexdigest()
     for split, value in hashes.items():
-        monkeypatch.setitem(SOURCES["cifar100"].sha256, split, value)
+        monkeypatch.setitem(HUB_DATASETS["cifar100"].sha256, split, value)
     asked = hub_with(content)
     fetched = load_dataset("cifar100")
     assert {revision for *_, revision in asked} == {

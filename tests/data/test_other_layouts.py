@@ -210,7 +210,7 @@ def test_views_of_texts_and_of_bytes(tmp_path: Path) -> None:
         shard(tmp_path / f"{split}-0.parquet", pa.array(["cat", "dog"], pa.string_view()), kind)
     dataset = load_dataset("folder", tmp_path, image_size=8, workers=0)
     assert dataset.classes == ("cat", "dog") and verify(tmp_path).faults == []
-    assert next(dataset.test.batches([np.arange(2)], None)).shape == (2, 8, 8, 3)
+    assert next(dataset.evaluation.batches([np.arange(2)], None)).shape == (2, 8, 8, 3)
 
 
 def test_one_picture_in_two_classes_to_measure_on(tmp_path: Path) -> None:

@@ -175,5 +175,6 @@ def test_files_that_are_missing_or_special_are_named(tmp_path: Path) -> None:
 def test_parquet_files_come_first(tmp_path: Path, small_cifar: Path) -> None:
     write(small_cifar, noise(16, 32, 32, 3, seed=9))
     assert np.array_equal(
-        load_dataset("cifar100", small_cifar).test.pixels(slice(None)), noise(16, 32, 32, 3)[11:]
+        load_dataset("cifar100", small_cifar).evaluation.pixels(slice(None)),
+        noise(16, 32, 32, 3)[11:],
     )

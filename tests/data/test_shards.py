@@ -66,7 +66,7 @@ def load(root: Path, name: str = "folder", **options: Any) -> Dataset:
     assert (
         sum(
             len(y)
-            for split in (dataset.train, dataset.test)
+            for split in (dataset.train, dataset.evaluation)
             for _, y in eval_batches(split, dataset, batch_size=4)
         )
         > 0
@@ -152,7 +152,7 @@ def test_numbers_with_gaps_become_classes_in_their_order_and_a_line_says_so(tmp_
         2,
         1,
     ]
-    assert dataset.test.labels.tolist() == [2, 0]
+    assert dataset.evaluation.labels.tolist() == [2, 0]
     assert dataset.notes == (
         (
             "labels are 3 different numbers from 1 to 1,000,000,000; they become classes 0 to 2 in"
@@ -165,7 +165,9 @@ def test_numbers_with_gaps_become_classes_in_their_order_and_a_line_says_so(tmp_
 
 def test_texts_are_classes_in_their_order(tmp_path: Path) -> None:
     root = pair(tmp_path, pa.array(["dog", "cat", "emu", "cat"]), pa.array(["emu", "dog", "cat"]))
-    assert load(root).classes == ("cat", "dog", "emu") and load(root).test.labels.tolist() == [
+    assert load(root).classes == ("cat", "dog", "emu") and load(
+        root
+    ).evaluation.labels.tolist() == [
         2,
         1,
         0,
@@ -270,7 +272,12 @@ def test_layouts_of_the_hub(tmp_path: Path, layout: str, name: str) -> None:
     write(tmp_path / train, pa.array([0, 1, 1]))
     write(tmp_path / test, pa.array([0, 1]), seed=50)
     dataset = load(tmp_path, name)
-    assert (len(dataset.train), len(dataset.test), dataset.name, dataset.notes) == (3, 2, name, ())
+    assert (len(dataset.train), len(dataset.evaluation), dataset.name, dataset.notes) == (
+        3,
+        2,
+        name,
+        (),
+    )
     assert verify(tmp_path).faults == []
 
 

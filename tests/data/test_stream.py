@@ -78,7 +78,7 @@ def test_both_layouts_hold_the_same_pictures(folder: Path, shards: Path) -> None
     assert by_sample(load(folder).unaugmented()) == by_sample(load(shards).unaugmented())
     for root in (folder, shards):
         dataset = load(root)
-        assert (len(dataset.train), len(dataset.test), dataset.classes) == (
+        assert (len(dataset.train), len(dataset.evaluation), dataset.classes) == (
             39,
             13,
             tuple(synsets(13)),
@@ -104,7 +104,7 @@ def test_the_bits_do_not_depend_on_the_processes_that_load(root: Path, workers: 
         )
         assert alone == together
     alone, together = (
-        bits(eval_batches(load(root).test, load(root, workers=n), batch_size=5))
+        bits(eval_batches(load(root).evaluation, load(root, workers=n), batch_size=5))
         for n in (0, workers)
     )
     assert alone == together
@@ -146,7 +146,7 @@ def test_the_order_is_drawn_over_all_shards(shards: Path) -> None:
     from cpsam.data import train_indices
 
     first, *_ = train_indices(39, batch_size=13, seed=0, epoch=0)
-    assert {dataset.train.source.place(int(row))[0] for row in first} == set(
+    assert {dataset.train.source.locate(int(row))[0] for row in first} == set(
         dataset.train.source.tables
     )
 
@@ -170,7 +170,7 @@ def test_evaluation_sees_the_square_in_the_middle(folder: Path) -> None:
         resized = image.resize((30, int(30 * height / width)), Image.Resampling.BICUBIC)
         top = round((resized.height - SIZE) / 2)
         expected = np.asarray(resized.crop((3, top, 3 + SIZE, top + SIZE)))
-    x = next(eval_batches(dataset.test, dataset, batch_size=13))[0][4]
+    x = next(eval_batches(dataset.evaluation, dataset, batch_size=13))[0][4]
     pixels = 255 * (
         x * torch.tensor(dataset.std).view(3, 1, 1) + torch.tensor(dataset.mean).view(3, 1, 1)
     )
@@ -201,11 +201,17 @@ def test_what_is_erased_has_the_mean_colour(folder: Path) -> None:
 def test_a_held_out_part_streams_too(root: Path) -> None:
     dataset = load(root)
     part = hold_out(dataset, 13, seed=0)
-    assert (len(part.train), len(part.test)) == (26, 13) and isinstance(part.test, StreamedSplit)
+    assert (len(part.train), len(part.evaluation)) == (26, 13) and isinstance(
+        part.evaluation, StreamedSplit
+    )
     assert part.train.labels.bincount().tolist() == [2] * 13
     kept, held = (
         by_sample(part.unaugmented()),
-        {x.numpy().tobytes() for xs, _ in eval_batches(part.test, part, batch_size=4) for x in xs},
+        {
+            x.numpy().tobytes()
+            for xs, _ in eval_batches(part.evaluation, part, batch_size=4)
+            for x in xs
+        },
     )
     assert len(kept) == 26 and len(held) == 13 and not held & {image for image, _ in kept}
 
@@ -223,7 +229,7 @@ def test_an_epoch_may_be_left_and_two_may_run_at_once(folder: Path) -> None:
 
 def test_processes_are_used_again(folder: Path) -> None:
     dataset = load(folder, workers=2)
-    list(eval_batches(dataset.test, dataset, batch_size=5))
+    list(eval_batches(dataset.evaluation, dataset, batch_size=5))
     numbers = [worker.process.pid for pool in IDLE[2] for worker in pool.workers]
     list(train_batches(dataset, batch_size=8, seed=0, epoch=0))
     assert [worker.process.pid for pool in IDLE[2] for worker in pool.workers] == numbers
@@ -344,7 +350,7 @@ def test_a_bad_file_is_an_error_with_its_path(tmp_path: Path, workers: int) -> N
     bad.unlink()
     with pytest.raises(DataError, match=rf"{bad}: cannot be read \(No such file"):
         list(train_batches(dataset, batch_size=2, seed=0, epoch=0))
-    assert len(list(eval_batches(dataset.test, dataset, batch_size=2))) == 2, (
+    assert len(list(eval_batches(dataset.evaluation, dataset, batch_size=2))) == 2, (
         "the processes live on"
     )
 
@@ -477,7 +483,7 @@ def test_a_damaged_table_of_the_cache_is_named(shards: Path, own_cache: Path) ->
     with pytest.raises(
         DataError, match=r"\.arrow: cannot be read \(.*\); delete it, and it is made again"
     ):
-        list(eval_batches(dataset.test, dataset, batch_size=2))
+        list(eval_batches(dataset.evaluation, dataset, batch_size=2))
 
 
 def test_a_folder_is_streamed_when_it_is_large_or_when_asked_to(

@@ -57,9 +57,9 @@ def counts(root: Path) -> tuple[int, int]:
     assert found.faults == [] and found.notes == dataset.notes, "verify and train have one reader"
     assert (sum(found.counts["train"]), sum(found.counts["test"])) == (
         len(dataset.train),
-        len(dataset.test),
+        len(dataset.evaluation),
     )
-    return len(dataset.train), len(dataset.test)
+    return len(dataset.train), len(dataset.evaluation)
 
 
 def test_images_in_folders_inside_a_class_are_of_that_class(tree: Path) -> None:
@@ -379,7 +379,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
         "not used",
         "not used",
     ]
-    assert len(load_dataset("imagenet", root, image_size=8, workers=0).test) == 4
+    assert len(load_dataset("imagenet", root, image_size=8, workers=0).evaluation) == 4
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
-from cpsam.data.batches import share
+from cpsam.data.batches import rank_slice
 from cpsam.train.mix import mix_batch
 
 
@@ -22,12 +22,12 @@ def test_mixup_equals_the_one_of_timm_at_the_same_share(step: int) -> None:
     x, y = batch(8)
     mixed, targets = mix_batch(x, y, 5, mixup=0.4, cutmix=0.0, seed=3, step=step)
     other = next(j for j in range(8) if y[j] != y[7 - j])
-    share = float(targets[other, y[other]])
+    rank_slice = float(targets[other, y[other]])
     theirs = Mixup(mixup_alpha=0.4, num_classes=5)
-    theirs._params_per_batch = lambda: (share, False)
+    theirs._params_per_batch = lambda: (rank_slice, False)
     expected, _ = theirs(x.clone(), y)
     torch.testing.assert_close(mixed, expected)
-    torch.testing.assert_close(targets, mixup_target(y, 5, share).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(targets, mixup_target(y, 5, rank_slice).double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("step", range(20))
@@ -51,7 +51,7 @@ def test_parts_of_a_batch_mix_as_the_whole(mixup: float, cutmix: float, processe
     for step in range(8):
         whole = mix_batch(x, y, 5, mixup=mixup, cutmix=cutmix, seed=1, step=step)
         for rank in range(processes):
-            mine = torch.from_numpy(share(np.arange(13), rank, processes))
+            mine = torch.from_numpy(rank_slice(np.arange(13), rank, processes))
             part = mix_batch(x[mine], y[mine], 5, mixup=mixup, cutmix=cutmix, seed=1, step=step)
             assert all(
                 torch.equal(ours, all_of_it[mine])

@@ -8,24 +8,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cpsam.data.batches import eval_batches, normalise, share, train_batches, train_indices
+    from cpsam.data.batches import eval_batches, normalise, rank_slice, train_batches, train_indices
     from cpsam.data.dataset import Dataset
     from cpsam.data.holdout import hold_out
     from cpsam.data.load import DATASETS, load_dataset
     from cpsam.data.loader.stream import StreamedSplit
-    from cpsam.data.split import Progress, Split
+    from cpsam.data.split import OnProgress, Split
 
 PUBLIC = {
     "DATASETS": "load",
     "Dataset": "dataset",
-    "Progress": "split",
+    "OnProgress": "split",
     "Split": "split",
     "StreamedSplit": "loader.stream",
     "eval_batches": "batches",
     "hold_out": "holdout",
     "load_dataset": "load",
     "normalise": "batches",
-    "share": "batches",
+    "rank_slice": "batches",
     "train_batches": "batches",
     "train_indices": "batches",
 }
@@ -33,14 +33,14 @@ PUBLIC = {
 __all__ = [
     "DATASETS",
     "Dataset",
-    "Progress",
+    "OnProgress",
     "Split",
     "StreamedSplit",
     "eval_batches",
     "hold_out",
     "load_dataset",
     "normalise",
-    "share",
+    "rank_slice",
     "train_batches",
     "train_indices",
 ]

@@ -56,7 +56,7 @@ def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list
     ]
 
 
-def share(samples: Indices, rank: int, world_size: int) -> Indices:
+def rank_slice(samples: Indices, rank: int, world_size: int) -> Indices:
     """The part of a batch that one of several processes takes, of mirrored pairs: position i and B
     - 1 - i are always together.
 
@@ -78,7 +78,7 @@ def share(samples: Indices, rank: int, world_size: int) -> Indices:
             and without any there is no gradient.
 
     Example:
-        >>> [share(np.arange(7), rank, 2).tolist() for rank in (0, 1)]
+        >>> [rank_slice(np.arange(7), rank, 2).tolist() for rank in (0, 1)]
         [[0, 3, 6], [1, 2, 4, 5]]
     """
     if not 0 <= rank < world_size:
@@ -158,7 +158,7 @@ def train_batches(
     """One epoch over the train split, shuffled and augmented.
 
     The samples of the batches are those of :func:`train_indices`, in its order; each process gets
-    its :func:`share` of every batch.
+    its :func:`rank_slice` of every batch.
 
     Args:
         dataset: What to train on.
@@ -181,7 +181,7 @@ def train_batches(
     """
     split, target = dataset.train, torch.device(device)
     batches = train_indices(len(split), batch_size=batch_size, seed=seed, epoch=epoch)[start:]
-    parts = [share(samples, rank, world_size) for samples in batches]
+    parts = [rank_slice(samples, rank, world_size) for samples in batches]
     if isinstance(split, StreamedSplit):
         images = split.batches(parts, (seed, epoch))
     else:

@@ -16,7 +16,7 @@ class Dataset:
         name: One of `DATASETS`.
         train: What is trained on; a :class:`cpsam.data.StreamedSplit` where the images are read
             while they are needed.
-        test: What is measured on; after :func:`hold_out`, the validation part.
+        evaluation: What is measured on.
         classes: Names of the classes, in the order of the labels.
         mean: Mean of ``pixels / 255`` over the train split, one number a channel.
         std: Its standard deviation, likewise, at least 1/255.
@@ -27,11 +27,13 @@ class Dataset:
         skipped: Bad images that were left out, as :func:`cpsam.data.verify.verify` names them.
         notes: What a person must know before a run, a line each: how the splits were told apart,
             and what is not used.
+        evaluation_name: What `evaluation` is: "test split", or after :func:`cpsam.data.hold_out`
+            "validation split". Results store it as "measured_on".
     """
 
     name: str
     train: Split | StreamedSplit
-    test: Split | StreamedSplit
+    evaluation: Split | StreamedSplit
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -41,6 +43,7 @@ class Dataset:
     note: str = ""
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    evaluation_name: str = "test split"
 
     @property
     def num_classes(self) -> int:

@@ -74,8 +74,9 @@ def stratified(labels: Indices, count: int, seed: int) -> tuple[Indices, Indices
 
 
 def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
-    """The data set to make choices on: a stratified part of `train` becomes `test`, and the real
-    test split is out of reach.
+    """Returns the data set to make choices on.
+
+    A stratified part of the train split becomes `evaluation`, and the test split is out of reach.
 
     The normalisation stays that of the whole train split, and no pixel is copied.
 
@@ -90,7 +91,7 @@ def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
     Example:
         >>> from cpsam.data import load_dataset
         >>> part = hold_out(load_dataset("digits"), 0.1, seed=0)
-        >>> len(part.train), len(part.test)
+        >>> len(part.train), len(part.evaluation)
         (1294, 144)
     """
     if isinstance(count_or_fraction, int):
@@ -102,5 +103,9 @@ def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
     kept, held = stratified(dataset.train.labels.numpy(), count, seed)
     name = hash_plain(["cpsam hold-out 1", dataset.fingerprint, held.tolist()])
     return replace(
-        dataset, train=dataset.train.subset(kept), test=dataset.train.subset(held), fingerprint=name
+        dataset,
+        train=dataset.train.subset(kept),
+        evaluation=dataset.train.subset(held),
+        evaluation_name="validation split",
+        fingerprint=name,
     )

@@ -7,15 +7,15 @@ from pathlib import Path
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
 from cpsam.data.parallel import default_workers
-from cpsam.data.sets.cifar import SOURCES, load_cifar
+from cpsam.data.sets.cifar import HUB_DATASETS, load_cifar
 from cpsam.data.sets.digits import load_digits
 from cpsam.data.sets.folder import load_folder
 from cpsam.data.sets.imagenet import load_imagenet
-from cpsam.data.split import Progress
+from cpsam.data.split import OnProgress
 from cpsam.errors import DataError, UserError, unknown
 
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "folder")
-OWN_SIZE = ("digits", *SOURCES)
+OWN_SIZE = ("digits", *HUB_DATASETS)
 
 
 def load_dataset(
@@ -29,7 +29,7 @@ def load_dataset(
     skip: Set[str] = frozenset(),
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Dataset:
     """Load a data set: as bytes, or, where it is large, as the names of files that are read while
     they are needed.
@@ -77,11 +77,11 @@ def load_dataset(
         raise UserError("imagenet is always streamed; a folder with stream False is not")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be at least 0; got {workers}")
-    place = root or os.environ.get("CPSAM_DATA") or None
-    folder = None if place is None else expanded(place)
+    given = root or os.environ.get("CPSAM_DATA") or None
+    folder = None if given is None else expanded(given)
     if name == "digits":
         return load_digits()
-    if name in SOURCES:
+    if name in HUB_DATASETS:
         return load_cifar(name, folder, progress)
     if folder is None:
         raise DataError(
@@ -109,16 +109,16 @@ def load_dataset(
     )
 
 
-def expanded(place: str | os.PathLike[str]) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path whose ``~`` is the home folder.
 
     Raises:
         DataError: If there is no such user.
     """
     try:
-        return Path(place).expanduser()
+        return Path(path).expanduser()
     except RuntimeError as error:
-        raise DataError(f"no folder {os.fspath(place)}: {error}") from error
+        raise DataError(f"no folder {os.fspath(path)}: {error}") from error
 
 
 def refuse(name: str, **given: object) -> None:

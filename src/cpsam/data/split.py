@@ -9,7 +9,7 @@ from torch import Tensor
 
 Pixels = NDArray[np.uint8]  # (N, H, W, C): a row of an image is one run of bytes
 Indices = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]  # what is being done, images done, images in all
+OnProgress = Callable[[str, int, int], None]  # what is being done, images done, images in all
 
 
 class Split:

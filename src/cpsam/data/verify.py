@@ -14,10 +14,10 @@ from PIL import ImageOps
 
 from cpsam.data.decode import open_image, read_image, to_rgb
 from cpsam.data.parallel import map_ordered
-from cpsam.data.sets.cifar import SOURCES
+from cpsam.data.sets.cifar import HUB_DATASETS
 from cpsam.data.sets.streamed import Columns, check_columns
 from cpsam.data.sets.tree import read_tree
-from cpsam.data.split import Pixels, Progress
+from cpsam.data.split import OnProgress, Pixels
 from cpsam.data.storage.labels import NONE, read_shards, row_name
 from cpsam.data.storage.pickles import LAYOUTS, find_pickled, pickled_paths, read_names, read_split
 from cpsam.data.storage.shards import has_shards
@@ -107,7 +107,7 @@ class Picture:
 
 
 def verify(
-    root: Path, progress: Progress | None = None, columns: Columns = (None, None)
+    root: Path, progress: OnProgress | None = None, columns: Columns = (None, None)
 ) -> Verified:
     """Decode every image of a folder of images, or of parquet shards, side by side on all
     processors.
@@ -131,7 +131,7 @@ def verify(
     """
     original = next((name for name in LAYOUTS if find_pickled(name, root) == root), None)
     if original is not None:
-        scan: Scan = Pickled(root, original, SOURCES[original].num_classes)
+        scan: Scan = Pickled(root, original, HUB_DATASETS[original].num_classes)
     elif has_shards(root):
         scan = Rows(root, columns)
     else:

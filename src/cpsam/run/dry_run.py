@@ -81,7 +81,7 @@ def dry_run(
         config = RunSpec.of(task, dataset, weights, arm, seed, recipe, threads).as_config()
         size = Size(
             len(dataset.train),
-            len(dataset.test),
+            len(dataset.evaluation),
             dataset.num_classes,
             (dataset.in_channels, *dataset.image_size),
         )

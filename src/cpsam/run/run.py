@@ -257,8 +257,8 @@ def train_one(
 
 
 def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:
-    """Returns `on_event` that adds to a run's start what its training does not know: names, the
-    split, and whether the head is new.
+    """Returns `on_event` that adds to a run's start what its training does not know: names, and
+    whether the head is new.
     """
     heads: list[str] = []
 
@@ -272,16 +272,11 @@ def completed(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:
                 **event,
                 "model": task.model,
                 "attention": arm.name,
-                "measured_on": measured_on(task),
                 **about,
             }
         on_event(event)
 
     return tell
-
-
-def measured_on(task: Task) -> str:
-    return "validation split" if task.validation else "test split"
 
 
 def evaluate_run(

@@ -55,7 +55,7 @@ def estimate(
             model = build_arm(tasks[arm.setting], arm.arm, dataset, seed=0)
             timed = replace(choose_compute(arm.recipe), threads=compute.threads)
             pace = seconds_per_image(model, arm.recipe, shape, dataset.num_classes, timed)
-            seconds = run_seconds(pace, arm.recipe, len(dataset.train), len(dataset.test))
+            seconds = run_seconds(pace, arm.recipe, len(dataset.train), len(dataset.evaluation))
             arms[plan.label(arm.setting, arm.arm.name)] = ArmEstimate(seconds, runs)
     on_arm(len(plan.arms), len(plan.arms))
     return {

@@ -11,7 +11,7 @@ from typing import Any
 from cpsam.attention import CONTROLS
 from cpsam.config.study import Contrast, Setting
 from cpsam.data import Dataset
-from cpsam.run.run import RunSpec, measured_on
+from cpsam.run.run import RunSpec
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.plan import Plan, PlannedArm
 from cpsam.study.records import Environment
@@ -162,9 +162,9 @@ def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
     data = {
         "name": dataset.name,
         "note": dataset.note,
-        "measured_on": measured_on(task),
+        "measured_on": dataset.evaluation_name,
         "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
+        "test_images": len(dataset.evaluation),
         "classes": dataset.num_classes,
         "fingerprint": dataset.fingerprint,
     }

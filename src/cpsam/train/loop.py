@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cpsam.checkpoint import save_weights
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import Upkeep
-from cpsam.data.batches import share, train_batches, train_indices
+from cpsam.data.batches import rank_slice, train_batches, train_indices
 from cpsam.data.dataset import Dataset
 from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.evaluate import evaluate
@@ -133,7 +133,8 @@ class Training:
         data = self.dataset
         sizes = {
             "train_images": len(data.train),
-            "test_images": len(data.test),
+            "test_images": len(data.evaluation),
+            "measured_on": data.evaluation_name,
             "classes": data.num_classes,
         }
         places = [entry["at"] for entry in attention_config(self.model)]
@@ -258,7 +259,8 @@ class Training:
         )
         batch = batches[self.step % self.steps_per_epoch]
         bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
-        bad[share(batch, self.distributed.rank, self.distributed.world_size)[gradients.bad]] = 1
+        part = rank_slice(batch, self.distributed.rank, self.distributed.world_size)
+        bad[part[gradients.bad]] = 1
         found = self.distributed.all_reduce(bad).nonzero().flatten().tolist()
         if not math.isfinite(loss):
             what = f"the loss is {loss}"

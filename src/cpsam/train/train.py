@@ -165,7 +165,7 @@ def describe(
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "train": len(dataset.train),
-        "test": len(dataset.test),
+        "test": len(dataset.evaluation),
     }
     return {
         **config,

@@ -16,17 +16,17 @@ from cpsam.data.split import Indices
 from cpsam.errors import DataError
 
 # a file, or a row of a table: all that a process that reads an image has to be told
-Place = str | tuple[str, int]
+Location = str | tuple[str, int]
 OPEN_TABLES = 512
 DIGEST_BYTES = 8
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Image files, numbered."""
 
     def __len__(self) -> int: ...
 
-    def place(self, index: int) -> Place: ...
+    def locate(self, index: int) -> Location: ...
 
 
 class Files:
@@ -43,7 +43,7 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def place(self, index: int) -> Place:
+    def locate(self, index: int) -> Location:
         return f"{self.root}/{self.paths[index]}"
 
 
@@ -61,20 +61,20 @@ class Rows:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def place(self, index: int) -> Place:
+    def locate(self, index: int) -> Location:
         table = int(np.searchsorted(self.ends, index, side="right"))
         return self.tables[table], index - (int(self.ends[table - 1]) if table else 0)
 
 
-def read(place: Place) -> tuple[bytes, str]:
+def read(location: Location) -> tuple[bytes, str]:
     """The bytes of an image file, and what to call it in errors.
 
     Raises:
         DataError: If it cannot be read.
     """
-    if isinstance(place, tuple):
-        return read_row(*place)
-    return read_image(place), place
+    if isinstance(location, tuple):
+        return read_row(*location)
+    return read_image(location), location
 
 
 def row_digest(table: Path, row: int, data: bytes | None) -> bytes:

@@ -9,25 +9,25 @@ from torch import Tensor
 
 from cpsam.config.transform import Transform
 from cpsam.data.decode import open_image
-from cpsam.data.loader.source import Place, Source, read
+from cpsam.data.loader.source import ImageSource, Location, read
 from cpsam.data.loader.workers import workers
 from cpsam.data.picture import eval_pixels, generators_kept, seed_sample, train_pixels
 from cpsam.data.split import Indices, Pixels
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchRequest:
     """One batch to make.
 
     Args:
-        places: Where its images lie.
+        locations: Where its images lie.
         samples: Their numbers in the split, of which the draws are made.
         transform: What is done to them.
         size: Height and width of what comes out.
         draw: Seed and epoch of the augmentation; None for evaluation.
     """
 
-    places: Sequence[Place]
+    locations: Sequence[Location]
     samples: Sequence[int]
     transform: Transform
     size: int
@@ -35,7 +35,7 @@ class Job:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return len(self.places), self.size, self.size, 3
+        return len(self.locations), self.size, self.size, 3
 
     def make(self, out: Pixels) -> None:
         """Write the batch into `out`, (B, size, size, 3).
@@ -43,8 +43,8 @@ class Job:
         Raises:
             DataError: If an image is bad.
         """
-        for index, (place, sample) in enumerate(zip(self.places, self.samples, strict=True)):
-            data, where = read(place)
+        for index, (location, sample) in enumerate(zip(self.locations, self.samples, strict=True)):
+            data, where = read(location)
             with open_image(data, where) as image:
                 if self.draw is None:
                     out[index] = eval_pixels(image, self.transform, self.size, where)
@@ -68,7 +68,7 @@ class StreamedSplit:
         workers: Processes that make batches; 0: the one that trains. The bits do not depend on it.
     """
 
-    source: Source
+    source: ImageSource
     labels: Tensor
     rows: Indices
     size: int
@@ -104,9 +104,9 @@ class StreamedSplit:
         """
         draw = draw if self.augment else None
 
-        def job(samples: Indices) -> Job:
-            places = [self.source.place(row) for row in self.rows[samples].tolist()]
-            return Job(places, samples.tolist(), self.transform, self.size, draw)
+        def job(samples: Indices) -> BatchRequest:
+            locations = [self.source.locate(row) for row in self.rows[samples].tolist()]
+            return BatchRequest(locations, samples.tolist(), self.transform, self.size, draw)
 
         if self.workers and parts:
             with workers(self.workers) as pool:

@@ -36,7 +36,7 @@ LOADER = "cpsam-loader"
 SIGNALS = STOP_SIGNALS  # to all processes of a job: the one that trains decides
 
 
-class Job(Protocol):
+class BatchRequest(Protocol):
     """What a process is asked for: plain data that can be sent."""
 
     @property
@@ -82,7 +82,7 @@ class Worker:
             os.ftruncate(self.file, DEPTH * room)
             self.room, self.memory = room, mmap.mmap(self.file, DEPTH * room)
 
-    def ask(self, job: Job, slot: int) -> None:
+    def ask(self, job: BatchRequest, slot: int) -> None:
         try:
             self.connection.send((slot, self.room, job))
         except OSError as error:
@@ -153,7 +153,7 @@ class Workers:
         self.workers = [Worker() for _ in range(count)]
         EVERY.add(self)
 
-    def make(self, jobs: Iterable[Job], room: int) -> Iterator[Pixels]:
+    def make(self, jobs: Iterable[BatchRequest], room: int) -> Iterator[Pixels]:
         """The batch of each job, in order, each good until the next is asked for.
 
         Args:

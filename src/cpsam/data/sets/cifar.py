@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.split import Pixels, Progress
-from cpsam.data.storage.cache import SPLITS, Decoded, Recipe, load_or_build
+from cpsam.data.split import OnProgress, Pixels
+from cpsam.data.storage.cache import SPLITS, Decoded, UndecodedSplits, load_or_build
 from cpsam.data.storage.digest import hash_file, hash_plain
 from cpsam.data.storage.hub import HubFile, fetch
 from cpsam.data.storage.pickles import find_pickled, pickled_paths, read_names, read_split
@@ -23,7 +23,7 @@ IMAGE_COLUMN = "img"
 
 
 @dataclass(frozen=True)
-class Source:
+class HubDataset:
     """Where a CIFAR lies: its repository on the hub, the folder of the files in it, its columns."""
 
     repository: str
@@ -42,8 +42,8 @@ class Source:
         )
 
 
-SOURCES = {
-    "cifar10": Source(
+HUB_DATASETS = {
+    "cifar10": HubDataset(
         repository="uoft-cs/cifar10",
         revision="0b2714987fa478483af9968de7c934580d0bb9a2",
         folder="plain_text",
@@ -54,7 +54,7 @@ SOURCES = {
             "test": "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
         },
     ),
-    "cifar100": Source(
+    "cifar100": HubDataset(
         repository="uoft-cs/cifar100",
         revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
         folder="cifar100",
@@ -68,7 +68,7 @@ SOURCES = {
 }
 
 
-def load_cifar(name: str, root: Path | None, progress: Progress | None = None) -> Dataset:
+def load_cifar(name: str, root: Path | None, progress: OnProgress | None = None) -> Dataset:
     """Load a CIFAR.
 
     Args:
@@ -81,22 +81,18 @@ def load_cifar(name: str, root: Path | None, progress: Progress | None = None) -
     Raises:
         DataError: If files are missing or damaged, or the hub cannot be reached.
     """
-    source = SOURCES[name]
+    hub = HUB_DATASETS[name]
     pickled = (
-        None
-        if root is None or has_parquet(root / name, source.folder)
-        else find_pickled(name, root)
+        None if root is None or has_parquet(root / name, hub.folder) else find_pickled(name, root)
     )
     if pickled is not None:
-        return load_pickled(name, pickled, source.num_classes, progress)
-    files = fetch_files(name, source) if root is None else find_files(root / name, source.folder)
+        return load_pickled(name, pickled, hub.num_classes, progress)
+    files = fetch_files(name, hub) if root is None else find_files(root / name, hub.folder)
     with ThreadPoolExecutor() as pool:
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
     # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
-    key = hash_plain(
-        ["cifar 1", SIZE, IMAGE_COLUMN, source.label_column, source.num_classes, hashes]
-    )
-    found = load_or_build(name, key, lambda: recipe(files, source), progress)
+    key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, hub.label_column, hub.num_classes, hashes])
+    found = load_or_build(name, key, lambda: recipe(files, hub), progress)
     return as_dataset(name, found)
 
 
@@ -114,11 +110,11 @@ def as_dataset(name: str, found: Decoded) -> Dataset:
     )
 
 
-def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | None) -> Dataset:
+def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress | None) -> Dataset:
     """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those
     of the parquet files.
     """
-    paths = pickled_paths(name, place)
+    paths = pickled_paths(name, folder)
     key = hash_plain(
         [
             "cifar pickled 1",
@@ -127,11 +123,11 @@ def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | 
         ]
     )
 
-    def recipe() -> Recipe:
+    def recipe() -> UndecodedSplits:
         parts = {split: read_split(name, paths[split], num_classes) for split in SPLITS}
         labels = {split: labels for split, (_, labels) in parts.items()}
-        return Recipe(
-            read_names(name, place, num_classes),
+        return UndecodedSplits(
+            read_names(name, folder, num_classes),
             (*SIZE, 3),
             labels,
             lambda split: iter([parts[split][0]]),
@@ -141,15 +137,15 @@ def load_pickled(name: str, place: Path, num_classes: int, progress: Progress | 
 
 
 def has_parquet(folder: Path, inner: str) -> bool:
-    return any(parquet_files(place) for place in (folder, folder / inner))
+    return any(parquet_files(path) for path in (folder, folder / inner))
 
 
-def fetch_files(name: str, source: Source) -> dict[str, list[Path]]:
+def fetch_files(name: str, hub: HubDataset) -> dict[str, list[Path]]:
     advice = (
-        f"where there is no internet, copy {source.folder}/ of the hub's data set"
-        f" {source.repository} to FOLDER/{name} and name FOLDER with --data-root or CPSAM_DATA"
+        f"where there is no internet, copy {hub.folder}/ of the hub's data set"
+        f" {hub.repository} to FOLDER/{name} and name FOLDER with --data-root or CPSAM_DATA"
     )
-    return {split: [fetch(source.hub_file(split), advice)] for split in SPLITS}
+    return {split: [fetch(hub.hub_file(split), advice)] for split in SPLITS}
 
 
 def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
@@ -160,15 +156,14 @@ def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
     return {split: find_shards([folder, folder / inner], split, advice) for split in SPLITS}
 
 
-def recipe(files: dict[str, list[Path]], source: Source) -> Recipe:
+def recipe(files: dict[str, list[Path]], hub: HubDataset) -> UndecodedSplits:
     # Here because pyarrow takes half a second to import, and a warm start does not need it.
     from cpsam.data.storage.parquet import read_labels, read_pixels
 
     labels, names = {}, set()
     for split, paths in files.items():
         tables = [
-            read_labels(path, IMAGE_COLUMN, source.label_column, source.num_classes)
-            for path in paths
+            read_labels(path, IMAGE_COLUMN, hub.label_column, hub.num_classes) for path in paths
         ]
         labels[split] = np.concatenate([values for values, _ in tables])
         if not len(labels[split]):
@@ -176,10 +171,10 @@ def recipe(files: dict[str, list[Path]], source: Source) -> Recipe:
         names |= {given for _, given in tables if given is not None}
     if len(names) > 1:
         raise DataError(f"{files['train'][0].parent}: the files name different classes")
-    classes = names.pop() if names else tuple(map(str, range(source.num_classes)))
+    classes = names.pop() if names else tuple(map(str, range(hub.num_classes)))
 
     def pixels(split: str) -> Iterator[Pixels]:
         for path in files[split]:
-            yield from read_pixels(path, IMAGE_COLUMN, source.label_column, SIZE)
+            yield from read_pixels(path, IMAGE_COLUMN, hub.label_column, SIZE)
 
-    return Recipe(classes, (*SIZE, 3), labels, pixels)
+    return UndecodedSplits(classes, (*SIZE, 3), labels, pixels)

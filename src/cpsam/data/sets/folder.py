@@ -11,8 +11,8 @@ from cpsam.data.decode import decode_square
 from cpsam.data.parallel import map_ordered
 from cpsam.data.sets.streamed import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.sets.tree import read_tree
-from cpsam.data.split import Pixels, Progress
-from cpsam.data.storage.cache import Recipe, load_or_build
+from cpsam.data.split import OnProgress, Pixels
+from cpsam.data.storage.cache import UndecodedSplits, load_or_build
 from cpsam.data.storage.digest import hash_plain
 from cpsam.data.storage.shards import has_shards
 from cpsam.errors import UserError
@@ -24,7 +24,7 @@ STREAM_ABOVE_BYTES = 8 << 30  # of decoded images: 57,065 of 224x224
 def load_folder(
     root: Path,
     image_size: int = 224,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     stream: bool | None = None,
     transform: Transform | None = None,
@@ -100,9 +100,9 @@ def load_folder(
             lambda task: np.stack([decode_square(root / path, image_size) for path in task]), tasks
         )
 
-    def recipe() -> Recipe:
+    def recipe() -> UndecodedSplits:
         labels = {split: part.labels for split, part in parts.items()}
-        return Recipe(parts["train"].classes, (image_size, image_size, 3), labels, pixels)
+        return UndecodedSplits(parts["train"].classes, (image_size, image_size, 3), labels, pixels)
 
     found = load_or_build("folder", key, recipe, progress)
     return Dataset(

@@ -11,7 +11,7 @@ from cpsam.data.sets.split_names import TRAIN, choose
 from cpsam.data.sets.streamed import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.sets.tree import read_tree
 from cpsam.data.sets.walk import subfolders
-from cpsam.data.split import Progress
+from cpsam.data.split import OnProgress
 from cpsam.data.storage.labels import ADVICE
 from cpsam.data.storage.shards import has_shards
 from cpsam.errors import DataError
@@ -20,7 +20,7 @@ from cpsam.errors import DataError
 def load_imagenet(
     root: Path,
     image_size: int = 224,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     transform: Transform | None = None,
     workers: int = 0,
@@ -45,23 +45,23 @@ def load_imagenet(
         DataError: If there is no such folder, or files are missing or damaged.
         UserError: If timm does not understand the transform.
     """
-    place = find_imagenet(root)
+    folder = find_imagenet(root)
     how = transform or Transform()
     try:
-        if not has_shards(place):
-            check_columns(columns, place)
-            tree = read_tree(place, skip)
+        if not has_shards(folder):
+            check_columns(columns, folder)
+            tree = read_tree(folder, skip)
             if tree.note:
-                raise DataError(f"{place}: no val/ beside train/; {ADVICE}")
-            return stream_folder("imagenet", place, tree, image_size, how, workers, skip)
-        return stream_shards("imagenet", place, image_size, progress, how, workers, skip, columns)
+                raise DataError(f"{folder}: no val/ beside train/; {ADVICE}")
+            return stream_folder("imagenet", folder, tree, image_size, how, workers, skip)
+        return stream_shards("imagenet", folder, image_size, progress, how, workers, skip, columns)
     except OSError as error:
-        raise DataError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
 def find_imagenet(root: Path) -> Path:
     """The folder of the set itself."""
-    for place in (root / "imagenet", root):
-        if has_shards(place) or choose(subfolders(place), TRAIN):
-            return place
+    for folder in (root / "imagenet", root):
+        if has_shards(folder) or choose(subfolders(folder), TRAIN):
+            return folder
     raise DataError(f"no ImageNet in {root}: {ADVICE}")

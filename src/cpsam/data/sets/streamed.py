@@ -9,12 +9,12 @@ import torch
 
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.loader.source import Files, Rows, Source
+from cpsam.data.loader.source import Files, ImageSource, Rows
 from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.parallel import map_ordered
 from cpsam.data.picture import MEAN, STD, training
 from cpsam.data.sets.tree import Tree
-from cpsam.data.split import Indices, Progress
+from cpsam.data.split import Indices, OnProgress
 from cpsam.data.storage.digest import hash_plain
 from cpsam.data.storage.labels import NONE, read_shards
 from cpsam.data.storage.shards import unpack
@@ -24,11 +24,11 @@ from cpsam.errors import UserError
 Columns = tuple[str | None, str | None]
 
 
-def check_columns(columns: Columns, place: Path) -> None:
+def check_columns(columns: Columns, root: Path) -> None:
     """Refuses names of columns for what has none."""
     for argument, value in zip(("image_column", "label_column"), columns, strict=True):
         if value is not None:
-            raise UserError(f"{argument} is for parquet shards; {place} has none; given {value!r}")
+            raise UserError(f"{argument} is for parquet shards; {root} has none; given {value!r}")
 
 
 def stream_folder(
@@ -56,16 +56,16 @@ def stream_folder(
 
 def stream_shards(
     name: str,
-    place: Path,
+    root: Path,
     size: int,
-    progress: Progress | None,
+    progress: OnProgress | None,
     transform: Transform,
     workers: int,
     skip: Set[str],
     columns: Columns,
 ) -> Dataset:
     """Returns the data set of parquet shards, each of which is unpacked into the cache."""
-    shards = read_shards(place, *columns, skip)
+    shards = read_shards(root, *columns, skip)
     paths = [path for files in shards.files.values() for path in files]
     tables = {}
     for path, table in zip(
@@ -96,7 +96,7 @@ def stream_shards(
 
 def streamed(
     name: str,
-    splits: Mapping[str, tuple[Source, Indices, Indices]],
+    splits: Mapping[str, tuple[ImageSource, Indices, Indices]],
     classes: Sequence[str],
     content: object,
     *,

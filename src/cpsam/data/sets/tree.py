@@ -259,8 +259,8 @@ class Reader:
         return Listing(tuple(classes), paths, np.array(labels, np.int64), stamps)
 
     def no_classes(self, folder: str) -> DataError:
-        place = self.root / folder
-        return DataError(f"{place}: no class folders in it; it has {contents(place)}; {EXPECTED}")
+        where = self.root / folder
+        return DataError(f"{where}: no class folders in it; it has {contents(where)}; {EXPECTED}")
 
     def refuse_other_tasks(self, folder: str, names: list[str]) -> None:
         """Refuses the layouts of detection and segmentation, whose folders are no classes."""
@@ -360,9 +360,9 @@ class Reader:
             [name for name in subfolders(self.root) if name not in used] if train_folder else []
         )
         for folder in others:
-            place = f"images in {printable(folder)}/"
+            reason = f"images in {printable(folder)}/"
             for path, _ in walk.images(folder):
-                walk.unused.add(place, path)
+                walk.unused.add(reason, path)
 
 
 def same_name(name: str) -> str:

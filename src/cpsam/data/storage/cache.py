@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from cpsam.data.moments import Moments
-from cpsam.data.split import Indices, Pixels, Progress, Split
+from cpsam.data.split import Indices, OnProgress, Pixels, Split
 from cpsam.data.storage.digest import fingerprint
 from cpsam.errors import DataError
 
@@ -33,7 +33,7 @@ MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
 
 
 @dataclass(frozen=True)
-class Recipe:
+class UndecodedSplits:
     """A data set whose images are still to be decoded.
 
     Args:
@@ -75,7 +75,7 @@ def cache_folder() -> Path:
 
 
 def load_or_build(
-    name: str, key: str, recipe: Callable[[], Recipe], progress: Progress | None = None
+    name: str, key: str, recipe: Callable[[], UndecodedSplits], progress: OnProgress | None = None
 ) -> Decoded:
     """The decoded data set called `key`, from the cache if it is there and sound, otherwise built
     and, if that can be, kept.
@@ -118,7 +118,7 @@ def load_or_build(
         ) from error
 
 
-def build(path: Path, recipe: Recipe, progress: Progress | None) -> Decoded:
+def build(path: Path, recipe: UndecodedSplits, progress: OnProgress | None) -> Decoded:
     """Decode into a temporary file beside `path`, which takes its name only when it is complete and
     on the disk.
     """
@@ -154,7 +154,7 @@ def build(path: Path, recipe: Recipe, progress: Progress | None) -> Decoded:
     return decoded(about, parts)
 
 
-def write_pixels(file: BinaryIO, recipe: Recipe, progress: Progress | None) -> Moments:
+def write_pixels(file: BinaryIO, recipe: UndecodedSplits, progress: OnProgress | None) -> Moments:
     """Decode both splits into a file; returns the moments of the train split."""
     moments = Moments(recipe.image_shape[-1])
     total, done = sum(len(labels) for labels in recipe.labels.values()), 0
@@ -170,14 +170,14 @@ def write_pixels(file: BinaryIO, recipe: Recipe, progress: Progress | None) -> M
     return moments
 
 
-def header_bytes(recipe: Recipe) -> int:
+def header_bytes(recipe: UndecodedSplits) -> int:
     """Room for the header, in whole cache lines: class names, escaped at most twice, and a few
     numbers.
     """
     return (len(json.dumps(json.dumps(recipe.classes))) + 4096) // 64 * 64
 
 
-def plan(recipe: Recipe) -> dict[str, dict[str, object]]:
+def plan(recipe: UndecodedSplits) -> dict[str, dict[str, object]]:
     """The safetensors entry of every tensor. Labels come first, so that no odd number of pixels
     puts them at an odd address.
     """

@@ -69,7 +69,7 @@ def refuse(path: Path, row: int | None, reason: str) -> None:
 
 
 def read_shards(
-    place: Path,
+    root: Path,
     image_column: str | None = None,
     label_column: str | None = None,
     skip: Set[str] = frozenset(),
@@ -81,7 +81,7 @@ def read_shards(
     classes are the different labels of the train split, numbers or texts, in their order.
 
     Args:
-        place: The folder.
+        root: The folder.
         image_column: Struct column with the field ``bytes``; None: the one that is called as sets
             of the hub call it.
         label_column: Column of whole numbers or texts; None: likewise.
@@ -95,7 +95,7 @@ def read_shards(
     # Here because pyarrow takes half a second to import, and a tree does not need it.
     from cpsam.data.storage.parquet import choose_columns, label_column_of, other_columns
 
-    files, unused = split_shards(place, ADVICE, on_fault)
+    files, unused = split_shards(root, ADVICE, on_fault)
     columns = choose_columns(files["train"], image_column, label_column)
     found: dict[Path, LabelColumn] = {}
     for path in [path for paths in files.values() for path in paths]:
@@ -139,7 +139,7 @@ def read_shards(
                 ),
             )
     shards = Shards(columns, files, names or tuple(map(str, values)), labels, ())
-    notes += check_classes(place, shards, on_fault)
+    notes += check_classes(root, shards, on_fault)
     others = other_columns(files["train"], columns)
     if others:
         first = shown([printable(name) for name in others[:SHOWN]], len(others))
@@ -211,7 +211,7 @@ def reason_of(value: Any, count: int | None) -> str:
     return f"label {value!r} is not in the train split"
 
 
-def check_classes(place: Path, shards: Shards, on_fault: OnShardFault) -> list[str]:
+def check_classes(root: Path, shards: Shards, on_fault: OnShardFault) -> list[str]:
     """Returns a note on the classes that have no images; a split without rows, or with one class to
     train on, is a fault.
     """
@@ -223,7 +223,7 @@ def check_classes(place: Path, shards: Shards, on_fault: OnShardFault) -> list[s
         present = set(labels.tolist()) - {NONE}
         if split == "train" and len(labels) and len(present) < 2:
             on_fault(
-                place,
+                root,
                 None,
                 f"{len(present)} classes with images to train on; there must be at least two",
             )

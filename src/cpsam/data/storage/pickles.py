@@ -57,37 +57,37 @@ def find_pickled(name: str, root: Path) -> Path | None:
     the set's name.
     """
     layout = LAYOUTS[name]
-    places = (root, root / layout.folder, root / name / layout.folder, root / name)
+    folders = (root, root / layout.folder, root / name / layout.folder, root / name)
     return next(
         (
-            place
-            for place in places
-            if (place / layout.meta).is_file() and (place / layout.files["test"][0]).is_file()
+            folder
+            for folder in folders
+            if (folder / layout.meta).is_file() and (folder / layout.files["test"][0]).is_file()
         ),
         None,
     )
 
 
-def pickled_paths(name: str, place: Path) -> dict[str, list[Path]]:
+def pickled_paths(name: str, folder: Path) -> dict[str, list[Path]]:
     """Returns the files of each split, and of "meta"."""
     layout = LAYOUTS[name]
     return {
-        **{split: [place / file for file in files] for split, files in layout.files.items()},
-        "meta": [place / layout.meta],
+        **{split: [folder / file for file in files] for split, files in layout.files.items()},
+        "meta": [folder / layout.meta],
     }
 
 
-def read_names(name: str, place: Path, count: int) -> tuple[str, ...]:
+def read_names(name: str, folder: Path, count: int) -> tuple[str, ...]:
     """Returns the names of the classes.
 
     Raises:
         DataError: If the file is missing or damaged, or does not name `count` different classes.
     """
     layout = LAYOUTS[name]
-    names = [text(value) for value in read_dict(place / layout.meta, layout.names)[layout.names]]
+    names = [text(value) for value in read_dict(folder / layout.meta, layout.names)[layout.names]]
     if len(names) != count or len(set(names)) != count:
         raise DataError(
-            f"{place / layout.meta}: must name {count} different classes; it names"
+            f"{folder / layout.meta}: must name {count} different classes; it names"
             f" {len(set(names))}"
         )
     return tuple(names)

@@ -42,7 +42,7 @@ def split_of(path: Path) -> str:
     return word[0] if word and word[0] in TRAIN + VALIDATION + TEST else ""
 
 
-def shards_by_name(place: Path) -> dict[str, list[Path]]:
+def shards_by_name(root: Path) -> dict[str, list[Path]]:
     """Returns the parquet files of a folder, or of ``data/`` in it, by the name of their split, in
     lower case.
 
@@ -50,7 +50,7 @@ def shards_by_name(place: Path) -> dict[str, list[Path]]:
     folder that it is in, as in ``train/0000.parquet``. Files of no split are under "".
     """
     found: dict[str, list[Path]] = {}
-    for folder in (place, place / "data"):
+    for folder in (root, root / "data"):
         for path in parquet_files(folder):
             found.setdefault(split_of(path), []).append(path)
         for name in choose(subfolders(folder), TRAIN + VALIDATION + TEST):
@@ -59,23 +59,23 @@ def shards_by_name(place: Path) -> dict[str, list[Path]]:
     return found
 
 
-def has_shards(place: Path) -> bool:
+def has_shards(root: Path) -> bool:
     """Whether a folder is a data set of parquet shards, not a tree of images."""
-    found = shards_by_name(place)
+    found = shards_by_name(root)
     return bool(found.keys() - {""}) or (
-        bool(found) and not any(name != "data" for name in subfolders(place))
+        bool(found) and not any(name != "data" for name in subfolders(root))
     )
 
 
 def split_shards(
-    place: Path, advice: str, on_fault: OnShardFault
+    root: Path, advice: str, on_fault: OnShardFault
 ) -> tuple[dict[str, list[Path]], Unused]:
     """Returns the shards of "train" and "test", and what else lies there.
 
     Raises:
         DataError: If one has none, or if the files can be understood in two ways.
     """
-    found = shards_by_name(place)
+    found = shards_by_name(root)
     named = {
         "train": choose(found, TRAIN),
         "test": choose(found, VALIDATION) or choose(found, TEST),
@@ -85,27 +85,27 @@ def split_shards(
     for split, names in named.items():
         if not names:
             wanted = "train" if split == "train" else "validation"
-            raise DataError(f"no {wanted}-*.parquet in {place} or {place / 'data'}; {advice}")
+            raise DataError(f"no {wanted}-*.parquet in {root} or {root / 'data'}; {advice}")
         if len(names) > 1:
             raise DataError(
-                f"{place}: both {names[0]} and {names[1]} shards may be the {split} split; rename"
+                f"{root}: both {names[0]} and {names[1]} shards may be the {split} split; rename"
                 " one or move it away"
             )
         splits[split] = found[names[0]]
         folders = sorted({path.parent for path in splits[split]})
         if len(folders) > 1:
             raise DataError(
-                f"{place}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of"
+                f"{root}: {names[0]} shards are in {folders[0]} and in {folders[1]}; move one of"
                 " them away"
             )
         if reason := incomplete(splits[split], names[0]):
             on_fault(splits[split][0], None, reason)
         inside = (
-            subfolders(folders[0] / names[0]) if split == "train" and folders[0] == place else []
+            subfolders(folders[0] / names[0]) if split == "train" and folders[0] == root else []
         )
         if inside:
             raise DataError(
-                f"{place}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of"
+                f"{root}: both {names[0]}/{inside[0]}/ and parquet shards are there; move one of"
                 " them away"
             )
     used = {path for paths in splits.values() for path in paths}
@@ -117,21 +117,21 @@ def split_shards(
                     if name
                     else "parquet files of no split by their names"
                 )
-                unused.add(reason, path.relative_to(place).as_posix())
+                unused.add(reason, path.relative_to(root).as_posix())
     known = {path for paths in found.values() for path in paths}
-    for path in sorted(visible_files(place)):
+    for path in sorted(visible_files(root)):
         if path not in known:
             reason = "parquet files in other folders" if is_parquet(path) else "not parquet"
-            unused.add(reason, path.relative_to(place).as_posix())
+            unused.add(reason, path.relative_to(root).as_posix())
     return splits, unused
 
 
-def visible_files(place: Path) -> Iterator[Path]:
+def visible_files(root: Path) -> Iterator[Path]:
     """Yields the files in a folder and in the folders in it, without hidden ones and without what
     this package writes.
     """
-    for folder, inside, names in os.walk(place):
-        if folder != str(place) and is_own([*inside, *names]):
+    for folder, inside, names in os.walk(root):
+        if folder != str(root) and is_own([*inside, *names]):
             inside.clear()
             continue
         inside[:] = [name for name in inside if not is_hidden(name)]
@@ -159,11 +159,11 @@ def incomplete(paths: Sequence[Path], split: str) -> str | None:
     return None
 
 
-def find_shards(places: Sequence[Path], split: str, advice: str) -> list[Path]:
+def find_shards(folders: Sequence[Path], split: str, advice: str) -> list[Path]:
     """Returns the parquet files of one split, in order, complete.
 
     Args:
-        places: Folders to look in; the first one that has any counts.
+        folders: Folders to look in; the first one that has any counts.
         split: As the files' names begin, such as ``"train"``.
         advice: What to do where there are none, the end of the error message.
 
@@ -171,10 +171,10 @@ def find_shards(places: Sequence[Path], split: str, advice: str) -> list[Path]:
         DataError: If there are none, or one of several is missing.
     """
     paths = next(
-        (found for place in places if (found := sorted(place.glob(f"{split}-*.parquet")))), []
+        (found for folder in folders if (found := sorted(folder.glob(f"{split}-*.parquet")))), []
     )
     if not paths:
-        raise DataError(f"no {split}-*.parquet in {' or '.join(map(str, places))}; {advice}")
+        raise DataError(f"no {split}-*.parquet in {' or '.join(map(str, folders))}; {advice}")
     if reason := incomplete(paths, split):
         raise DataError(f"{paths[0]}: {reason}")
     return paths
