@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from cpsam.errors import DataError, DivergedError, StoppedError, UserError, unknown
+from cpsam.errors import CpsamError, DataError, DivergedError, StoppedError, UserError, unknown
 
 
 def test_exit_codes_tell_mistakes_apart():
@@ -15,9 +15,10 @@ def test_exit_codes_tell_mistakes_apart():
     ]
 
 
-def test_every_error_is_a_user_error_and_a_value_error():
-    for error in (DataError, DivergedError, StoppedError):
-        assert issubclass(error, UserError) and issubclass(error, ValueError)
+def test_the_kinds_are_siblings_and_only_the_mistake_in_a_value_is_a_value_error():
+    for error in (UserError, DataError, DivergedError, StoppedError):
+        assert error.__bases__[0] is CpsamError
+        assert issubclass(error, ValueError) == (error is UserError)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpsam.attention import ATTENTION, CPSAM
-    from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+    from cpsam.errors import CpsamError, DataError, DivergedError, StoppedError, UserError
     from cpsam.insert import (
         PLACEMENTS,
         attention_config,
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 PUBLIC = {
     "ATTENTION": "cpsam.attention",
     "CPSAM": "cpsam.attention",
+    "CpsamError": "cpsam.errors",
     "DataError": "cpsam.errors",
     "DivergedError": "cpsam.errors",
     "PLACEMENTS": "cpsam.insert",
@@ -44,6 +45,7 @@ __all__ = [
     "ATTENTION",
     "CPSAM",
     "PLACEMENTS",
+    "CpsamError",
     "DataError",
     "DivergedError",
     "Results",

@@ -339,8 +339,6 @@ def load_weights(
         tensors, notes = with_current_names(tensors, meta.get("attention", ()))
     except OSError as error:
         raise DataError(f"weights {path}: cannot be read ({error.strerror or error})") from error
-    except UserError:
-        raise
     except NOT_OURS as error:
         raise DataError(f"weights {path}: not a whole .safetensors file ({error})") from error
     for note in notes:

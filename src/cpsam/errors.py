@@ -1,11 +1,11 @@
-"""Mistakes that a person can mend, each with the exit code that the command line answers."""
+"""Defines the errors of cpsam, each with its exit code, and the error for an unknown name."""
 
 import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# On these a run stops at a step, and the same command continues it. Terminals and batch systems
-# send them before they kill.
+# Terminals and batch systems send these before they kill. A run stops after its step, and the same
+# command continues it.
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -16,37 +16,41 @@ STOP_SIGNALS = (
 )
 
 
-class UserError(ValueError):
-    """What was asked for cannot be done as asked: a name, an argument or a run folder does not fit.
-    Exit code 2.
-    """
+class CpsamError(Exception):
+    """Is the parent of every error that cpsam raises on purpose. Its text is one line."""
+
+    exit_code = 1
+
+
+class UserError(CpsamError, ValueError):
+    """Says that a name, an argument or a run folder does not fit. Exit code 2."""
 
     exit_code = 2
 
 
-class DataError(UserError):
-    """A data set is missing, damaged, or not what it says it is. Exit code 3."""
+class DataError(CpsamError):
+    """Says that stored data are missing, damaged, or not what they should be. Exit code 3."""
 
     exit_code = 3
 
 
-class DivergedError(UserError):
-    """A loss or a gradient stopped being finite. Exit code 4."""
+class DivergedError(CpsamError):
+    """Says that a loss, a gradient or a weight is not finite. Exit code 4."""
 
     exit_code = 4
 
 
-class StoppedError(UserError):
-    """Work was interrupted and the same command continues it. Exit code 75."""
+class StoppedError(CpsamError):
+    """Says that work was interrupted, and that the same command continues it. Exit code 75."""
 
     exit_code = 75
 
 
 def unknown(kind: str, given: object, choices: Iterable[str]) -> UserError:
-    """The error for a name that is not one of `choices`: names the kind, what was given, the
-    nearest match and the choices.
+    """Returns the error for a name that is not one of `choices`.
 
-    Of more than thirty choices the nearest are named, and the number of the others.
+    It names the kind, what was given, the nearest match and the choices. Of more than thirty
+    choices it names the nearest, and the number of the others.
 
     Example:
         >>> print(unknown("model", "resnet21", ["resnet20", "vgg"]))

@@ -99,8 +99,6 @@ def read_json(path: Path, max_bytes: int = RECORD_BYTES) -> dict[str, Any] | Non
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object")

@@ -17,7 +17,7 @@ from support.tiny import FULL, tiny_dataset, tiny_residual
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, seal
-from cpsam.errors import StoppedError, UserError
+from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, load_pretrained
 from cpsam.run.run import evaluate_run
@@ -85,7 +85,7 @@ def test_weights_are_no_pickles(tmp_path: Path, name: str, suffix: str) -> None:
         lambda: create_model("resnet20", 10, weights=path),
         lambda: load_weights(path),
     ):
-        with pytest.raises(UserError):
+        with pytest.raises(CpsamError):
             read()
     assert not marker.exists()
 
@@ -100,7 +100,7 @@ def test_checkpoints_are_no_pickles(tmp_path: Path, name: str, file: str) -> Non
         loaded = load_checkpoint(folder)
         assert loaded is not None and "LATEST is damaged" in loaded.warnings[0]
     else:
-        with pytest.raises(UserError, match="no checkpoint is whole"):
+        with pytest.raises(DataError, match="no checkpoint is whole"):
             load_checkpoint(folder)
     assert not marker.exists()
 
@@ -143,7 +143,7 @@ def test_the_files_of_a_run_are_no_pickles(
     marker = tmp_path / "ran"
     shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / file).write_bytes(PICKLES[name](marker))
-    with pytest.raises(UserError, match=file):
+    with pytest.raises(DataError, match=file):
         proceed(tmp_path / "run")
     assert not marker.exists()
 
@@ -179,7 +179,7 @@ def test_a_forged_checkpoint_is_refused(
     manifest = max((tmp_path / "run" / "checkpoints").glob("step-*")) / "manifest.json"
     forged = FORGED[name](json.loads(manifest.read_bytes().splitlines()[0]))
     manifest.write_bytes(seal(forged))
-    with pytest.raises(UserError):
+    with pytest.raises(DataError):
         proceed(tmp_path / "run")
     assert not (tmp_path / "ran").exists()
 
@@ -256,5 +256,5 @@ def test_the_model_of_a_run_is_a_name_of_ours(
 @pytest.mark.parametrize("length", [2**63, 2**40, 10**9])
 def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path, length: int) -> None:
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
-    with pytest.raises(UserError, match=r"not a whole \.safetensors file"):
+    with pytest.raises(DataError, match=r"not a whole \.safetensors file"):
         load_weights(tmp_path / "w.safetensors")

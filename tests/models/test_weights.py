@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from cpsam.checkpoint import save_weights
-from cpsam.errors import DataError, UserError
+from cpsam.errors import CpsamError, DataError, UserError
 from cpsam.identity import run_identity
 from cpsam.insert import attention_config
 from cpsam.models import create_model, load_pretrained
@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     torch.save(REFUSED[words](state), tmp_path / "w.pth")
     model = create_model(NAME, CLASSES, seed=3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(CpsamError, match=words) as error:
         load_pretrained(model, tmp_path / "w.pth", CLASSES)
     assert "w.pth" in str(error.value) and "\n" not in str(error.value) and holds(model, before)
     assert error.value.exit_code == (2 if "do not fit" in str(error.value) else 3)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cpsam.config.run_options import Upkeep
-from cpsam.errors import UserError
+from cpsam.errors import CpsamError
 from cpsam.train import Recipe
 from cpsam.train.train import train
 from support.processes import note
@@ -142,7 +142,7 @@ def run_full(folder: Path, out: Path, limit: int) -> None:
     }
     try:
         train(tiny_residual(), tiny_dataset(), Recipe(**{**FULL, "epochs": 2}), **options)
-    except UserError as error:
+    except CpsamError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         note(out, "error", str(error))
         raise
@@ -173,7 +173,7 @@ def run_and_wait(folder: Path, out: Path) -> None:
 def run_noting(folder: Path, out: Path) -> None:
     try:
         run(folder, "sgd")
-    except UserError as error:
+    except CpsamError as error:
         note(out, "error", str(error))
         raise
 

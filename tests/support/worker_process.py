@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cpsam.config.run_options import Upkeep
 from cpsam.data.batches import train_batches
-from cpsam.errors import UserError
+from cpsam.errors import CpsamError, UserError
 from cpsam.evaluate import evaluate
 from cpsam.train import Recipe
 from cpsam.train.distributed import Distributed
@@ -83,7 +83,7 @@ def run(
             upkeep=Upkeep(**(upkeep or {})),
             distributed=distributed,
         )
-    except UserError as caught:
+    except CpsamError as caught:
         error = caught
         raise
     finally:

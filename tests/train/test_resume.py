@@ -152,13 +152,14 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from cpsam.errors import CpsamError
 from support.tiny_runs import run
 def on_event(event):
     if event["event"] == sys.argv[3] and event["epoch"] == int(sys.argv[4]):
         os.kill(os.getpid(), getattr(signal, sys.argv[5]))
 try:
     run(Path(sys.argv[2]), on_event=on_event)
-except ValueError as error:
+except CpsamError as error:
     sys.exit(f"{error.exit_code} {error}")
 """
 

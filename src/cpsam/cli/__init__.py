@@ -9,7 +9,7 @@ from typing import NoReturn
 from cpsam.cli.messages import fill_closed_descriptors, safe_messages
 from cpsam.cli.output import printable_output
 from cpsam.cli.stoppable import stoppable
-from cpsam.errors import UserError, unknown
+from cpsam.errors import CpsamError, UserError, unknown
 
 VERBS = {
     "compare": "train each block with each seed and put accuracy and cost side by side",
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             with stoppable(bool(words) and words[0] in RESUMABLE, program) as check:
                 answer(words, check)
-        except UserError as error:
+        except CpsamError as error:
             fail(error, error.exit_code)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)

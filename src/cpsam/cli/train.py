@@ -15,7 +15,7 @@ from cpsam.config.presets import find_recipe
 from cpsam.config.recipe import MOST_SEED, Recipe, check_count
 from cpsam.config.run_options import Upkeep
 from cpsam.config.study import MOST_THREADS, Task
-from cpsam.errors import UserError
+from cpsam.errors import CpsamError, UserError
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run(words: list[str]) -> None:
                 upkeep=asked.upkeep,
                 distributed=distributed,
             )
-        except UserError as error:
+        except CpsamError as error:
             if SHARED_ERROR in getattr(error, "__notes__", ()):
                 sys.exit(error.exit_code)
             raise

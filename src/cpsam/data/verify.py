@@ -329,8 +329,6 @@ def read_skip(path: Path) -> frozenset[str]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{path}: not a list of faults as cpsam data verify --json prints it"
         ) from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from cpsam.errors import UserError
+from cpsam.errors import CpsamError, UserError
 from cpsam.insert.dataflow import DataFlow, Node
 from cpsam.torch_state import call_on_meta, without_hooks
 
@@ -341,7 +341,7 @@ def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images:
         place.add_module("attention", Bystander(path, place))
     try:
         call_on_meta(model, *images.args, **images.kwargs)
-    except UserError:
+    except CpsamError:
         raise
     except Exception:  # The host fails late, as it did when it was probed.
         return

@@ -17,7 +17,7 @@ from typing import IO, Any
 import safetensors.torch
 import torch
 
-from cpsam.errors import DataError, UserError
+from cpsam.errors import CpsamError, DataError, UserError
 from cpsam.files import open_regular, parse_json
 from cpsam.insert.old_names import with_current_names
 from cpsam.models.protocols import readable
@@ -87,7 +87,7 @@ def read_content(path: Path) -> FileContent:
                 return load_torch(path, file)
     except FileNotFoundError as error:
         raise DataError(f"weights file not found: {path}") from error
-    except UserError:
+    except CpsamError:
         raise
     # the libraries raise anything at damaged bytes, struct.error and AttributeError among it
     except Exception as error:
@@ -203,7 +203,7 @@ def load_torch(path: Path, file: IO[bytes]) -> FileContent:
     )
 
 
-def refusal(path: Path, reason: str) -> UserError:
+def refusal(path: Path, reason: str) -> CpsamError:
     if wanted := re.search(r"unsupported GLOBAL (\S+)", reason):
         return code_refused(path, wanted[1])
     if "Unsupported operand" in reason:

@@ -11,7 +11,7 @@ from typing import Any
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.data import Dataset
-from cpsam.errors import UserError, unknown
+from cpsam.errors import CpsamError, UserError, unknown
 from cpsam.run.arm import Arm, checked_arm, missing_arguments, parse_arm
 from cpsam.run.cost import Cost, cost_of
 from cpsam.run.run import OnEvent, RunSpec, build_arm, load_task
@@ -192,7 +192,7 @@ def naming(setting: Setting) -> Iterator[None]:
     """An error of a plan with several settings says which it is in."""
     try:
         yield
-    except UserError as error:
+    except CpsamError as error:
         if not setting.name:
             raise
         raise type(error)(f"setting {setting.name}: {error}") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from cpsam.config.study import Task
 from cpsam.data import Dataset
-from cpsam.errors import DataError, StoppedError, UserError
+from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.run.run import OnEvent, RunSpec, load_task
 from cpsam.run.run import execute as train_run
 from cpsam.study.executor import POLL_SECONDS
@@ -241,7 +241,7 @@ class Dispatch:
         try:
             if not self.ray.get(task):
                 self.held.append(job)
-        except (UserError, OSError) as error:
+        except (CpsamError, OSError) as error:
             if not isinstance(error, StoppedError):
                 raise getattr(error, "cause", error) from None
             self.died(job, str(error))

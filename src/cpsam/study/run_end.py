@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpsam.errors import DataError, DivergedError, UserError
+from cpsam.errors import CpsamError, DataError, DivergedError
 from cpsam.files import open_lock, read_file, read_json, try_lock, write_json
 from cpsam.run.run import OnEvent, RunSpec, is_named_by
 from cpsam.study.records import Attempt, Ended
@@ -173,7 +173,7 @@ def carry_out(job: Job, execute: Execute, tell: OnEvent) -> Outcome:
         return record_end(job.folder, "diverged", str(error))
     # of data, a disk or a machine: all other runs would meet it too, and none of them could be
     # tried again
-    except (UserError, OSError):
+    except (CpsamError, OSError):
         raise
     except Exception as error:
         return record_end(

@@ -20,11 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cpsam.errors import DataError, DivergedError, StoppedError, UserError
+from cpsam.errors import CpsamError, DataError, DivergedError, StoppedError, UserError
 from cpsam.train.compute import find_device
 from cpsam.train.rendezvous import OnWait, rendezvous
 
 T = TypeVar("T")
+E = TypeVar("E", bound=CpsamError)
 ERRORS = {kind.__name__: kind for kind in (UserError, DataError, DivergedError, StoppedError)}
 # What torch calls it from 2.14 on, and what it was called before.
 SYNC_BUFFERS = next(
@@ -99,7 +100,7 @@ class Distributed:
 
     def run_on_main(self, work: Callable[[], T]) -> T:
         """Work that process 0 alone does: its result, plain data, is everyone's, and so is its
-        UserError.
+        error.
         """
         if self.world_size == 1:
             return work()
@@ -107,7 +108,7 @@ class Distributed:
         if self.is_main:
             try:
                 answer = {"result": work()}
-            except UserError as error:
+            except CpsamError as error:
                 answer = {"error": type(error).__name__, "says": str(error)}
         answer = json.loads(self.broadcast_bytes(json.dumps(answer).encode()))
         if "error" in answer:
@@ -122,7 +123,7 @@ class Distributed:
         self.run_on_main(lambda: done.append(work()))
         return done[0] if done else work()
 
-    def mark_as_shared(self, error: UserError) -> UserError:
+    def mark_as_shared(self, error: E) -> E:
         """Mark an error that every process raises, so that process 0 alone has to print it."""
         if not self.is_main:
             error.add_note(SHARED_ERROR)

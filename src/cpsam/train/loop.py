@@ -17,7 +17,7 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import Upkeep
 from cpsam.data.batches import rank_slice, train_batches, train_indices
 from cpsam.data.dataset import Dataset
-from cpsam.errors import DataError, DivergedError, UserError
+from cpsam.errors import DataError, DivergedError
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
 from cpsam.measure import count_parameters
@@ -250,7 +250,7 @@ class Training:
             best,
         )
 
-    def diverged(self, gradients: Gradients, loss: float, lr: float) -> UserError:
+    def diverged(self, gradients: Gradients, loss: float, lr: float) -> DivergedError:
         """Says what is not finite, where, and on which images of the train split."""
         self.keeper.finish()
         epoch = self.step // self.steps_per_epoch

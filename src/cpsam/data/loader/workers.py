@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from cpsam.data.split import Pixels
-from cpsam.errors import STOP_SIGNALS, DataError, UserError
+from cpsam.errors import STOP_SIGNALS, CpsamError, DataError
 
 DEPTH = 2  # batches that a process may be ahead of the one that trains
 SECONDS_TO_END = 5
@@ -234,7 +234,7 @@ def serve(requests: Connection) -> None:
             try:
                 job.make(np.ndarray(job.shape, np.uint8, memory, slot * room))
                 requests.send(None)
-            except UserError as error:
+            except CpsamError as error:
                 requests.send(error)
             except Exception:
                 requests.send(

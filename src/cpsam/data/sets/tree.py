@@ -288,8 +288,6 @@ class Reader:
             ]
             class_of = {row[0]: row[1] for row in rows}
         except (ValueError, IndexError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(
                 f"{annotations}: not lines of an image and its class, between tabs, in UTF-8"
             ) from error
