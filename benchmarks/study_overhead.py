@@ -18,7 +18,8 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.study import Task
 from cpsam.files import write_json
 from cpsam.run.arm import Arm
-from cpsam.run.run import OnEvent, RunSpec
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.study.executor import InProcess
 from cpsam.study.run_end import Execute, Job
 from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, plain

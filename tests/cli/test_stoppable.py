@@ -39,7 +39,7 @@ def test_it_is_exit_75(
         pytest.fail("not stopped")
 
     (tmp_path / "plan.toml").write_text("")
-    monkeypatch.setattr("cpsam.run.run.load_dataset", struck)
+    monkeypatch.setattr("cpsam.run.data.load_dataset", struck)
     monkeypatch.setattr("cpsam.config.plan_file.read_plan", struck)
     before = [signal.getsignal(each) for each in SIGNALS]
     words = {

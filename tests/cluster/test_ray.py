@@ -16,7 +16,8 @@ from support.finished_runs import finish
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Setting, Study, Task
 from cpsam.errors import DataError, UserError
-from cpsam.run.run import OnEvent, RunSpec
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.study.compare import conduct
 from cpsam.study.executor import InProcess
 from cpsam.study.plan import make_plan

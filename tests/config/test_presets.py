@@ -19,7 +19,7 @@ from cpsam.cli.train import TrainRequest, preset
 from cpsam.config.presets import RECIPES, find_recipe
 from cpsam.errors import StoppedError
 from cpsam.models import create_model
-from cpsam.run.run import train_one
+from cpsam.run.train_run import train_arm
 
 
 def small_cifar(root: Path) -> Path:
@@ -76,7 +76,7 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(StoppedError, match="the same command continues"):
-        train_one(
+        train_arm(
             asked.task,
             asked.attention,
             asked.recipe,

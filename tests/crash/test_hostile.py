@@ -20,7 +20,7 @@ from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, sav
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, load_pretrained
-from cpsam.run.run import evaluate_run
+from cpsam.run.evaluate_run import evaluate_run
 from cpsam.train import Recipe
 from cpsam.train.train import train
 

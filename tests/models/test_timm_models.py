@@ -24,9 +24,9 @@ from cpsam.insert import (
 from cpsam.models import cifar_resnet, create_model, normalisation
 from cpsam.models.timm_cifar import TimmThinResNet
 from cpsam.models.timm_models import MODELS, AttentionResNet
-from cpsam.run.arm import parse_arm
+from cpsam.run.arm import BARE
 from cpsam.run.cost import insertion_cost
-from cpsam.run.run import build_arm
+from cpsam.run.data import LoadedTask
 from cpsam.testing import randomise
 
 NETS = {"cpsam_resnet18": (2, 3, 37, 50), "cpsam_cifar_resnet20": (2, 3, 20, 13)}
@@ -472,7 +472,7 @@ def test_a_network_with_attention_of_its_own_is_no_host_of_a_comparison():
         SimpleNamespace(num_classes=10, in_channels=3),
     )
     with pytest.raises(UserError, match=refusal):
-        build_arm(task, parse_arm("none"), dataset, 0)
+        LoadedTask(task, dataset).build(BARE, 0)
     with pytest.raises(UserError, match=refusal):
         insertion_cost(
             task.model,

@@ -28,8 +28,9 @@ def each_network_once() -> Any:
     original = plan.Costs.__getitem__
 
     def remembered(costs: Any, arm: Any) -> Any:
-        shape = [costs.dataset.in_channels, *costs.dataset.image_size, costs.dataset.num_classes]
-        content = [asdict(costs.task), arm.attention, dict(arm.arguments), shape]
+        loaded = costs.loaded
+        shape = [*loaded.input_shape, loaded.dataset.num_classes]
+        content = [asdict(loaded.task), arm.attention, dict(arm.arguments), shape]
         key = json.dumps(content, sort_keys=True, default=str)
         if key not in COSTS:
             COSTS[key] = original(costs, arm)

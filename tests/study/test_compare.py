@@ -12,7 +12,7 @@ import pytest
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison, Task
 from cpsam.errors import StoppedError, UserError
-from cpsam.run.run import evaluate_run
+from cpsam.run.evaluate_run import evaluate_run
 from cpsam.study.compare import compare
 
 pytestmark = pytest.mark.xdist_group("compare")  # One process makes the runs that many tests read.
@@ -116,18 +116,18 @@ def test_hosts_of_all_arms_start_alike(done: tuple[Comparison, dict[str, Any]]) 
 
     from cpsam.data import load_dataset
     from cpsam.run.arm import parse_arm
-    from cpsam.run.run import build_arm
+    from cpsam.run.data import LoadedTask
 
     dataset, x = load_dataset("digits"), torch.randn(3, 1, 13, 17)
-    task = Task()
+    loaded = LoadedTask(Task(), dataset)
     hosts = [
-        build_arm(task, parse_arm(name), dataset, seed=5).eval()
+        loaded.build(parse_arm(name), seed=5).eval()
         for name in ("none", "non_local", "cpsam", "norm_only")
     ]
     with torch.inference_mode():
         logits = [host(x) for host in hosts]
     assert all(torch.equal(logits[0], other) for other in logits[1:])
-    assert not torch.equal(logits[0], build_arm(task, parse_arm("none"), dataset, seed=6).eval()(x))
+    assert not torch.equal(logits[0], loaded.build(parse_arm("none"), seed=6).eval()(x))
 
 
 def test_one_seed_gives_no_interval_and_says_why(
@@ -190,10 +190,10 @@ def test_evaluating_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_control_without_its_width_is_refused_where_nothing_gives_it() -> None:
-    from cpsam.run.run import train_one
+    from cpsam.run.train_run import train_arm
 
     with pytest.raises(UserError, match="conv_control needs a value for hidden_channels"):
-        train_one(Task(), "conv_control", Recipe(), 0, 0, Path("never"), lambda event: None)
+        train_arm(Task(), "conv_control", Recipe(), 0, 0, Path("never"), lambda event: None)
 
 
 def test_validation_never_touches_the_test_split(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.run.arm import Arm
-from cpsam.run.run import Event, OnEvent, RunSpec
+from cpsam.run.events import Event, OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.study import compare
 from cpsam.study.compare import conduct, known_epochs, known_plans, settle_plan
 from cpsam.study.executor import InProcess

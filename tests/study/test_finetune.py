@@ -17,10 +17,11 @@ import cpsam.study.compare as study_compare
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison, Setting, Study, Task
 from cpsam.config.transform import Transform
-from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.models import create_model, load_pretrained
-from cpsam.run.run import OnEvent, RunSpec, load_task
+from cpsam.run.data import LoadedTask, load_task
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.study.compare import compare, opening, settle_plan
 
 
@@ -109,9 +110,9 @@ def test_pixels_are_scaled_as_the_pretrained_network_expects(pictures: Path, wei
     task = Task(
         data="folder", data_root=pictures, image_size=48, model="timm/resnet18", weights=weights
     )
-    dataset, sha256 = load_task(task, lambda event: None)
-    assert dataset.mean == tuple(timm.get_pretrained_cfg("resnet18").mean)
-    assert sha256 is not None and len(sha256) == 64
+    loaded = load_task(task, lambda event: None)
+    assert loaded.dataset.mean == tuple(timm.get_pretrained_cfg("resnet18").mean)
+    assert loaded.weights_sha256 is not None and len(loaded.weights_sha256) == 64
 
 
 def test_each_run_trains_on_the_data_of_its_own_setting(
@@ -120,10 +121,10 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
     """Of the same files: at two sizes, otherwise cropped, and read at once with and without a
     pretrained network.
     """
-    given: dict[str, Dataset] = {}
+    given: dict[str, LoadedTask] = {}
 
-    def seen(spec: RunSpec, dataset: Dataset, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-        given[spec.folder_name] = dataset
+    def seen(spec: RunSpec, loaded: LoadedTask, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+        given[spec.folder_name] = loaded
         return {}
 
     monkeypatch.setattr(study_compare, "train_run", seen)
@@ -150,7 +151,7 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
     for arm in plan.arms:
         (spec,) = arm.specs
         execute(spec, tmp_path, lambda event: None)
-        assert given[spec.folder_name] is plan.datasets[arm.setting], arm.setting
+        assert given[spec.folder_name] is plan.loaded[arm.setting], arm.setting
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_keys(weights: Path, tmp_path: Path) -> None:

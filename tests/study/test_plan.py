@@ -15,7 +15,7 @@ from cpsam.data import Split
 from cpsam.errors import UserError
 from cpsam.measure import Latency
 from cpsam.run.arm import Arm
-from cpsam.run.run import RunSpec
+from cpsam.run.spec import RunSpec
 from cpsam.study import budget
 from cpsam.study.budget import shortened
 from cpsam.study.duplicate_arms import twins
@@ -390,16 +390,14 @@ def test_a_budget_of_time_is_measured_for_each_size_of_image(
         return {name: Latency(seconds[name], seconds[name], seconds[name], 10) for name in steps}
 
     monkeypatch.setattr(budget, "measure_latency", timed)
-    small = planned(study()).datasets["last"]
-    wide = replace(
-        small,
-        train=Split(torch.zeros(2, small.in_channels, 16, 24, dtype=torch.uint8), torch.arange(2)),
-    )
+    small = planned(study()).loaded["last"]
+    train = Split(torch.zeros(2, 1, 16, 24, dtype=torch.uint8), torch.arange(2))
+    wide = replace(small, dataset=replace(small.dataset, train=train))
     recipes, arms, known = {"cpsam": Recipe(epochs=40)}, {"cpsam": Arm("cpsam", "cpsam")}, {}
     epochs = []
-    for dataset in (small, wide, small, wide):
-        found = budget.epochs_in_time(recipes, arms, Task(), dataset, known, threads=1)
-        sizes.append(dataset.image_size)
+    for loaded in (small, wide, small, wide):
+        found = budget.epochs_in_time(recipes, arms, loaded, known, threads=1)
+        sizes.append(loaded.dataset.image_size)
         epochs.append(found["cpsam"].epochs)
     assert sizes[0] != sizes[1] and epochs == [32, 16, 32, 16]
 

@@ -17,7 +17,8 @@ from cpsam.config.study import Task
 from cpsam.data import load_dataset
 from cpsam.errors import DataError, UserError
 from cpsam.run.arm import Arm
-from cpsam.run.run import RunSpec, evaluate_run
+from cpsam.run.evaluate_run import evaluate_run
+from cpsam.run.spec import RunSpec
 from cpsam.study.budget import epochs_in_time
 from cpsam.study.results import RunRecord, read_run
 from cpsam.study.run_end import claimed, outcome, record_end

@@ -16,7 +16,9 @@ from cpsam.config.study import Contrast, Setting, Study, Task
 from cpsam.errors import DivergedError
 from cpsam.files import write_atomically
 from cpsam.run.cost import Cost
-from cpsam.run.run import OnEvent, RunSpec
+from cpsam.run.data import LoadedTask
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.study import compare, plan
 from cpsam.study.executor import InProcess
 from cpsam.study.run_end import Job, outcome
@@ -34,6 +36,7 @@ DATA = SimpleNamespace(
     skipped=(),
     in_channels=1,
     image_size=(16, 16),
+    num_classes=10,
 )
 
 
@@ -41,8 +44,8 @@ def cheapen() -> None:
     """Without what costs a planner its time and has no part in what these tests are about. For
     processes that do nothing else.
     """
-    plan.load_task = lambda task, on_event: (DATA, None)
-    plan.build_arm = lambda *arguments, **options: None
+    plan.load_task = lambda task, on_event: LoadedTask(task, DATA)
+    LoadedTask.build = lambda *arguments, **options: None
     plan.cost_of = lambda model, shape: Cost((), (), 10, 10)
 
 
@@ -59,9 +62,7 @@ def accuse(folder: Path, what: str) -> None:
 
 def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """A run of a few milliseconds that ends as its seed and arm say: done, diverged or failed."""
-    identity = json.dumps(
-        {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict()}, sort_keys=True
-    )
+    identity = json.dumps(spec.content, sort_keys=True)
     folder.mkdir(exist_ok=True)
     if outcome(folder) is not None:
         accuse(folder, "started though it had ended")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.files import write_json
-from cpsam.run.run import RunSpec
+from cpsam.run.spec import RunSpec
 from cpsam.train.run_folder import CONFIG, RunFolder, plain
 
 TIMING = {"train_seconds": 1.0, "evaluation_seconds": 1.0, "images_per_s": 1.0}
@@ -14,15 +14,7 @@ NUMBERS = {"train_loss": 2.0, "top1": 0.5, "top5": 1.0, "loss": 1.0, "n": 10}
 def begin(spec: RunSpec, folder: Path) -> RunFolder:
     """Writes the configuration of a run."""
     folder.mkdir(exist_ok=True)
-    config = plain(
-        {
-            **spec.as_config(),
-            "seed": spec.seed,
-            "recipe": spec.recipe.to_dict(),
-            "dataset": {},
-            "settled": {},
-        }
-    )
+    config = plain({**spec.content, "dataset": {}, "settled": {}})
     write_json(folder / CONFIG, config)
     return RunFolder(folder, config)
 

@@ -27,7 +27,7 @@ class EvalRequest:
 
 def run(words: list[str]) -> None:
     asked = parse(EvalRequest, "eval", words, "Measure a trained run on its data.")
-    from cpsam.run.run import evaluate_run
+    from cpsam.run.evaluate_run import evaluate_run
 
     with Progress() as progress:
         result = evaluate_run(asked.run, asked.data_root, asked.split, progress)

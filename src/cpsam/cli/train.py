@@ -62,7 +62,7 @@ def run(words: list[str]) -> None:
     if asked.dry_run:
         print_plan(asked)
         return
-    from cpsam.run.run import train_one
+    from cpsam.run.train_run import train_arm
     from cpsam.train.distributed import SHARED_ERROR, process_group
 
     with (
@@ -70,7 +70,7 @@ def run(words: list[str]) -> None:
         Progress() if distributed.is_main else nullcontext(silent) as progress,
     ):
         try:
-            summary = train_one(
+            summary = train_arm(
                 asked.task,
                 asked.attention,
                 asked.recipe,

@@ -37,6 +37,11 @@ class Arm:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def missing(self) -> list[str]:
+        """The arguments without a default that are not given."""
+        return missing_arguments(self.attention, self.arguments)
+
+    @property
     def slug(self) -> str:
         """The name as the first part of a folder's name: neither hidden nor like an option, and not
         too long.
@@ -58,6 +63,23 @@ class Arm:
             return block(in_channels, **values)
 
         return make
+
+
+BARE = Arm("none", "none")
+"""The network without blocks."""
+
+
+def check_complete(arm: Arm) -> Arm:
+    """Returns the arm if its block can be built.
+
+    Raises:
+        UserError: If an argument without a default is not given.
+    """
+    if missing := arm.missing:
+        raise UserError(
+            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
+        )
+    return arm
 
 
 def parse_value(text: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpsam.config.study import Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
@@ -20,8 +21,8 @@ from cpsam.measure import (
     measure_latency,
     peak_memory_bytes,
 )
-from cpsam.models import create_model
-from cpsam.run.arm import missing_arguments, parse_arm
+from cpsam.run.arm import BARE, check_complete, parse_arm
+from cpsam.run.build import Host
 from cpsam.train.compute import Compute
 
 LATENCY_BATCH = 64
@@ -143,16 +144,9 @@ def insertion_cost(
     arm = parse_arm(attention)
     if arm.attention == "none":
         raise UserError("attention 'none' inserts nothing; name a block")
-    if missing := missing_arguments(arm.attention, arm.arguments):
-        raise UserError(
-            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
-        )
-    host = create_model(
-        model, num_classes, in_channels=image_shape[0], attention="none", seed=0
-    ).eval()
-    with_blocks = create_model(
-        model, num_classes, in_channels=image_shape[0], attention=arm.maker(), at=tuple(at), seed=0
-    ).eval()
+    network = Host(Task(model=model, at=tuple(at)), num_classes, image_shape[0])
+    with_blocks = network.build(check_complete(arm), seed=0).eval()
+    host = network.build(BARE, seed=0).eval()
     batch = torch.zeros(batch_size, *image_shape)
     blocks = {
         entry["at"]: with_blocks.get_submodule(f"{entry['at']}.attention")

@@ -9,13 +9,14 @@ from torch import nn
 
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Task
-from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.measure import count_parameters
-from cpsam.models import create_model
-from cpsam.run.arm import missing_arguments, parse_arm
+from cpsam.run.arm import BARE, check_complete, parse_arm
+from cpsam.run.build import Host
 from cpsam.run.cost import cost_of, saved_bytes
-from cpsam.run.run import OnEvent, RunSpec, load_task, noted
+from cpsam.run.data import load_task
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
 from cpsam.train.compute import choose_compute
 from cpsam.train.pace import run_seconds, seconds_per_image
 
@@ -50,7 +51,7 @@ def dry_run(
     ImageNet, and `data` says so.
 
     Args:
-        task: As for :func:`cpsam.run.run.train_one`, and so on.
+        task: As for :func:`cpsam.run.train_run.train_arm`, and so on.
 
     Returns:
         `memory_bytes` is for one process that takes the whole batch: weights, gradients, moments
@@ -63,11 +64,7 @@ def dry_run(
         UserError: If the run would be refused.
         DataError: If the data is missing or bad.
     """
-    arm = parse_arm(attention)
-    if missing := missing_arguments(arm.attention, arm.arguments):
-        raise UserError(
-            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
-        )
+    arm = check_complete(parse_arm(attention))
     compute = choose_compute(recipe)
     config: dict[str, Any] = {
         "task": plain(asdict(task)),
@@ -77,27 +74,19 @@ def dry_run(
     if task.data in PUBLISHED and task.data_root is None and not os.environ.get("CPSAM_DATA"):
         size, source = published(task), "no folder of data given: sizes as published"
     else:
-        dataset, weights = load_task(task, on_event)
-        config = RunSpec.of(task, dataset, weights, arm, seed, recipe, threads).as_config()
+        loaded = load_task(task, on_event)
+        dataset = loaded.dataset
+        config = RunSpec.of(loaded, arm, seed, recipe, threads).as_config()
         size = Size(
             len(dataset.train),
             len(dataset.evaluation),
             dataset.num_classes,
-            (dataset.in_channels, *dataset.image_size),
+            loaded.input_shape,
         )
         source = f"{len(dataset.skipped)} bad images left out" if dataset.skipped else ""
-    model = create_model(
-        task.model,
-        size.classes,
-        in_channels=size.image_shape[0],
-        attention=arm.maker(),
-        at=task.at,
-        weights=task.weights,
-        weights_key=task.weights_key,
-        seed=seed,
-        on_note=noted(on_event),
-    )
-    bare = create_model(task.model, size.classes, in_channels=size.image_shape[0], seed=seed)
+    host = Host(task, size.classes, size.image_shape[0])
+    model = host.build(arm, seed, on_event)
+    bare = host.build(BARE, seed)
     cost = cost_of(model, size.image_shape)
     steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (
         size.train % recipe.batch_size == 1

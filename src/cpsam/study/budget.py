@@ -8,27 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Task
-from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.measure import measure_latency
-from cpsam.run.arm import Arm
-from cpsam.run.run import build_arm
+from cpsam.run.arm import BARE, Arm
+from cpsam.run.data import LoadedTask
 from cpsam.train.compute import choose_compute, find_device
-
-BARE = Arm("none", "none")
 
 
 def epochs_in_time(
     recipes: Mapping[str, Recipe],
     arms: Mapping[str, Arm],
-    task: Task,
-    dataset: Dataset,
+    loaded: LoadedTask,
     known: dict[str, int],
     threads: int,
 ) -> dict[str, Recipe]:
@@ -38,28 +32,20 @@ def epochs_in_time(
     Args:
         recipes: Arm -> how it is trained with a budget of epochs.
         arms: The arms by the same names.
-        task: The network and the places.
-        dataset: Its image size is what steps are measured on.
+        loaded: The network, the places, and the size of the images that steps are measured on.
         known: What was measured before; new figures are added to it. They are never measured twice,
             for they name the runs.
         threads: Of a run; 0: as many as torch takes.
     """
-    keys = {
-        name: key_of(arms[name], task, dataset, recipe, threads) for name, recipe in recipes.items()
-    }
+    keys = {name: key_of(arms[name], loaded, recipe, threads) for name, recipe in recipes.items()}
     new = [name for name in recipes if keys[name] not in known]
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         for recipe in {recipe: None for name, recipe in recipes.items() if name in new}:
             same = [name for name in new if recipes[name] == recipe]
-            steps = {
-                f"arm {name}": training_step(
-                    build_arm(task, arms[name], dataset, seed=0), dataset, recipe
-                )
-                for name in same
-            }
-            steps["bare"] = training_step(build_arm(task, BARE, dataset, seed=0), dataset, recipe)
+            steps = {f"arm {name}": training_step(loaded, arms[name], recipe) for name in same}
+            steps["bare"] = training_step(loaded, BARE, recipe)
             times = {
                 name: latency.median
                 for name, latency in measure_latency(steps, repeats=10, warmup=2).items()
@@ -79,14 +65,14 @@ def epochs_in_time(
     return {name: shortened(recipe, known[keys[name]]) for name, recipe in recipes.items()}
 
 
-def key_of(arm: Arm, task: Task, dataset: Dataset, recipe: Recipe, threads: int) -> str:
+def key_of(arm: Arm, loaded: LoadedTask, recipe: Recipe, threads: int) -> str:
     """What the time of a step depends on, but for the machine, as a hash with a name in front."""
-    shape = [dataset.in_channels, *dataset.image_size, dataset.num_classes]
+    shape = [*loaded.input_shape, loaded.dataset.num_classes]
     content = [
         arm.attention,
         dict(arm.arguments),
-        task.model,
-        list(task.at),
+        loaded.task.model,
+        list(loaded.task.at),
         shape,
         recipe.to_dict(),
         threads,
@@ -111,14 +97,14 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     return replace(recipe, epochs=epochs, warmup_epochs=warmup, milestones=milestones)
 
 
-def training_step(model: nn.Module, dataset: Dataset, recipe: Recipe) -> Callable[[], object]:
+def training_step(loaded: LoadedTask, arm: Arm, recipe: Recipe) -> Callable[[], object]:
     """Forward and backward of one batch, computed as the recipe trains."""
     compute = choose_compute(recipe)
     device = find_device()
-    model = model.to(device).to(memory_format=compute.memory_format).train()
-    batch = torch.randn(recipe.batch_size, dataset.in_channels, *dataset.image_size, device=device)
+    model = loaded.build(arm, seed=0).to(device).to(memory_format=compute.memory_format).train()
+    batch = torch.randn(recipe.batch_size, *loaded.input_shape, device=device)
     batch = batch.contiguous(memory_format=compute.memory_format)
-    labels = torch.arange(recipe.batch_size, device=device) % dataset.num_classes
+    labels = torch.arange(recipe.batch_size, device=device) % loaded.dataset.num_classes
 
     def step() -> None:
         with autocast(compute.precision, device):

@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from cpsam.config.study import Comparison, Study, Task
-from cpsam.data import Dataset
+from cpsam.config.study import Comparison, Study
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import read_json, remove_leftovers, write_atomically, write_json
 from cpsam.report.formats import written_forms
-from cpsam.run.arm import Arm
+from cpsam.run.arm import BARE
 from cpsam.run.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
-from cpsam.run.run import OnEvent, RunSpec, build_arm
-from cpsam.run.run import execute as train_run
+from cpsam.run.data import LoadedTask
+from cpsam.run.events import OnEvent, silent
+from cpsam.run.spec import RunSpec
+from cpsam.run.train_run import train_run
 from cpsam.study.executor import Executor, InProcess
 from cpsam.study.plan import Plan, make_plan
 from cpsam.study.records import History, WrittenPlan, WrittenResults
@@ -37,10 +38,6 @@ PLAN, HISTORY, BUDGET, RESULTS, LOCK = (
     "results.json",
     ".writing",
 )
-
-
-def silent(event: dict[str, Any]) -> None:
-    pass
 
 
 def compare(
@@ -145,27 +142,25 @@ def opening(plan: Plan, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "settings": [
             {
-                **describe_setting(place, plan.datasets[place.name]),
-                "weights": place.task.weights and str(place.task.weights),
-                "heads": heads(place.task, plan.datasets[place.name]),
+                **describe_setting(name, loaded),
+                "weights": loaded.task.weights and str(loaded.task.weights),
+                "heads": heads(loaded),
             }
-            for place in plan.study.settings
+            for name, loaded in plan.loaded.items()
         ],
         "computes": {**asdict(compute), "threads": plan.study.threads or compute.threads},
     }
 
 
-def heads(task: Task, dataset: Dataset) -> list[str]:
+def heads(loaded: LoadedTask) -> list[str]:
     """Returns a line per classifier of pretrained weights: whether it starts anew. Without weights,
     nothing is to be said.
     """
-    if task.weights is None:
+    if loaded.task.weights is None:
         return []
     notes: list[str] = []
-    build_arm(
-        task,
-        Arm("none", "none"),
-        dataset,
+    loaded.build(
+        BARE,
         seed=0,
         on_event=lambda event: notes.append(event["text"].removeprefix("weights: ")),
     )
@@ -188,7 +183,7 @@ def trainer(plan: Plan) -> Any:
     They are found by the task: pictures at two sizes, under two transforms, or scaled for a
     pretrained network have one fingerprint.
     """
-    by_task = {setting.task: plan.datasets[setting.name] for setting in plan.study.settings}
+    by_task = {loaded.task: loaded for loaded in plan.loaded.values()}
 
     def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
         return train_run(spec, by_task[spec.task], folder, on_event)
@@ -352,28 +347,16 @@ def measured_here(plan: Plan, runs: Mapping[str, RunRecord], on_event: OnEvent) 
     try:
         compute, device = choose_compute(plan.study.recipe), find_device()
         times: dict[str, Any] = {}
-        for place in plan.study.settings:
-            dataset = plan.datasets[place.name]
-            arms = [arm for arm in plan.arms if arm.setting == place.name]
-            models = {
-                plan.label(place.name, arm.arm.name): build_arm(
-                    place.task, arm.arm, dataset, seed=0
-                )
-                for arm in arms
-            }
-            seconds = {
-                plan.label(place.name, arm.arm.name): [
-                    runs[spec.folder_name].seconds for spec in arm.specs
-                ]
-                for arm in arms
-            }
-            measured = latencies(models, dataset, compute)
-            for name, model in models.items():
-                memory = training_memory(model, dataset, compute)
-                times[name] = {
-                    "latency_ms": measured[name],
+        for name, loaded in plan.loaded.items():
+            arms = {plan.label(name, arm.arm.name): arm for arm in plan.arms if arm.setting == name}
+            models = {label: loaded.build(arm.arm, seed=0) for label, arm in arms.items()}
+            measured = latencies(models, loaded.dataset, compute)
+            for label, model in models.items():
+                memory = training_memory(model, loaded.dataset, compute)
+                times[label] = {
+                    "latency_ms": measured[label],
                     "peak_memory_bytes": memory,
-                    "train_seconds": seconds[name],
+                    "train_seconds": [runs[spec.folder_name].seconds for spec in arms[label].specs],
                 }
         timing = {"arms": times, "batch_size": LATENCY_BATCH, "memory_batch_size": MEMORY_BATCH}
         return {"environment": environment(compute, device), "timing": timing}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpsam.run.run import build_arm
 from cpsam.study.plan import Plan
 from cpsam.study.run_end import outcome
 from cpsam.train.compute import choose_compute
@@ -39,7 +38,7 @@ def estimate(
         folder: Of the study; runs that have ended in it take no time.
         on_arm: Told of the number of arms that are timed, and of all.
     """
-    tasks, counted = {setting.name: setting.task for setting in plan.study.settings}, set[str]()
+    counted = set[str]()
     arms: dict[str, ArmEstimate] = {}
     compute = choose_compute(plan.study.recipe)
     compute = replace(compute, threads=plan.study.threads or compute.threads)
@@ -50,11 +49,16 @@ def estimate(
         counted |= names
         runs = sum(outcome(folder / name) is None for name in names)
         if runs:
-            dataset = plan.datasets[arm.setting]
-            shape = (dataset.in_channels, *dataset.image_size)
-            model = build_arm(tasks[arm.setting], arm.arm, dataset, seed=0)
+            loaded = plan.loaded[arm.setting]
+            dataset = loaded.dataset
             timed = replace(choose_compute(arm.recipe), threads=compute.threads)
-            pace = seconds_per_image(model, arm.recipe, shape, dataset.num_classes, timed)
+            pace = seconds_per_image(
+                loaded.build(arm.arm, seed=0),
+                arm.recipe,
+                loaded.input_shape,
+                dataset.num_classes,
+                timed,
+            )
             seconds = run_seconds(pace, arm.recipe, len(dataset.train), len(dataset.evaluation))
             arms[plan.label(arm.setting, arm.arm.name)] = ArmEstimate(seconds, runs)
     on_arm(len(plan.arms), len(plan.arms))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from cpsam.run.run import OnEvent
+from cpsam.run.events import OnEvent
 from cpsam.study.run_end import Execute, Job, attempt
 
 POLL_SECONDS = 1.0

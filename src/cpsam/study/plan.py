@@ -10,12 +10,13 @@ from typing import Any
 
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
-from cpsam.data import Dataset
 from cpsam.errors import CpsamError, UserError, unknown
-from cpsam.run.arm import Arm, checked_arm, missing_arguments, parse_arm
+from cpsam.run.arm import BARE, Arm, check_complete, checked_arm, parse_arm
 from cpsam.run.cost import Cost, cost_of
-from cpsam.run.run import OnEvent, RunSpec, build_arm, load_task
-from cpsam.study.budget import BARE, epochs_in_time
+from cpsam.run.data import LoadedTask, load_task
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec
+from cpsam.study.budget import epochs_in_time
 from cpsam.study.control import arm_parameters, match_parameters
 from cpsam.study.duplicate_arms import twins
 
@@ -47,7 +48,7 @@ class Plan:
 
     Attributes:
         study: What was asked for, its primary contrast filled in.
-        datasets: That of each setting, by name.
+        loaded: The task of each setting with its data, by the name of the setting.
         bare: The cost of the bare network in each setting.
         arms: Setting by setting, in their order.
         runs: Each specification once, seed by seed, so that a study that is stopped early is paired
@@ -57,7 +58,7 @@ class Plan:
     """
 
     study: Study
-    datasets: Mapping[str, Dataset]
+    loaded: Mapping[str, LoadedTask]
     bare: Mapping[str, Cost]
     arms: tuple[PlannedArm, ...]
     runs: tuple[RunSpec, ...]
@@ -119,11 +120,7 @@ class Plan:
                 for arm in self.arms
             },
             "runs": {
-                spec.folder_name: {
-                    **spec.as_config(),
-                    "seed": spec.seed,
-                    "recipe": spec.recipe.to_dict(),
-                }
+                spec.folder_name: spec.content
                 for spec in sorted(self.runs, key=lambda spec: spec.folder_name)
             },
         }
@@ -144,9 +141,9 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             together.
         DataError: If data or weights are missing or damaged.
     """
-    loaded: dict[Task, tuple[Dataset, str | None]] = {}
+    by_files: dict[Task, LoadedTask] = {}
     known_epochs = {} if known_epochs is None else known_epochs
-    datasets, bare, notes, warnings = {}, {}, [], []
+    loaded, bare, notes, warnings = {}, {}, [], []
     asked = {}
     for setting in study.settings:
         with naming(setting):
@@ -163,12 +160,12 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             key = replace(
                 setting.task, at=(), model=setting.task.model if setting.task.weights else ""
             )
-            if key not in loaded:
-                loaded[key] = load_task(setting.task, on_event)
+            if key not in by_files:
+                by_files[key] = load_task(setting.task, on_event)
+            loaded[setting.name] = replace(by_files[key], task=setting.task)
             found = plan_setting(
-                study, setting, asked[setting.name], primary, *loaded[key], known_epochs
+                study, setting, asked[setting.name], primary, loaded[setting.name], known_epochs
             )
-        datasets[setting.name] = loaded[key][0]
         bare[setting.name], arms, more, warned = found
         planned += arms
         warnings += warned
@@ -178,7 +175,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
     )
     return Plan(
         replace(study, primary=primary),
-        datasets,
+        loaded,
         bare,
         tuple(planned),
         runs,
@@ -203,18 +200,17 @@ def plan_setting(
     setting: Setting,
     arms: list[Arm],
     primary: Contrast,
-    dataset: Dataset,
-    weights_sha256: str | None,
+    loaded: LoadedTask,
     known_epochs: dict[str, int],
 ) -> tuple[Cost, list[PlannedArm], list[str], list[str]]:
     """The cost of the bare network, the arms, and notes and warnings on them."""
-    task, costs = setting.task, Costs(setting.task, dataset)
+    costs = Costs(loaded)
     arms, notes = complete_controls(arms, costs, primary)
     recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
     warnings = differing_recipes(setting.name, study.recipe, recipes)
     if study.budget == "time":
         recipes = epochs_in_time(
-            recipes, {arm.name: arm for arm in arms}, task, dataset, known_epochs, study.threads
+            recipes, {arm.name: arm for arm in arms}, loaded, known_epochs, study.threads
         )
         epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
         notes.append(f"Equal time for every arm, in epochs: {epochs}.")
@@ -225,7 +221,6 @@ def plan_setting(
             f"{one.name} and {other.name} are the same block at the places{where}: it would be"
             " trained twice."
         )
-    fixed = (task, dataset, weights_sha256)
     planned = [
         PlannedArm(
             setting.name,
@@ -233,7 +228,7 @@ def plan_setting(
             recipes[arm.name],
             costs[arm],
             tuple(
-                RunSpec.of(*fixed, arm, seed, recipes[arm.name], study.threads)
+                RunSpec.of(loaded, arm, seed, recipes[arm.name], study.threads)
                 for seed in study.seeds
             ),
         )
@@ -245,15 +240,15 @@ def plan_setting(
 class Costs:
     """The cost of each arm in one network, which is built once per arm."""
 
-    def __init__(self, task: Task, dataset: Dataset) -> None:
-        self.task, self.dataset = task, dataset
+    def __init__(self, loaded: LoadedTask) -> None:
+        self.loaded = loaded
         self.known: dict[str, Cost] = {}
 
     def __getitem__(self, arm: Arm) -> Cost:
         key = json.dumps([arm.attention, dict(arm.arguments)], sort_keys=True)
         if key not in self.known:
-            shape = (self.dataset.in_channels, *self.dataset.image_size)
-            self.known[key] = cost_of(build_arm(self.task, arm, self.dataset, seed=0), shape)
+            model = self.loaded.build(arm, seed=0)
+            self.known[key] = cost_of(model, self.loaded.input_shape)
         return self.known[key]
 
 
@@ -340,8 +335,7 @@ def complete_controls(
     targets = (*sides, *(arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
     completed, notes = [], []
     for arm in arms:
-        missing = missing_arguments(arm.attention, arm.arguments)
-        if arm.attention == CONTROL and missing:
+        if arm.attention == CONTROL and arm.missing:
             target = next(each for each in targets if arm_parameters(each, costs[each].widths))
             widths = costs[target].widths
             arm = match_parameters(arm, target, widths)
@@ -350,12 +344,7 @@ def complete_controls(
                 f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,}"
                 f" ({(ours - theirs) / theirs:+.1%})."
             )
-        elif missing:
-            raise UserError(
-                f"{arm.name} needs a value for {', '.join(missing)}, as in"
-                f" {arm.name}:{missing[0]}=..."
-            )
-        completed.append(arm)
+        completed.append(check_complete(arm))
     return completed, notes
 
 

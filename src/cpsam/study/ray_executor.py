@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.config.study import Task
-from cpsam.data import Dataset
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
-from cpsam.run.run import OnEvent, RunSpec, load_task
-from cpsam.run.run import execute as train_run
+from cpsam.run.data import LoadedTask, load_task
+from cpsam.run.events import OnEvent, silent
+from cpsam.run.spec import RunSpec
+from cpsam.run.train_run import train_run
 from cpsam.study.executor import POLL_SECONDS
 from cpsam.study.run_end import Execute, Job, attempt, outcome, record_end
 
@@ -42,9 +43,9 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def load_once(task: Task, skipped: frozenset[str]) -> Dataset:
-    """A worker that makes several runs loads their data once."""
-    return load_task(task, lambda event: None, skipped)[0]
+def load_once(task: Task, skipped: frozenset[str]) -> LoadedTask:
+    """Loads the data of a task, once for all runs that a worker makes."""
+    return load_task(task, silent, skipped)
 
 
 def execute_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -53,12 +54,12 @@ def execute_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[st
     Raises:
         DataError: If the data here is not that of the plan.
     """
-    dataset = load_once(spec.task, frozenset(spec.skipped))
-    if dataset.fingerprint != spec.data_fingerprint:
+    loaded = load_once(spec.task, frozenset(spec.skipped))
+    if loaded.dataset.fingerprint != spec.data_fingerprint:
         raise DataError(
             f"the data on {os.uname().nodename} is not that of the plan: its fingerprint differs"
         )
-    return train_run(spec, dataset, folder, on_event)
+    return train_run(spec, loaded, folder, on_event)
 
 
 def check_reachable(address: str) -> None:

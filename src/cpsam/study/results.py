@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.attention import CONTROLS
-from cpsam.config.study import Contrast, Setting
-from cpsam.data import Dataset
-from cpsam.run.run import RunSpec
+from cpsam.config.study import Contrast
+from cpsam.run.data import LoadedTask
+from cpsam.run.spec import RunSpec
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.plan import Plan, PlannedArm
 from cpsam.study.records import Environment
@@ -97,7 +97,7 @@ def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
         for key, each in records.items()
     }
     settings = [
-        describe_setting(setting, plan.datasets[setting.name]) for setting in study.settings
+        describe_setting(setting.name, plan.loaded[setting.name]) for setting in study.settings
     ]
     first = next(setting for setting in settings if setting["name"] == study.primary.setting)
     primary = study.primary
@@ -157,8 +157,8 @@ def unlike(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
     return {seed: keys for seed, keys in differing.items() if keys}
 
 
-def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
-    task = setting.task
+def describe_setting(name: str, loaded: LoadedTask) -> dict[str, Any]:
+    task, dataset = loaded.task, loaded.dataset
     data = {
         "name": dataset.name,
         "note": dataset.note,
@@ -168,7 +168,7 @@ def describe_setting(setting: Setting, dataset: Dataset) -> dict[str, Any]:
         "classes": dataset.num_classes,
         "fingerprint": dataset.fingerprint,
     }
-    return {"name": setting.name, "data": data, "model": task.model, "at": list(task.at)}
+    return {"name": name, "data": data, "model": task.model, "at": list(task.at)}
 
 
 def describe_arm(

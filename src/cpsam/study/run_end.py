@@ -11,7 +11,8 @@ from typing import Any
 
 from cpsam.errors import CpsamError, DataError, DivergedError
 from cpsam.files import open_lock, read_file, read_json, try_lock, write_json
-from cpsam.run.run import OnEvent, RunSpec, is_named_by
+from cpsam.run.events import OnEvent
+from cpsam.run.spec import RunSpec, is_named_by
 from cpsam.study.records import Attempt, Ended
 from cpsam.train.run_folder import CHECKPOINTS, CONFIG, SUMMARY, read_summary
 from cpsam.typed import read_record

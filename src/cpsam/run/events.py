@@ -1,0 +1,16 @@
+"""What a run tells while it is made: small dicts whose "event" names the kind."""
+
+from collections.abc import Callable
+from typing import Any
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Ignores what a run tells."""
+
+
+def as_note(on_event: OnEvent) -> Callable[[str], None]:
+    """Returns a callable that tells a line of text as an event."""
+    return lambda text: on_event({"event": "note", "text": text})
