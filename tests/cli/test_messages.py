@@ -12,7 +12,7 @@ import pytest
 
 from cpsam.cli import main
 from cpsam.cli.messages import Messages
-from cpsam.cli.progress import Progress
+from cpsam.progress import ProgressBars
 
 
 class Broken(io.StringIO):
@@ -44,7 +44,7 @@ def test_progress_is_drawn_into_the_void(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Messages(Broken(errno.ENOSPC)))
-    with Progress() as progress:
+    with ProgressBars() as progress:
         for epoch in (1, 2, 3):
             progress(
                 {"event": "epoch", "epoch": epoch, "epochs": 3, "train_loss": 1.0, "top1": 0.5}

@@ -18,10 +18,10 @@ from rich.text import Text
 from support.whole_study import whole_study
 
 from cpsam.cli import main
-from cpsam.cli.live import Live
 from cpsam.cli.output import Printable
 from cpsam.cli.table import print_results
-from cpsam.cli.terminal import Terminal
+from cpsam.progress import LiveStudy
+from cpsam.progress.terminal import Terminal
 from cpsam.report.escape import markdown, spreadsheet
 from cpsam.report.formats import written_forms
 from cpsam.text import printable
@@ -187,8 +187,9 @@ def test_a_name_is_text_while_a_study_runs(name: str, terminal: bool) -> None:
         "seconds_left": 1.0,
         "top1": 0.5,
     }
-    with Live(Terminal(file=out, force_terminal=terminal, width=200, legacy_windows=False)) as live:
-        live.plain.bars.console.file = live.plain.console.file = out
+    with LiveStudy(
+        Terminal(file=out, force_terminal=terminal, width=200, legacy_windows=False)
+    ) as live:
         for event in (
             {"event": "data", "what": name, "done": 1, "total": 2},
             {**run, "event": "run"},
@@ -198,7 +199,7 @@ def test_a_name_is_text_while_a_study_runs(name: str, terminal: bool) -> None:
             {**run, "event": "died", "error": name},
         ):
             live(event)
-        live.view.refresh()
+        live.view.live.refresh()
     # On a terminal rich itself moves the cursor and colours words; a title or a bell is never its
     # own.
     said = Text.from_ansi(out.getvalue()).plain if terminal else out.getvalue()

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from cpsam.cli.live import Live
 from cpsam.cli.parse import command_line, parse
 from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.config.study import Comparison
+from cpsam.progress import LiveStudy
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run(words: list[str]) -> None:
         return
     from cpsam.study.compare import compare
 
-    with Live() as live:
+    with LiveStudy() as live:
         results = compare(
             asked.comparison,
             command=command_line("compare", words),

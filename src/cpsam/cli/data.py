@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from cpsam.cli.parse import parse
-from cpsam.cli.progress import Progress
 from cpsam.errors import DataError, unknown
+from cpsam.progress import ProgressBars
 from cpsam.text import printable
 
 ACTIONS = ("verify",)
@@ -47,7 +47,7 @@ def run(words: list[str]) -> None:
         raise unknown("action", asked.action, ACTIONS)
     from cpsam.data.verify import verify
 
-    with Progress() as bars:
+    with ProgressBars() as bars:
         columns = asked.image_column, asked.label_column
         found = verify(
             asked.path,

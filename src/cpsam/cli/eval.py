@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from cpsam.cli.parse import parse
-from cpsam.cli.progress import Progress
+from cpsam.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def run(words: list[str]) -> None:
     asked = parse(EvalRequest, "eval", words, "Measure a trained run on its data.")
     from cpsam.run.evaluate_run import evaluate_run
 
-    with Progress() as progress:
+    with ProgressBars() as progress:
         result = evaluate_run(asked.run, asked.data_root, asked.split, progress)
     if asked.json:
         print(json.dumps(result, indent=1))

@@ -59,10 +59,3 @@ def printable_output() -> Iterator[None]:
             if stream is not None:
                 stack.enter_context(redirect(cast(TextIO, Printable(stream))))
         yield
-
-
-def underneath(stream: TextIO) -> TextIO:
-    """Returns the stream as it was, for those who colour what they write and make it printable
-    themselves.
-    """
-    return stream.underneath if isinstance(stream, Printable) else stream

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import tyro
 
-from cpsam.cli.output import underneath
 from cpsam.errors import UserError
 
 T = TypeVar("T")
@@ -29,7 +28,10 @@ def parse(
         raise UserError(f"{before}: the value after it is empty; leave both out, or name a value")
     box = io.StringIO()
     try:
-        with redirect_stderr(box), redirect_stdout(underneath(sys.stdout)):  # help has colours
+        with (
+            redirect_stderr(box),
+            redirect_stdout(getattr(sys.stdout, "underneath", sys.stdout)),
+        ):  # help has colours
             config = (tyro.conf.OmitArgPrefixes,)
             return tyro.cli(
                 kind,

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from cpsam.cli.progress import Progress, plan_lines
 from cpsam.config.study import Study
+from cpsam.progress import ProgressBars
+from cpsam.progress.sentences import plan_lines
 from cpsam.report.words import duration
 
 
@@ -19,7 +20,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
 
     before = known_epochs(folder)
     known = dict(before)
-    with Progress() as progress:
+    with ProgressBars() as progress:
         plan = make_plan(study, progress, known)
         # refuses another question than the one that the study was begun with
         read_history(plan.describe(), folder)

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from cpsam.cli.live import Live
 from cpsam.cli.parse import command_line, parse
 from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.errors import UserError, unknown
+from cpsam.progress import LiveStudy
 
 EXECUTORS = ("here", "ray")
 
@@ -98,7 +98,7 @@ def run(words: list[str]) -> None:
         "retry_failed": asked.retry_failed,
         "train": not asked.report,
     }
-    with executor(asked) as workers, Live() as live:
+    with executor(asked) as workers, LiveStudy() as live:
         results = conduct(study, folder, executor=workers, on_event=live, **options)
     if asked.json:
         print(json.dumps(results, indent=1))

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cpsam.cli.terminal import Terminal
+from cpsam.progress.terminal import Terminal
 from cpsam.report.table import answer, count_words, failed_runs, settings_of, table_rows
 from cpsam.report.words import control_words, data_notes, remarks
 

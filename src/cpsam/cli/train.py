@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from cpsam.cli.parse import parse
-from cpsam.cli.progress import Progress
 from cpsam.config.presets import find_recipe
 from cpsam.config.recipe import MOST_SEED, Recipe, check_count
 from cpsam.config.run_options import Upkeep
 from cpsam.config.study import MOST_THREADS, Task
 from cpsam.errors import CpsamError, UserError
+from cpsam.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(words: list[str]) -> None:
 
     with (
         process_group(on_wait=report_wait) as distributed,
-        Progress() if distributed.is_main else nullcontext(silent) as progress,
+        ProgressBars() if distributed.is_main else nullcontext(silent) as progress,
     ):
         try:
             summary = train_arm(
@@ -134,7 +134,7 @@ def print_plan(asked: TrainRequest) -> None:
     from cpsam.report.words import duration
     from cpsam.run.dry_run import dry_run
 
-    with Progress() as progress:
+    with ProgressBars() as progress:
         plan = dry_run(
             asked.task, asked.attention, asked.recipe, asked.seed, asked.threads, progress
         )

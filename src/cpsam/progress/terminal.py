@@ -6,16 +6,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cpsam.cli.output import underneath
 from cpsam.text import printable
 
 
 class Terminal(Console):
-    """A console that never reads a string as markup, and shows control characters in the form of
-    escapes.
+    """Prints each string as it is: without markup, and with control characters as escapes.
 
-    It covers each string that is printed and each cell, header and title of a table. A
-    ``rich.text.Text`` is taken as it is.
+    The same holds for each cell, header and title of a table. A ``rich.text.Text`` is not changed.
 
     Args:
         error: Writes to standard error instead of standard output.
@@ -23,7 +20,9 @@ class Terminal(Console):
     """
 
     def __init__(self, *, error: bool = False, **options: Any) -> None:
-        options.setdefault("file", underneath(sys.stderr if error else sys.stdout))
+        stream = sys.stderr if error else sys.stdout
+        # The command line wraps its streams; rich needs the stream below to see a terminal.
+        options.setdefault("file", getattr(stream, "underneath", stream))
         super().__init__(**options)
 
     def render_str(self, text: str, **options: Any) -> Text:

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from cpsam.cli.live import Live
-from cpsam.cli.study_progress import Board
-from cpsam.cli.terminal import Terminal
+from cpsam.progress import LiveStudy
+from cpsam.progress.study_progress import StudyProgress
+from cpsam.progress.terminal import Terminal
 
 
 def header(index: int, arm: str, seed: int) -> dict:
@@ -45,17 +45,17 @@ EVENTS = [
 
 
 def test_runs_done_running_and_failed_and_the_time_left() -> None:
-    board, lines = Board(), []
+    study, lines = StudyProgress(), []
     for now, event in EVENTS:
-        board.take(event, float(now))
-        lines.append(board.line(float(now)))
+        study.take(event, float(now))
+        lines.append(study.line(float(now)))
     assert lines[0] == "0 of 5 runs done, 0 running"
     assert lines[2] == "1 of 5 runs done, 0 running"
     # After 4 s half a run of four: 28 s for the other three and a half.
     assert lines[5] == "1 of 5 runs done, 2 running, about 28 s left"
     # After 10 s two and a half runs of four: 6 s for the rest.
     assert lines[-1] == "2 of 5 runs done, 1 running, 1 failed, about 6 s left"
-    assert board.rows() == [
+    assert study.rows() == [
         ("none", "1", "0", "50.00"),
         ("cpsam", "1", "0", "25.00"),
         ("eca", "0", "1", ""),
@@ -63,29 +63,29 @@ def test_runs_done_running_and_failed_and_the_time_left() -> None:
 
 
 def test_a_run_whose_worker_died_is_not_running_and_not_failed() -> None:
-    board = Board()
+    study = StudyProgress()
     for now, event in EVENTS[:5]:
-        board.take(event, float(now))
-    board.take({**header(2, "eca", 3), "event": "died", "error": "killed", "deaths": 1}, 6.0)
-    assert board.line(6.0) == "1 of 5 runs done, 1 running"
+        study.take(event, float(now))
+    study.take({**header(2, "eca", 3), "event": "died", "error": "killed", "deaths": 1}, 6.0)
+    assert study.line(6.0) == "1 of 5 runs done, 1 running"
 
 
 def test_while_a_report_is_measured_nothing_is_said_of_runs_that_it_did_not_see() -> None:
     out = io.StringIO()
-    with Live(Terminal(file=out, force_terminal=True, width=90)) as live:
+    with LiveStudy(Terminal(file=out, force_terminal=True, width=90)) as live:
         live(EVENTS[0][1])
         live({"event": "latency"})
         out.truncate(0)
-        live.view.refresh()
+        live.view.live.refresh()
     assert "measuring latency and memory" in out.getvalue() and "0 of 5" not in out.getvalue()
 
 
 def test_the_view_on_a_terminal_shows_what_runs_and_the_table_so_far() -> None:
     out = io.StringIO()
-    with Live(Terminal(file=out, force_terminal=True, width=90)) as live:
+    with LiveStudy(Terminal(file=out, force_terminal=True, width=90)) as live:
         for _, event in EVENTS:
             live(event)
-        live.view.refresh()
+        live.view.live.refresh()
     text = out.getvalue()
     for words in (
         "2 of 5 runs done, 1 running, 1 failed",
@@ -97,7 +97,7 @@ def test_the_view_on_a_terminal_shows_what_runs_and_the_table_so_far() -> None:
 
 
 def test_elsewhere_each_line_says_whose_it_is(capsys) -> None:
-    with Live() as live:
+    with LiveStudy() as live:
         for _, event in EVENTS:
             live(event)
     lines = capsys.readouterr().err.splitlines()
@@ -110,7 +110,7 @@ def test_elsewhere_each_line_says_whose_it_is(capsys) -> None:
 
 
 def test_that_another_process_is_at_the_last_runs_is_said_once(capsys) -> None:
-    with Live() as live:
+    with LiveStudy() as live:
         for left in (2, 2, 1):
             live({"event": "waiting", "runs": left})
     assert capsys.readouterr().err.splitlines() == [
@@ -150,7 +150,9 @@ def test_what_a_study_does_is_said_before_it_does_it(
     terminal: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = io.StringIO()
-    with Live(Terminal(file=out, force_terminal=True, width=200) if terminal else None) as live:
+    with LiveStudy(
+        Terminal(file=out, force_terminal=True, width=200) if terminal else None
+    ) as live:
         live(PLAN)
     said = out.getvalue() if terminal else capsys.readouterr().err
     for line in (
