@@ -42,7 +42,7 @@ import torch
 import torch.nn.functional as F
 from timm_script import timm_script
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.data import Dataset, load_dataset
 from cpsam.data.batches import train_batches
 from cpsam.evaluate import autocast
@@ -92,7 +92,7 @@ def bare_step(dataset: Dataset, recipe: Recipe, steps: int) -> Callable[[], floa
 
 
 def our_loop(
-    dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], upkeep: Upkeep
+    dataset: Dataset, recipe: Recipe, steps: int, shares: list[float], options: RunOptions
 ) -> Callable[[], float]:
     part = replace(
         dataset,
@@ -103,14 +103,14 @@ def our_loop(
     def measure() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            options = {
+            keywords = {
                 "folder": folder,
                 "config": {},
                 "on_event": json.dumps,
                 "device": "cpu",
-                "upkeep": upkeep,
+                "options": options,
             }
-            summary = train(create_model("resnet20", 100), part, recipe, seed=0, **options)
+            summary = train(create_model("resnet20", 100), part, recipe, seed=0, **keywords)
             spent = time.perf_counter() - started
         timing = summary["timing"]
         shares.append(spent - timing["train_seconds"] - timing["evaluation_seconds"])
@@ -157,8 +157,8 @@ def run(rounds: int, steps: int, root: Path | None, timm: Path | None) -> dict[s
     outside: list[float] = []
     ways = {
         "bare_step": bare_step(dataset, recipe, steps),
-        "our_loop": our_loop(dataset, recipe, steps, outside, Upkeep()),
-        "our_loop_saving": our_loop(dataset, recipe, steps, [], Upkeep(checkpoint_steps=1)),
+        "our_loop": our_loop(dataset, recipe, steps, outside, RunOptions()),
+        "our_loop_saving": our_loop(dataset, recipe, steps, [], RunOptions(checkpoint_steps=1)),
         "plain_script": script(arrays, steps, fast=False),
         "plain_script_fast": script(arrays, steps, fast=True),
     }

@@ -24,7 +24,7 @@ def start(data: Path, out: Path) -> "subprocess.Popen[str]":
         " cpsam.cli train"
     )
     flags = (
-        f"--recipe imagenet-120ep --epochs 1 --warmup-epochs 0.4 --batch-size {BATCH} --threads 1"
+        f"--preset imagenet-120ep --epochs 1 --warmup-epochs 0.4 --batch-size {BATCH} --threads 1"
         " --workers 1"
     )
     keep = f"--checkpoint-steps {KEPT} --json --data-root {data} --out {out}"

@@ -1,4 +1,4 @@
-"""The recipes by name: each of them trains, and every flag changes what it names."""
+"""Each preset trains, and each flag changes one field of it."""
 
 import io
 import json
@@ -15,8 +15,8 @@ from support.imagenet_tree import write_folder
 
 from cpsam.cli import main
 from cpsam.cli.parse import parse
-from cpsam.cli.train import TrainRequest, preset
-from cpsam.config.presets import RECIPES, find_recipe
+from cpsam.cli.train import TrainRequest, preset_request, rename_recipe
+from cpsam.config.presets import PRESETS, find_preset
 from cpsam.errors import StoppedError
 from cpsam.models import create_model
 from cpsam.run.train_run import train_arm
@@ -46,13 +46,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def request(*words: str) -> TrainRequest:
-    return parse(TrainRequest, "train", list(words), "", preset(list(words)))
+    return parse(TrainRequest, "train", list(words), "", preset_request(list(words)))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) -> None:
     words = [
-        "--recipe",
+        "--preset",
         name,
         "--data-root",
         str(data),
@@ -65,7 +65,7 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
     ]
     if "imagenet" in name:
         words += ["--image-size", "64", "--workers", "0", "--model", "timm/resnet26"]
-    if "weights" in find_recipe(name).needs:
+    if "weights" in find_preset(name).needs:
         save_file(create_model("timm/resnet26", 1000).state_dict(), tmp_path / "w.safetensors")
         words += ["--weights", str(tmp_path / "w.safetensors")]
     asked, events = request(*words), []
@@ -86,27 +86,27 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
             stop_after_two_steps,
         )
     (record,) = [event for event in events if event["event"] == "epoch"]
-    assert record["step"] == 2 and record["epochs"] == find_recipe(name).recipe.epochs
+    assert record["step"] == 2 and record["epochs"] == find_preset(name).recipe.epochs
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["data"]["name"] == find_recipe(name).task["data"]
+    assert config["data"]["name"] == find_preset(name).task["data"]
     assert ("transform" in config["data"]) == ("imagenet" in name)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_its_docstring_holds_a_command_a_result_and_a_cost(name: str) -> None:
-    text = RECIPES[name].__doc__ or ""
+    text = PRESETS[name].__doc__ or ""
     (command,) = re.findall(r"Command:\s+``([^`]*)``", text)
-    assert "Expected:" in text and "Cost:" in text and f"--recipe {name} " in command
+    assert "Expected:" in text and "Cost:" in text and f"--preset {name} " in command
     words = command.partition(" train ")[2].split()
-    assert request(*words).recipe == find_recipe(name).recipe
-    assert ("--weights" in words) == ("weights" in find_recipe(name).needs)
+    assert request(*words).recipe == find_preset(name).recipe
+    assert ("--weights" in words) == ("weights" in find_preset(name).needs)
 
 
 def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
     asked = request(
-        "--recipe=cifar100-200ep", "--lr", "0.05", "--model", "resnet56", "--out", str(tmp_path)
+        "--preset=cifar100-200ep", "--lr", "0.05", "--model", "resnet56", "--out", str(tmp_path)
     )
-    recipe = find_recipe("cifar100-200ep").recipe
+    recipe = find_preset("cifar100-200ep").recipe
     assert (
         asked.recipe.lr == 0.05
         and asked.recipe.milestones == recipe.milestones
@@ -116,21 +116,30 @@ def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
     assert request("--out", str(tmp_path)) == TrainRequest(out=tmp_path)
 
 
+@pytest.mark.parametrize("words", [["--recipe", "cifar100-fast"], ["--recipe=cifar100-fast"]])
+def test_the_former_name_of_the_flag_is_understood_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    asked = request(*rename_recipe([*words, "--out", str(tmp_path)]))
+    assert asked == request("--preset", "cifar100-fast", "--out", str(tmp_path))
+    assert capsys.readouterr().err == "cpsam: --recipe is called --preset now\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (
-            ["--recipe", "cifar100-200"],
-            "unknown recipe 'cifar100-200': did you mean 'cifar100-200ep'",
+            ["--preset", "cifar100-200"],
+            "unknown preset 'cifar100-200': did you mean 'cifar100-200ep'",
         ),
-        (["--recipe", "cifar100-200ep", "--lr", "-1"], "lr must be a number above 0"),
-        (["--recipe", "imagenet-finetune-40ep"], "recipe imagenet-finetune-40ep needs --weights"),
+        (["--preset", "cifar100-200ep", "--lr", "-1"], "lr must be a number above 0"),
+        (["--preset", "imagenet-finetune-40ep"], "preset imagenet-finetune-40ep needs --weights"),
         (
-            ["--recipe", "cifar100-fast", "--skip-bad", "nowhere.json"],
+            ["--preset", "cifar100-fast", "--skip-bad", "nowhere.json"],
             "nowhere.json: cannot be read",
         ),
         (
-            ["--recipe", "cifar100-fast", "--random-erasing", "0.1"],
+            ["--preset", "cifar100-fast", "--random-erasing", "0.1"],
             "transform is for folder and imagenet, cifar100 is held as bytes",
         ),
         (["--workers", "-1"], "workers must be a whole number from 0 to 1,024; got -1"),
@@ -150,7 +159,7 @@ def test_a_dry_run_says_what_the_run_would_be_and_makes_nothing(
 ) -> None:
     words = [
         "train",
-        "--recipe",
+        "--preset",
         "imagenet-120ep",
         "--data-root",
         str(data),
@@ -203,7 +212,7 @@ def test_without_data_a_dry_run_takes_published_sizes(
     main(
         [
             "train",
-            "--recipe",
+            "--preset",
             "cifar100-200ep",
             "--validation",
             "0.1",

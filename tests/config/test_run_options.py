@@ -1,11 +1,11 @@
-"""What keeps a run safe changes nothing of it, and refuses what cannot be meant."""
+"""The options of a run change no result, and refuse values outside their ranges."""
 
 from pathlib import Path
 
 import pytest
 from support.tiny_runs import records, run
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import UserError
 from cpsam.train import Recipe
 from cpsam.train.writer import Writer
@@ -22,12 +22,12 @@ from cpsam.train.writer import Writer
 )
 def test_a_bad_value_is_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"{field} must be at least [01]; got {value}"):
-        Upkeep(**{field: value})  # pyrefly: ignore
+        RunOptions(**{field: value})  # pyrefly: ignore
 
 
-def test_a_run_may_be_continued_with_other_upkeep(tmp_path: Path) -> None:
-    run(tmp_path / "a", upkeep=Upkeep(checkpoint_steps=1, keep=1))
-    run(tmp_path / "b", upkeep=Upkeep(checkpoint_minutes=0))
+def test_other_options_leave_the_records_and_the_configuration_as_they_are(tmp_path: Path) -> None:
+    run(tmp_path / "a", options=RunOptions(checkpoint_steps=1, keep=1))
+    run(tmp_path / "b", options=RunOptions(checkpoint_minutes=0))
     assert records(tmp_path / "a") == records(tmp_path / "b")
     assert (tmp_path / "a" / "config.json").read_bytes() == (
         tmp_path / "b" / "config.json"

@@ -115,8 +115,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(
     tmp_path: Path, whole: Path, name: str
 ) -> None:
-    act, upkeep = ACTS[name]
-    together(2, tmp_path / "run", tmp_path / "stopped", FULL, "residual", upkeep, act, codes=75)
+    act, options = ACTS[name]
+    together(2, tmp_path / "run", tmp_path / "stopped", FULL, "residual", options, act, codes=75)
     stopped = notes(tmp_path / "stopped")
     # Two parts a step: the signal came in the first part of step 3, or at the first batch of the
     # evaluation after step 4.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import CpsamError
 from cpsam.train import Recipe
 from cpsam.train.train import train
@@ -108,14 +108,16 @@ def run(
         model.register_forward_pre_hook(count)
     calls = Calls(call) if call is not None or log is not None else None
     recipe = Recipe(**{**FULL, "epochs": 2, "optimizer": optimizer})
-    options: dict[str, Any] = {
-        "seed": 4,
-        "folder": folder,
-        "config": {},
-        "device": "cpu",
-        "upkeep": Upkeep(**(saves or SAVES)),
-    }
-    train(model, tiny_dataset(), recipe, **options)
+    train(
+        model,
+        tiny_dataset(),
+        recipe,
+        seed=4,
+        folder=folder,
+        config={},
+        device="cpu",
+        options=RunOptions(**(saves or SAVES)),
+    )
     if log is not None and calls is not None:
         names = list(calls.names)
         note(log.parent, log.name, names)
@@ -166,7 +168,7 @@ def run_and_wait(folder: Path, out: Path) -> None:
         folder=folder,
         config={},
         device="cpu",
-        upkeep=Upkeep(**SAVES),
+        options=RunOptions(**SAVES),
     )
 
 

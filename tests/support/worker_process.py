@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.data.batches import train_batches
 from cpsam.errors import CpsamError, UserError
 from cpsam.evaluate import evaluate
@@ -46,7 +46,7 @@ def run(
     out: Path,
     recipe: dict[str, Any],
     net: str = "residual",
-    upkeep: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     act: Any = (),
 ) -> None:
     """Train, and note what happened here: the order and content of the images, steps made, the
@@ -80,7 +80,7 @@ def run(
             config={},
             on_event=events.append,
             device="cpu",
-            upkeep=Upkeep(**(upkeep or {})),
+            options=RunOptions(**(options or {})),
             distributed=distributed,
         )
     except CpsamError as caught:

@@ -8,7 +8,7 @@ import torch
 from support.tiny import RECIPE, tiny_model
 from support.tiny_runs import run
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, DivergedError, UserError
 from cpsam.train import Recipe
 
@@ -88,9 +88,9 @@ def test_absurd_recipes_are_refused_in_one_short_line(field: str, value: Any) ->
 
 @pytest.mark.parametrize("field", ["checkpoint_steps", "checkpoint_minutes", "keep", "max_minutes"])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 10**400])
-def test_absurd_upkeep_is_refused(field: str, value: Any) -> None:
+def test_absurd_options_are_refused(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"{field} must be at (least|most)"):
-        Upkeep(**{field: value})
+        RunOptions(**{field: value})
 
 
 def test_ordinary_recipes_are_as_they_were() -> None:

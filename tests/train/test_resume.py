@@ -17,7 +17,7 @@ from support.tiny_runs import assert_same_run, interrupt, run
 from torch import nn
 
 from cpsam.checkpoint import load_checkpoint, load_weights
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.insert import insert_attention, insert_from_config
 from cpsam.train import Recipe
@@ -113,7 +113,7 @@ def test_stopped_at_every_step_equals_uninterrupted(
 
 
 def test_a_run_saves_as_often_as_asked(tmp_path: Path) -> None:
-    run(tmp_path, upkeep=Upkeep(checkpoint_steps=3, keep=9, checkpoint_minutes=0))
+    run(tmp_path, options=RunOptions(checkpoint_steps=3, keep=9, checkpoint_minutes=0))
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == [
         f"step-{step:08d}" for step in (3, 4, 6, 8, 9, 12)
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_time_saves_and_ends_a_run(tmp_path: Path) -> None:
     run(
         tmp_path / "saves",
         recipe=Recipe(epochs=1, batch_size=8, lr=0.05),
-        upkeep=Upkeep(checkpoint_minutes=1e-9, keep=9),
+        options=RunOptions(checkpoint_minutes=1e-9, keep=9),
     )
     assert len(list((tmp_path / "saves" / "checkpoints").glob("step-*"))) == 4
     model, reference = tiny_model(), tiny_model()
@@ -131,8 +131,8 @@ def test_time_saves_and_ends_a_run(tmp_path: Path) -> None:
     with pytest.raises(
         StoppedError, match="stopped after step 0 of 12; the last checkpoint is of step 0 "
     ):
-        run(tmp_path / "parts", upkeep=Upkeep(max_minutes=1e-9))
-    run(tmp_path / "parts", model, upkeep=Upkeep(max_minutes=60))
+        run(tmp_path / "parts", options=RunOptions(max_minutes=1e-9))
+    run(tmp_path / "parts", model, options=RunOptions(max_minutes=60))
     assert_same_run(tmp_path / "parts", model, tmp_path / "whole", reference)
 
 

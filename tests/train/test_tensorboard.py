@@ -8,10 +8,10 @@ from types import ModuleType
 import pytest
 from support.tiny_runs import interrupt, run
 
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import StoppedError, UserError
 
-BOARD = Upkeep(tensorboard=True)
+BOARD = RunOptions(tensorboard=True)
 
 
 def test_nothing_of_it_is_imported_by_the_loop() -> None:
@@ -29,7 +29,7 @@ def test_without_it_the_extra_is_named_and_nothing_is_written(
     with pytest.raises(
         UserError, match=r"TensorBoard is not installed: pip install 'cpsam\[tensorboard\]'"
     ):
-        run(tmp_path / "run", upkeep=BOARD)
+        run(tmp_path / "run", options=BOARD)
     assert not (tmp_path / "run").exists()
 
 
@@ -52,8 +52,8 @@ def test_what_is_reported_is_written_and_a_resumed_run_goes_on_behind_its_checkp
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     with pytest.raises(StoppedError):
-        run(tmp_path, upkeep=BOARD, on_event=interrupt("epoch", 1))
-    run(tmp_path, upkeep=BOARD)
+        run(tmp_path, options=BOARD, on_event=interrupt("epoch", 1))
+    run(tmp_path, options=BOARD)
     assert [call for call in calls if call[0] in ("open", "close")] == [
         ("open", str(tmp_path / "tensorboard"), 1),
         ("close",),

@@ -5,14 +5,14 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
 from cpsam.cli.parse import parse
-from cpsam.config.presets import find_recipe
+from cpsam.config.presets import find_preset
 from cpsam.config.recipe import MOST_SEED, Recipe, check_count
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.config.study import MOST_THREADS, Task
 from cpsam.errors import CpsamError, UserError
 from cpsam.progress import ProgressBars
@@ -32,14 +32,14 @@ class TrainRequest:
     recipe: Recipe = field(default_factory=Recipe)
     threads: int = 0
     """Threads, part of the run's specification, from 1 to 1,024. 0: as many as torch takes."""
-    named: Annotated[str, tyro.conf.arg(name="recipe")] = ""
-    """Take every flag that is not given from a recipe: cifar100-200ep, cifar100-fast,
+    preset: str = ""
+    """Take every flag that is not given from a preset: cifar100-200ep, cifar100-fast,
     imagenet-120ep or imagenet-finetune-40ep.
     """
     dry_run: bool = False
     """Print what the run would be, its steps, multiply-adds, time, memory and disk, and do nothing.
     """
-    upkeep: Upkeep = field(default_factory=Upkeep)
+    options: RunOptions = field(default_factory=RunOptions)
     json: bool = False
     """Print the summary as JSON."""
 
@@ -49,16 +49,17 @@ class TrainRequest:
 
 
 def run(words: list[str]) -> None:
+    words = rename_recipe(words)
     asked = parse(
         TrainRequest,
         "train",
         words,
         "Train one network; the same command continues it after an interruption.",
-        preset(words),
+        preset_request(words),
     )
-    for flag in find_recipe(asked.named).needs if asked.named else ():
+    for flag in find_preset(asked.preset).needs if asked.preset else ():
         if getattr(asked.task, flag) is None:
-            raise UserError(f"recipe {asked.named} needs --{flag}")
+            raise UserError(f"preset {asked.preset} needs --{flag}")
     if asked.dry_run:
         print_plan(asked)
         return
@@ -78,7 +79,7 @@ def run(words: list[str]) -> None:
                 asked.threads,
                 asked.out,
                 progress,
-                upkeep=asked.upkeep,
+                options=asked.options,
                 distributed=distributed,
             )
         except CpsamError as error:
@@ -105,29 +106,37 @@ def silent(event: dict[str, Any]) -> None:
     """One process prints for all."""
 
 
-def preset(words: list[str]) -> TrainRequest | None:
-    """The request that ``--recipe NAME`` among the words stands for, in which they then change what
-    they name.
-    """
+def rename_recipe(words: list[str]) -> list[str]:
+    """Returns the words with ``--preset`` in place of its former name ``--recipe``, and says so."""
+    if any(is_flag("--recipe", word) for word in words):
+        print("cpsam: --recipe is called --preset now", file=sys.stderr)
+    return [
+        word.replace("--recipe", "--preset", 1) if is_flag("--recipe", word) else word
+        for word in words
+    ]
+
+
+def preset_request(words: list[str]) -> TrainRequest | None:
+    """Returns the request that ``--preset NAME`` stands for. The other words change its fields."""
     given = [
         word.partition("=")[2] or (words[index + 1 : index + 2] or [""])[0]
         for index, word in enumerate(words)
-        if is_recipe(word)
+        if is_flag("--preset", word)
     ]
     if not given:
         return None
-    found = find_recipe(given[-1])
+    found = find_preset(given[-1])
     return TrainRequest(
         out=tyro.MISSING,
         task=Task(**found.task),
         attention=found.attention,
         recipe=found.recipe,
-        named=given[-1],
+        preset=given[-1],
     )
 
 
-def is_recipe(word: str) -> bool:
-    return word.partition("=")[0] == "--recipe"
+def is_flag(flag: str, word: str) -> bool:
+    return word.partition("=")[0] == flag
 
 
 def print_plan(asked: TrainRequest) -> None:

@@ -1,8 +1,7 @@
-"""Recipes by name. Each says in its docstring how it is run, what to expect of it, and what it
-costs.
+"""Defines presets: a recipe, the data, the network and the block under one name.
 
-"Recalled" marks figures that were not read again in their source; "arithmetic" those that were
-worked out, not measured.
+Each docstring has the command, the expected result and the cost. "Recalled" marks figures that
+were not read again in their source. "Arithmetic" marks figures that were computed, not measured.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +14,13 @@ from cpsam.errors import unknown
 
 @dataclass(frozen=True)
 class Preset:
-    """What a command would have to say.
+    """Holds the fields of a training command.
 
     Args:
         recipe: How to train.
-        task: The data, the network and the places in it, by the names of the flags.
+        task: Fields of the task: the data, the network and the places in it.
         attention: The block.
-        needs: Flags without which the recipe makes no sense.
+        needs: Fields of the task that have to be given.
     """
 
     recipe: Recipe
@@ -34,7 +33,7 @@ def cifar100_200ep() -> Preset:
     """CIFAR-100, the recipe most repeated: 200 epochs of steps down, ResNet-18.
 
     Command:
-        ``cpsam train --recipe cifar100-200ep --data-root DATA --out RUN``
+        ``cpsam train --preset cifar100-200ep --data-root DATA --out RUN``
 
     Expected:
         Not run here yet. Others report for the bare ResNet-18 75.61 % top-1 (one run, its best
@@ -64,7 +63,7 @@ def cifar100_fast() -> Preset:
     """CIFAR-100 in minutes: eight epochs of one cycle, ResNet-20.
 
     Command:
-        ``cpsam train --recipe cifar100-fast --data-root DATA --out RUN``
+        ``cpsam train --preset cifar100-fast --data-root DATA --out RUN``
 
     Expected:
         58 % top-1 for the bare ResNet-20, with an sd of 0.3 to 0.4 points between seeds (single
@@ -94,7 +93,7 @@ def imagenet_120ep() -> Preset:
     augmentation are our choices.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-120ep --data-root DATA
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --preset imagenet-120ep --data-root DATA
         --out RUN``
 
     Expected:
@@ -124,7 +123,7 @@ def imagenet_finetune_40ep() -> Preset:
     global context's paper.
 
     Command:
-        ``torchrun --nproc-per-node 8 -m cpsam.cli train --recipe imagenet-finetune-40ep --weights
+        ``torchrun --nproc-per-node 8 -m cpsam.cli train --preset imagenet-finetune-40ep --weights
         WEIGHTS --data-root DATA --out RUN``
 
     Expected:
@@ -150,7 +149,7 @@ def imagenet_finetune_40ep() -> Preset:
     )
 
 
-RECIPES: dict[str, Callable[[], Preset]] = {
+PRESETS: dict[str, Callable[[], Preset]] = {
     "cifar100-200ep": cifar100_200ep,
     "cifar100-fast": cifar100_fast,
     "imagenet-120ep": imagenet_120ep,
@@ -158,16 +157,16 @@ RECIPES: dict[str, Callable[[], Preset]] = {
 }
 
 
-def find_recipe(name: str) -> Preset:
-    """The recipe of this name.
+def find_preset(name: str) -> Preset:
+    """Returns the preset of this name.
 
     Raises:
         UserError: If there is none.
 
     Example:
-        >>> find_recipe("cifar100-200ep").recipe.milestones
+        >>> find_preset("cifar100-200ep").recipe.milestones
         (60, 120, 160)
     """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]()
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]()

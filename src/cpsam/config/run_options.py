@@ -11,7 +11,7 @@ MOST = 1_000_000_000  # steps, or minutes
 
 
 @dataclass(frozen=True)
-class Upkeep:
+class RunOptions:
     """When to save, when to stop, what else to write. Each number is at most 1,000,000,000.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.config.study import Task
 from cpsam.run.arm import Arm, check_complete, parse_arm
 from cpsam.run.data import LoadedTask, load_task
@@ -21,7 +21,7 @@ def train_run(
     loaded: LoadedTask,
     folder: Path,
     on_event: OnEvent,
-    upkeep: Upkeep | None = None,
+    options: RunOptions | None = None,
     distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Trains a run in its folder, or reads it there if it is finished; returns its summary."""
@@ -34,7 +34,7 @@ def train_run(
         folder=folder,
         config=spec.as_config(),
         on_event=on_event,
-        upkeep=upkeep,
+        options=options,
         distributed=distributed,
     )
 
@@ -48,7 +48,7 @@ def train_arm(
     folder: Path,
     on_event: OnEvent,
     *,
-    upkeep: Upkeep | None = None,
+    options: RunOptions | None = None,
     distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Trains an arm, given by its words, with one seed in `folder`; returns its summary.
@@ -61,14 +61,14 @@ def train_arm(
         threads: Of the run; 0 takes as many as torch.
         folder: New or empty, or of this very run.
         on_event: Told what happens.
-        upkeep: When to save and to stop.
+        options: When to save and to stop.
         distributed: The processes that make the run together.
     """
     distributed = distributed or Distributed()
     arm = check_complete(parse_arm(attention))
     loaded = distributed.main_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(loaded, arm, seed, recipe, threads)
-    return train_run(spec, loaded, folder, with_names(task, arm, on_event), upkeep, distributed)
+    return train_run(spec, loaded, folder, with_names(task, arm, on_event), options, distributed)
 
 
 def with_names(task: Task, arm: Arm, on_event: OnEvent) -> OnEvent:

@@ -15,7 +15,7 @@ from cpsam.checkpoint import (
     storable,
     write_checkpoint,
 )
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, UserError
 from cpsam.train.distributed import Distributed
 from cpsam.train.run_folder import RunFolder
@@ -48,17 +48,17 @@ class Keeper:
 
     Args:
         run: The folder.
-        upkeep: How often, and how many are kept.
+        options: How often, and how many are kept.
         distributed: The processes of the run.
         steps_per_epoch: Steps an epoch.
     """
 
     def __init__(
-        self, run: RunFolder, upkeep: Upkeep, distributed: Distributed, steps_per_epoch: int
+        self, run: RunFolder, options: RunOptions, distributed: Distributed, steps_per_epoch: int
     ) -> None:
-        self.run, self.upkeep, self.distributed, self.steps_per_epoch = (
+        self.run, self.options, self.distributed, self.steps_per_epoch = (
             run,
-            upkeep,
+            options,
             distributed,
             steps_per_epoch,
         )
@@ -67,7 +67,7 @@ class Keeper:
         self.time = time.monotonic()
 
     def due(self, step: int) -> bool:
-        steps, minutes = self.upkeep.checkpoint_steps, self.upkeep.checkpoint_minutes
+        steps, minutes = self.options.checkpoint_steps, self.options.checkpoint_minutes
         by_time = bool(minutes) and time.monotonic() - self.time >= 60 * minutes
         return self.distributed.is_main and (by_time or (bool(steps) and step % steps == 0))
 
@@ -109,7 +109,7 @@ class Keeper:
                 save_weights(
                     self.run.best, copies.part(MODEL if average is None else AVERAGE), about
                 )
-            write_checkpoint(self.run.checkpoints, step, copies, meta, self.upkeep.keep)
+            write_checkpoint(self.run.checkpoints, step, copies, meta, self.options.keep)
 
         self.writer.start(write)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cpsam.checkpoint import save_weights
 from cpsam.config.recipe import Recipe
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.data.batches import rank_slice, train_batches, train_indices
 from cpsam.data.dataset import Dataset
 from cpsam.errors import DataError, DivergedError
@@ -52,7 +52,7 @@ class Training:
     compute: Compute
     device: torch.device
     on_event: Callable[[Event], None]
-    upkeep: Upkeep
+    options: RunOptions
     distributed: Distributed
     board: Board | None
 
@@ -65,8 +65,8 @@ class Training:
         self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
         self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
         self.steps = self.recipe.epochs * self.steps_per_epoch
-        self.request = StopRequest(self.upkeep.max_minutes, echoes=self.distributed.launched)
-        self.keeper = Keeper(self.run, self.upkeep, self.distributed, self.steps_per_epoch)
+        self.request = StopRequest(self.options.max_minutes, echoes=self.distributed.launched)
+        self.keeper = Keeper(self.run, self.options, self.distributed, self.steps_per_epoch)
         self.spikes = Spikes()
         self.position = Position()
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.run_options import Upkeep
+from cpsam.config.run_options import RunOptions
 from cpsam.data.dataset import Dataset
 from cpsam.errors import StoppedError, UserError
 from cpsam.train.compute import Compute, choose_compute, reproducible
@@ -44,7 +44,7 @@ def train(
     config: Mapping[str, Any],
     on_event: Callable[[Event], None] | None = None,
     device: torch.device | str | None = None,
-    upkeep: Upkeep | None = None,
+    options: RunOptions | None = None,
     distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Train a model and keep the run in a folder; the same call again continues where it was
@@ -79,7 +79,7 @@ def train(
 
             It may raise KeyboardInterrupt to stop the run.
         device: "cpu" or "cuda"; by default the GPU if there is one.
-        upkeep: When to save and to stop.
+        options: When to save and to stop.
         distributed: The processes that train together, from
             :func:`cpsam.train.distributed.process_group`; by default this one alone.
 
@@ -97,14 +97,14 @@ def train(
     """
     if taken := [name for name in RESERVED if name in config]:
         raise ValueError(f"config must not have the key {taken[0]!r}, which the run writes itself")
-    upkeep, distributed = upkeep or Upkeep(), distributed or Distributed()
+    options, distributed = options or RunOptions(), distributed or Distributed()
     target = distributed.local_device(device)
     path, described = (
         Path(folder),
         describe(dataset, recipe, seed, config, choose_compute(recipe, target)),
     )
     tell = on_event if on_event is not None and distributed.is_main else silent
-    board = Board(path / TENSORBOARD) if upkeep.tensorboard and distributed.is_main else None
+    board = Board(path / TENSORBOARD) if options.tensorboard and distributed.is_main else None
     with ExitStack() as stack:
         held: list[RunFolder] = []
 
@@ -125,7 +125,7 @@ def train(
                 " bits would not be the same"
             )
         training = Training(
-            model, dataset, recipe, seed, run, compute, target, tell, upkeep, distributed, board
+            model, dataset, recipe, seed, run, compute, target, tell, options, distributed, board
         )
         try:
             with training.request, reproducible(compute, target):
