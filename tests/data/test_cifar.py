@@ -52,7 +52,7 @@ def test_a_second_load_reads_the_cache_and_changed_files_do_not(
     first = load_dataset("cifar100", str(small_cifar))
     monkeypatch.setenv("CPSAM_DATA", str(small_cifar))
     with monkeypatch.context() as patch:
-        patch.setattr("cpsam.data.sets.cifar.recipe", None)
+        patch.setattr("cpsam.data.sets.cifar.undecoded_parquet", None)
         assert load_dataset("cifar100").fingerprint == first.fingerprint
     write_parquet(
         small_cifar / TRAIN, [png(image) for image in noise(4, 32, 32, 3, seed=5)], [0, 1, 2, 3]

@@ -11,7 +11,7 @@ from support.imagenet_tree import write_folder
 
 from cpsam.cli.data import DataRequest
 from cpsam.cli.parse import parse
-from cpsam.cli.train import TrainRequest, preset
+from cpsam.cli.train import TrainRequest, preset_request
 from cpsam.config.transform import Transform
 from cpsam.data import load, parallel
 from cpsam.data.sets.folder import STREAM_ABOVE_BYTES
@@ -37,7 +37,7 @@ def test_the_commands_parse(page: str, count: int) -> None:
     assert len(found) == count
     for verb, *words in found:
         request = DataRequest if verb == "data" else TrainRequest
-        assert parse(request, verb, words, "", preset(words) if verb == "train" else None)
+        assert parse(request, verb, words, "", preset_request(words) if verb == "train" else None)
 
 
 @pytest.mark.parametrize("page", ["data.md", "scaling.md"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from cpsam.data.dataset import Dataset
 from cpsam.data.split import OnProgress, Pixels
-from cpsam.data.storage.cache import SPLITS, Decoded, UndecodedSplits, load_or_build
+from cpsam.data.storage.decoded_cache import SPLITS, UndecodedSplits, load_or_build
 from cpsam.data.storage.digest import hash_file, hash_plain
 from cpsam.data.storage.hub import HubFile, fetch
 from cpsam.data.storage.pickles import find_pickled, pickled_paths, read_names, read_split
@@ -92,22 +92,8 @@ def load_cifar(name: str, root: Path | None, progress: OnProgress | None = None)
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
     # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
     key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, hub.label_column, hub.num_classes, hashes])
-    found = load_or_build(name, key, lambda: recipe(files, hub), progress)
-    return as_dataset(name, found)
-
-
-def as_dataset(name: str, found: Decoded) -> Dataset:
-    return Dataset(
-        name,
-        found.train,
-        found.test,
-        found.classes,
-        found.mean,
-        found.std,
-        padding=4,
-        flip=True,
-        fingerprint=found.fingerprint,
-    )
+    found = load_or_build(name, key, lambda: undecoded_parquet(files, hub), progress)
+    return found.to_dataset(name, padding=4, flip=True)
 
 
 def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress | None) -> Dataset:
@@ -123,7 +109,7 @@ def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress
         ]
     )
 
-    def recipe() -> UndecodedSplits:
+    def undecoded() -> UndecodedSplits:
         parts = {split: read_split(name, paths[split], num_classes) for split in SPLITS}
         labels = {split: labels for split, (_, labels) in parts.items()}
         return UndecodedSplits(
@@ -133,7 +119,8 @@ def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress
             lambda split: iter([parts[split][0]]),
         )
 
-    return as_dataset(name, load_or_build(name, key, recipe, progress))
+    found = load_or_build(name, key, undecoded, progress)
+    return found.to_dataset(name, padding=4, flip=True)
 
 
 def has_parquet(folder: Path, inner: str) -> bool:
@@ -156,7 +143,7 @@ def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
     return {split: find_shards([folder, folder / inner], split, advice) for split in SPLITS}
 
 
-def recipe(files: dict[str, list[Path]], hub: HubDataset) -> UndecodedSplits:
+def undecoded_parquet(files: dict[str, list[Path]], hub: HubDataset) -> UndecodedSplits:
     # Here because pyarrow takes half a second to import, and a warm start does not need it.
     from cpsam.data.storage.parquet import read_labels, read_pixels
 

@@ -12,7 +12,7 @@ from cpsam.data.parallel import map_ordered
 from cpsam.data.sets.streamed import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.sets.tree import read_tree
 from cpsam.data.split import OnProgress, Pixels
-from cpsam.data.storage.cache import UndecodedSplits, load_or_build
+from cpsam.data.storage.decoded_cache import UndecodedSplits, load_or_build
 from cpsam.data.storage.digest import hash_plain
 from cpsam.data.storage.shards import has_shards
 from cpsam.errors import UserError
@@ -100,21 +100,15 @@ def load_folder(
             lambda task: np.stack([decode_square(root / path, image_size) for path in task]), tasks
         )
 
-    def recipe() -> UndecodedSplits:
+    def undecoded() -> UndecodedSplits:
         labels = {split: part.labels for split, part in parts.items()}
         return UndecodedSplits(parts["train"].classes, (image_size, image_size, 3), labels, pixels)
 
-    found = load_or_build("folder", key, recipe, progress)
-    return Dataset(
+    found = load_or_build("folder", key, undecoded, progress)
+    return found.to_dataset(
         "folder",
-        found.train,
-        found.test,
-        found.classes,
-        found.mean,
-        found.std,
         padding=image_size // 8,
         flip=True,
-        fingerprint=found.fingerprint,
         note=tree.note,
         skipped=tuple(sorted(skip)),
         notes=tree.notes,

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpsam.data.decode import MAX_IMAGE_BYTES
-from cpsam.data.sets.own import CACHED, cache_identity, is_own
+from cpsam.data.sets.own import is_own
 from cpsam.data.sets.unused import SHOWN, Unused, shown
+from cpsam.data.storage.cache_folder import ENTRY, cache_identity
 from cpsam.errors import DataError
 from cpsam.files import KINDS, open_regular
 from cpsam.text import printable
@@ -43,9 +44,7 @@ Found = tuple[str, os.stat_result]
 
 
 def is_hidden(name: str) -> bool:
-    return (
-        name.startswith(".") or name.lower() in SYSTEM_FILES or CACHED.fullmatch(name) is not None
-    )
+    return name.startswith(".") or name.lower() in SYSTEM_FILES or ENTRY.fullmatch(name) is not None
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -6,21 +6,18 @@ is written once into the cache as an Arrow file, which is mapped into memory; th
 stay as they are.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from cpsam.data.sets.own import is_own
 from cpsam.data.sets.split_names import TEST, TRAIN, VALIDATION, choose
 from cpsam.data.sets.unused import Unused
 from cpsam.data.sets.walk import is_hidden, subfolders
-from cpsam.data.storage.cache import cache_folder
+from cpsam.data.storage.cache_folder import cache_folder, locked
 from cpsam.data.storage.digest import hash_plain
 from cpsam.errors import DataError
-from cpsam.files import is_locked_file, open_lock
 
 # the file, the row if it is about one, and what is wrong
 OnShardFault = Callable[[Path, int | None, str], None]
@@ -213,15 +210,3 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
             " folder for it"
         ) from error
     return table
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time through."""
-    while True:
-        with open_lock(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if is_locked_file(file, path):
-                yield
-                path.unlink(missing_ok=True)
-                return

@@ -1,0 +1,49 @@
+"""The folder of the cache: where it is, what its entries are called, one writer at a time."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cpsam.files import is_locked_file, open_lock
+
+# Decoded images, a shard as an Arrow file, a lock; .safetensors and the temporary names with eight
+# digits are of earlier versions.
+ENTRY = re.compile(r"\.?.+-[0-9a-f]{24}(\.decoded|\.arrow|\.lock|\.safetensors|-[0-9a-f]{8})")
+
+
+def cache_folder() -> Path:
+    """Returns ``CPSAM_CACHE``, or ``~/.cache/cpsam``.
+
+    Raises:
+        OSError: If this account has no home folder, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("CPSAM_CACHE") or "~/.cache/cpsam").expanduser()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def cache_identity() -> tuple[int, int] | None:
+    """Returns device and inode of the cache, or None if there is no cache yet."""
+    try:
+        status = cache_folder().stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time through; the others wait."""
+    while True:
+        with open_lock(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_locked_file(file, path):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
