@@ -16,20 +16,20 @@ from torch.autograd import forward_ad
 
 @torch.fx.wrap  # a leaf of traces, which cannot ask for a dtype
 def softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis in float32, because autocast on a CPU would leave it in bfloat16;
-    float64 stays float64.
+    """Returns the softmax over the last axis in float32, or in float64 for float64.
+
+    Autocast on a CPU would compute it in bfloat16.
     """
-    return logits.softmax(
-        -1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32
-    )
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.softmax(-1, dtype=dtype)
 
 
 def context_pool(x: Tensor, logits: Tensor) -> Tensor:
-    """Attention-pool the positions: ``sum_l softmax(logits)_l x_l``.
+    """Pools the positions by attention: ``sum_l softmax(logits)_l x_l``.
 
     Args:
         x: Features, (N, C, H, W).
-        logits: One score a position, the same for every query, (N, 1, H, W).
+        logits: One score per position, the same for every query, (N, 1, H, W).
 
     Returns:
         The context, (N, C, 1, 1).
@@ -44,13 +44,14 @@ def context_pool(x: Tensor, logits: Tensor) -> Tensor:
 
 
 def position_squeeze(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and maximum over the positions of (N, C, H, W), each (N, C, 1, 1)."""
+    """Returns mean and maximum over the positions of (N, C, H, W), each (N, C, 1, 1)."""
     return x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
 
 
 def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
-    """Relate all channels to all: ``A a`` with ``A = softmax_j(tau * a_i * b_j)``, a and b being
-    `mean` and `maximum` normalised over the channels.
+    """Relates each channel to all channels: ``A a`` with ``A = softmax_j(tau * a_i * b_j)``.
+
+    a and b are `mean` and `maximum`, each normalised over the channels.
 
     Args:
         mean: (N, C, 1, 1).
@@ -58,7 +59,7 @@ def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
         tau: Sharpness of the affinity, one number.
 
     Returns:
-        For each channel, what the channels akin to it hold on average, (N, C, 1, 1).
+        For each channel the weighted mean of the channels related to it, (N, C, 1, 1).
     """
     a, b = standardise(mean.flatten(1)), standardise(maximum.flatten(1))  # (N, C)
     attn = softmax(tau * a.unsqueeze(2) * b.unsqueeze(1))  # (N, C, C)
@@ -66,8 +67,9 @@ def channel_affinity(mean: Tensor, maximum: Tensor, tau: Tensor) -> Tensor:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Returns ``F.layer_norm`` over the last axis, at least in float32. The older ONNX exporter
-    cannot give that function its size.
+    """Returns ``F.layer_norm`` over the last axis, at least in float32.
+
+    It is written out because the older ONNX exporter cannot export that function.
     """
     centred = at_least_float32(x)
     centred = centred - centred.mean(-1, keepdim=True)
@@ -75,7 +77,7 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def channel_attention(x: Tensor) -> Tensor:
-    """``softmax(X X^T) X`` with X the (C, L) features of each image of (N, C, H, W)."""
+    """Returns ``softmax(X X^T) X`` with X the (C, L) features of each image of (N, C, H, W)."""
     rows = x.flatten(2)  # (N, C, L)
     attn = softmax(squared(rows)).to(x.dtype)  # (N, C, C)
     return (attn @ rows).view_as(x)
@@ -83,11 +85,12 @@ def channel_attention(x: Tensor) -> Tensor:
 
 @torch.fx.wrap
 def squared(rows: Tensor) -> Tensor:
-    """Returns ``X X^T`` in float32 or float64, also under autocast: sums of squares over a map
-    leave the range of float16.
+    """Returns ``X X^T`` in float32 or float64, also under autocast.
+
+    Sums of squares over a map overflow in float16.
     """
     rows = at_least_float32(rows)
-    if torch.jit.is_scripting() or rows.is_meta:  # where there is no autocast to leave
+    if torch.jit.is_scripting() or rows.is_meta:  # autocast is not active there
         return rows @ rows.transpose(1, 2)
     with torch.autocast(rows.device.type, enabled=False):
         return rows @ rows.transpose(1, 2)
@@ -99,20 +102,20 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """``softmax(scale * query^T key)`` applied to `value`; the L x L map is never held whole.
+    """Applies ``softmax(scale * query^T key)`` to `value`, and never holds the whole L x L map.
 
     Args:
         query: (N, D, H, W).
         key: (N, D, H', W').
         value: (N, V, H', W').
-        scale: Factor on the logits. No default: this family of code has shipped wrong ones more
-            than once.
+        scale: Factor on the logits. It has no default, because libraries have shipped wrong ones
+            more than once.
 
     Returns:
         (N, V, H, W).
     """
-    # (N, 1, L, D), one head
-    rows = [t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (query, key, value)]
+    tensors = (query, key, value)
+    rows = [t.flatten(2).transpose(1, 2).unsqueeze(1) for t in tensors]  # (N, 1, L, D), one head
     out = attend_rows(rows[0], rows[1], rows[2], scale)  # (N, 1, L, V)
     return out.squeeze(1).transpose(1, 2).unflatten(2, query.shape[2:])
 
@@ -125,13 +128,14 @@ def attend_rows(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tens
 
 
 def attend_rows_definition(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """The map written out."""
+    """Computes the map as a tensor, and applies it."""
     return softmax(scale * query @ key.transpose(2, 3)).to(value.dtype) @ value
 
 
 def attend_rows_eagerly(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attends with torch's fused kernels, which want rows of one width, next to each other;
-    otherwise torch writes the map out.
+    """Attends with torch's kernels that do not hold the map.
+
+    They take rows of one width that are contiguous; for other rows torch holds the map.
     """
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return attend_rows_definition(query, key, value, scale)
@@ -144,23 +148,23 @@ def attend_rows_eagerly(query: Tensor, key: Tensor, value: Tensor, scale: float)
 
 
 def same_width(*rows: Tensor) -> list[Tensor]:
-    """Rows with zeros at their ends, which change neither products nor sums."""
+    """Returns rows padded with zeros to one width, which changes neither products nor sums."""
     width = max(t.shape[3] for t in rows)
     if rows[0].is_cuda:
         width += -width % 8
-    return [
-        F.pad(t, (0, width - t.shape[3]))
-        if t.shape[3] < width
-        else t
-        if t.stride(3) == 1
-        else t.contiguous()
-        for t in rows
-    ]
+    return [as_wide(t, width) for t in rows]
+
+
+def as_wide(row: Tensor, width: int) -> Tensor:
+    if row.shape[3] < width:
+        return F.pad(row, (0, width - row.shape[3]))
+    return row if row.stride(3) == 1 else row.contiguous()
 
 
 class TwiceDifferentiable(torch.autograd.Function):
-    """Gives fused attention, `out`, second derivatives: those of the definition, on the tensors
-    that the kernel keeps anyway.
+    """Gives `out`, which one of torch's kernels computed, the second derivatives of the definition.
+
+    It saves only the tensors that the kernel saves too.
     """
 
     @staticmethod
@@ -180,8 +184,9 @@ class TwiceDifferentiable(torch.autograd.Function):
 
 
 def wants_definition(grad: Tensor) -> bool:
-    """Whether this backward pass is to be differentiated, or has many gradients at once: only
-    torch's own operations can do that.
+    """Returns whether a backward pass needs torch's own operations.
+
+    It does if it will be differentiated, or computes many gradients at once.
     """
     functorch = torch._C._functorch  # there is no public way to ask
     return (
@@ -194,25 +199,23 @@ def wants_definition(grad: Tensor) -> bool:
 def derivatives(
     definition: Callable[..., Any], inputs: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of ``definition(*inputs)`` by torch's own operations; None for inputs
-    that need none.
+    """Returns the gradients of ``definition(*inputs)`` by torch's own operations.
+
+    The gradient of an input that needs none is None.
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        # where an input depends on another, the search for gradients ends here
-        views = [t.view_as(t) for t in inputs]
+        views = [t.view_as(t) for t in inputs]  # the backward pass ends at them
         outputs = definition(*views)
-    found = iter(
-        torch.autograd.grad(
-            outputs, [t for t in views if t.requires_grad], grads, create_graph=again
-        )
-    )
+    wanted = [t for t in views if t.requires_grad]
+    found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=again))
     return tuple(next(found) if t.requires_grad else None for t in views)
 
 
 def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``(query^T key) / L'`` applied to `value`, without a softmax; shapes as in
-    :func:`softmax_attention`.
+    """Applies ``(query^T key) / L'``, without a softmax, to `value`.
+
+    The shapes are those of :func:`softmax_attention`.
     """
     keys = key.flatten(2)  # (N, D, L')
     attn = query.flatten(2).transpose(1, 2) @ (keys / keys.shape[2])  # (N, L, L')
@@ -220,11 +223,11 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def concatenation_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``relu(query_i + key_j) / L'`` applied to `value`.
+    """Applies ``relu(query_i + key_j) / L'`` to `value`.
 
-    `query` and `key` are the two halves of the projected concatenation, (N, 1, H, W) and (N, 1, H',
-    W'): ``w [q_i, k_j] = w_q q_i + w_k k_j``, so the (N, 2D, L, L') tensor of all pairs is never
-    built. `value` and the result as in :func:`softmax_attention`.
+    `query` and `key` are the two halves of the projected concatenation, (N, 1, H, W) and
+    (N, 1, H', W'): ``w [q_i, k_j] = w_q q_i + w_k k_j``. So the (N, 2D, L, L') tensor of all pairs
+    is never built. `value` and the result are as in :func:`softmax_attention`.
     """
     logits = query.flatten(2).transpose(1, 2) + key.flatten(2)  # (N, L, L')
     attn = logits.relu() / logits.shape[2]

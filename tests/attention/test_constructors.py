@@ -16,7 +16,7 @@ from cpsam.attention import (
     argument_names,
     block_arguments,
 )
-from cpsam.attention.arguments import hidden_channels
+from cpsam.attention._common import hidden_channels
 from cpsam.testing import randomise
 
 REQUIRED = {"conv_control": {"hidden_channels": 5}}

@@ -1,14 +1,11 @@
-"""The fused ways compute what the definitions compute, values and gradients, and step aside where
-they cannot serve.
-"""
+"""The fast path computes what the definition computes, values and gradients."""
 
 import copy
 
 import pytest
 import torch
 
-from cpsam.attention import ATTENTION, CPSAM, NonLocal, _fast_path
-from cpsam.attention import _fast_operations as fused
+from cpsam.attention import ATTENTION, CPSAM, NonLocal, _fast_operations, _fast_path
 from cpsam.testing import randomise
 
 C = 24
@@ -77,7 +74,7 @@ def test_values_gradients_and_statistics_are_those_of_the_plain_way(make, traini
 def test_the_gradient_of_a_maximum_is_shared_by_all_positions_that_have_it(memory_format):
     x = images(memory_format).requires_grad_(True)
     upstream = torch.arange(1.0, 3 * C + 1, dtype=torch.float64).view(3, C, 1, 1)
-    given, *_, maximum = fused.squeeze(x, torch.zeros(1, C, 1, 1, dtype=torch.float64))
+    given, *_, maximum = _fast_operations.squeeze(x, torch.zeros(1, C, 1, 1, dtype=torch.float64))
     (actual,) = torch.autograd.grad([maximum, given], x, [upstream, torch.zeros_like(x)])
     for n in range(3):
         for c in range(C):

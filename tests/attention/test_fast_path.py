@@ -1,6 +1,4 @@
-"""The fast way is taken only while every inner layer is what the block built; in each other case
-the definition runs.
-"""
+"""The fast path applies only while every inner layer is what the block built."""
 
 import functools
 
@@ -97,7 +95,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_layer_that_is_more_than_its_weights_ends_the_fast_way(change):
+def test_a_layer_that_is_more_than_its_weights_ends_the_fast_path(change):
     for name, path in LAYERS:
         block, x = BLOCKS[name](), images()
         assert _fast_path.applies(block, x), name
@@ -116,7 +114,7 @@ OTHER_WEIGHTS = {
 
 
 @pytest.mark.parametrize("change", OTHER_WEIGHTS.values(), ids=OTHER_WEIGHTS)
-def test_weights_that_are_not_plain_end_the_fast_way(change):
+def test_weights_that_are_not_plain_end_the_fast_path(change):
     for name, path in WITH_WEIGHTS:
         block = BLOCKS[name]()
         change(block, path)
@@ -220,7 +218,7 @@ def test_a_mode_for_functions_sees_every_layer(name):
         assert torch.equal(actual, block(x))
 
 
-def test_a_default_device_does_not_end_the_fast_way():
+def test_a_default_device_does_not_end_the_fast_path():
     block, x = CPSAM(C), images()
     with torch.device("cpu"):
         assert _fast_path.applies(block, x)
@@ -269,7 +267,7 @@ def test_maps_without_positions_get_what_the_definition_says(name):
         BLOCKS[name]()(torch.randn(2, C, 0, 7))
 
 
-def test_an_image_that_is_a_parameter_goes_the_fast_way():
+def test_an_image_that_is_a_parameter_takes_the_fast_path():
     x = nn.Parameter(images())
     assert _fast_path.applies(CPSAM(C), x)
 

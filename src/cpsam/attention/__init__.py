@@ -1,6 +1,4 @@
-"""The blocks, one a file. ``ATTENTION`` maps each name to its class; ``block_arguments`` reads a
-block's constructor arguments back.
-"""
+"""The blocks, one per file, and ``ATTENTION``, which maps each name to its class."""
 
 import inspect
 from typing import Any
@@ -41,21 +39,18 @@ ATTENTION: dict[str, type[nn.Module]] = {
 
 CONTROLS = frozenset({"norm_only", "bare_fusion", "constant_gate", "conv_control"})
 
-# Multiplicative gates change the features from the first day; every other block starts as the
-# identity.
+# Multiplicative gates change the features when they are new; all other blocks start as identity.
 NOT_IDENTITY_AT_START = frozenset({"squeeze_excite", "cbam", "eca", "bam"})
 
 
 def argument_names(block: type[nn.Module]) -> tuple[str, ...]:
-    """The constructor arguments of a block class but for the tensors' `device` and `dtype`."""
-    return tuple(
-        name for name in inspect.signature(block).parameters if name not in ("device", "dtype")
-    )
+    """Returns the constructor arguments of a block class without `device` and `dtype`."""
+    names = inspect.signature(block).parameters
+    return tuple(name for name in names if name not in ("device", "dtype"))
 
 
 def block_arguments(block: nn.Module) -> dict[str, Any]:
-    """The arguments that build this block again, as plain data: every block keeps each under its
-    own name.
+    """Returns the arguments that build this block again; a block keeps each under its own name.
 
     Example:
         >>> block_arguments(GlobalContext(64, reduction=4))

@@ -1,11 +1,10 @@
-"""Fewer passes over memory for what CPSAM does to its large tensors; the definitions are in
-`functional`.
+"""The operations of the fast path, with fewer passes over memory; `functional` has the definitions.
 
-On a map of ordinary size a processor waits for memory, not for arithmetic, so what counts is how
-often x is read and written. Forward, mean and context come from one product. Backward, every
-function hands x on as its first result: what comes back for it there is the sum over all that
-follows, and the function's own share is added in the same pass, where autograd would write each
-share and then add them.
+On a map of ordinary size a processor waits for memory, not for arithmetic. So the number of times
+that x is read and written counts. Forward, one product gives mean and context. Backward, each
+function returns x as its first result. The gradient that comes back for it is the sum over all that
+follows, and the function adds its own part in the same pass. Autograd would write each part and
+then add them.
 """
 
 import torch
@@ -17,26 +16,31 @@ from cpsam.functional import context_pool, derivatives, position_squeeze, softma
 CACHED_VALUES = 2**18  # 1 MiB in float32: half of the second-level cache of a core
 
 
+def is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+
 def prefer_channels_last(x: Tensor) -> Tensor:
-    """x in the memory format that is quick on its device: on a CPU channels-last, where two copies
-    cost less than they bring.
-    """
-    return (
-        Reformat.apply(x, torch.channels_last)
-        if x.device.type == "cpu" and not is_channels_last(x)
-        else x
-    )
+    """Returns x in channels-last on a CPU, where this saves more time than two copies cost."""
+    if x.device.type != "cpu" or is_channels_last(x):
+        return x
+    return Reformat.apply(x, torch.channels_last)
 
 
-def like(y: Tensor, x: Tensor) -> Tensor:
-    """y in the memory format of x."""
+def in_format_of(x: Tensor, y: Tensor) -> Tensor:
+    """Returns y in the memory format of x."""
     return y if is_channels_last(y) == is_channels_last(x) else Reformat.apply(y, memory_format(x))
 
 
 class Reformat(torch.autograd.Function):
-    """``x.contiguous(memory_format=...)`` whose gradient takes the way back: torch's own would
-    leave it in the format of the outer network, and every layer inside would have to cope with two
-    formats at once.
+    """Changes the memory format, and changes that of the gradient back.
+
+    The gradient of torch's own ``x.contiguous(memory_format=...)`` would keep the outer format, so
+    that every layer inside would have to work with two formats at once.
     """
 
     @staticmethod
@@ -50,18 +54,15 @@ class Reformat(torch.autograd.Function):
         return dx if wants_definition(dx) else dx.contiguous(memory_format=ctx.given), None
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
-
-
 def with_own_strides(weight: Tensor) -> Tensor:
-    """The weight, whose gradient shall have its strides."""
+    """Returns the weight, and gives its gradient the strides of the weight."""
     return OwnStrides.apply(weight)
 
 
 class OwnStrides(torch.autograd.Function):
-    """Distributed training wants gradients with the strides of their weights, and convolutions in
-    channels-last give others.
+    """Gives a gradient the strides of its weight, which distributed training wants.
+
+    Convolutions in channels-last give other strides.
     """
 
     @staticmethod
@@ -70,23 +71,20 @@ class OwnStrides(torch.autograd.Function):
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> Tensor:
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor]:
         (dweight,) = grads
-        # of an expanded weight
-        if wants_definition(dweight) or dweight.stride() == ctx.strides or 0 in ctx.strides:
-            return dweight
-        return torch.empty_strided(
-            dweight.shape, ctx.strides, dtype=dweight.dtype, device=dweight.device
-        ).copy_(dweight)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        expanded = 0 in ctx.strides
+        if wants_definition(dweight) or dweight.stride() == ctx.strides or expanded:
+            return (dweight,)
+        like = {"dtype": dweight.dtype, "device": dweight.device}
+        return (torch.empty_strided(dweight.shape, ctx.strides, **like).copy_(dweight),)
 
 
 def as_matrices(x: Tensor) -> tuple[Tensor, bool]:
-    """(N, C, H, W) as matrices without a copy, where its memory allows: (N, L, C) and True for
-    channels-last, else (N, C, L) and False.
+    """Returns (N, C, H, W) as matrices, without a copy where the memory allows it.
+
+    Returns:
+        (N, L, C) and True for channels-last, else (N, C, L) and False.
     """
     if is_channels_last(x):
         return x.permute(0, 2, 3, 1).flatten(1, 2), True
@@ -94,7 +92,7 @@ def as_matrices(x: Tensor) -> tuple[Tensor, bool]:
 
 
 def squeeze(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both squeezes of CPSAM: ``x, context_pool(x, key * x), *position_squeeze(x)``.
+    """Computes both squeezes of CPSAM: ``x, context_pool(x, key * x), *position_squeeze(x)``.
 
     Args:
         x: (N, C, H, W).
@@ -117,13 +115,11 @@ class Squeeze(torch.autograd.Function):
         logits = matrix @ key.view(-1) if last else key.view(-1) @ matrix  # (N, L)
         attn = softmax(logits)
         both = torch.stack([attn, torch.full_like(attn, 1 / attn.shape[1])], 1)  # (N, 2, L)
-        # (N, 2, C)
-        pooled = both @ matrix if last else (matrix @ both.transpose(1, 2)).transpose(1, 2)
+        pooled = rows_of(both, matrix, last)  # (N, 2, C)
         context, mean = pooled.unsqueeze(-1).unsqueeze(-1).unbind(1)  # (N, C, 1, 1)
-        # (N, C, H): where the maximum is, to within a row. Of two orders of the axes the quick one
-        # is that of the memory.
-        rows = x.permute(0, 2, 3, 1).amax(2).transpose(1, 2) if last else x.amax(3)
-        maximum = rows.amax(2)[..., None, None]
+        # The maximum is reduced along the axis that is quicker in this memory format.
+        rows = x.permute(0, 2, 3, 1).amax(2).transpose(1, 2) if last else x.amax(3)  # (N, C, H)
+        maximum = rows.amax(2)[..., None, None]  # (N, C, 1, 1)
         ctx.save_for_backward(x, key, both, rows, maximum)
         return x, context, mean, maximum
 
@@ -134,31 +130,16 @@ class Squeeze(torch.autograd.Function):
             return derivatives(squeeze_definition, (x, key), grads)
         dx, dcontext, dmean, dmaximum = grads
         matrix, last = as_matrices(x)
-        context_rows = dcontext.flatten(1).unsqueeze(1)  # (N, 1, C)
+        dcontext = dcontext.flatten(1).unsqueeze(1)  # (N, 1, C)
         attn = both[:, :1]  # (N, 1, L)
-        # (N, 1, L)
-        dattn = (
-            (matrix @ context_rows.transpose(1, 2)).transpose(1, 2)
-            if last
-            else context_rows @ matrix
-        )
+        by_position = matrix @ dcontext.transpose(1, 2) if last else dcontext @ matrix
+        dattn = by_position.transpose(1, 2) if last else by_position  # (N, 1, L)
         dlogits = attn * (dattn - (attn * dattn).sum(2, keepdim=True))
-        dkey = (
-            (dlogits @ matrix if last else (matrix @ dlogits.transpose(1, 2)).transpose(1, 2))
-            .sum(0)
-            .view_as(key)
-        )
+        dkey = rows_of(dlogits, matrix, last).sum(0).view_as(key)
         positions = torch.cat([both, dlogits], 1)  # (N, 3, L)
-        # (N, 3, C)
-        channels = torch.cat(
-            [
-                context_rows,
-                dmean.flatten(1).unsqueeze(1),
-                key.view(1, 1, -1).expand_as(context_rows),
-            ],
-            1,
-        )
-        # In place: dx is what `gate` has just made, and nobody else holds it.
+        weights = key.view(1, 1, -1).expand_as(dcontext)
+        channels = torch.cat([dcontext, dmean.flatten(1).unsqueeze(1), weights], 1)  # (N, 3, C)
+        # In place: `Gate` has just made dx, and nothing else holds it.
         total, total_last = as_matrices(dx)
         if total_last:
             total.baddbmm_(positions.transpose(1, 2), channels)
@@ -168,22 +149,26 @@ class Squeeze(torch.autograd.Function):
         return dx, dkey
 
 
+def rows_of(weights: Tensor, matrix: Tensor, last: bool) -> Tensor:
+    """Returns the sums over the positions of (N, K, L) weights times the features, (N, K, C)."""
+    return weights @ matrix if last else (matrix @ weights.transpose(1, 2)).transpose(1, 2)
+
+
 def add_at_maximum(
     total: Tensor, x: Tensor, rows: Tensor, maximum: Tensor, dmaximum: Tensor
 ) -> None:
-    """Add `dmaximum` to `total` where x has its maximum, in equal parts where it has it several
-    times. In place.
+    """Adds `dmaximum` to `total` where x has its maximum, in place.
+
+    Several equal maxima get equal parts.
     """
-    if x.device.type != "cpu":  # to look for the few rows would make the host wait for the device
+    if x.device.type != "cpu":  # the search for the few rows would make the host wait
         winners = x == maximum
         total.addcmul_(winners.to(x.dtype), dmaximum / winners.sum((2, 3), keepdim=True))
         return
-    # (M,), M at least N * C
-    image, channel, row = (rows == maximum.squeeze(-1)).nonzero().unbind(1)
-    # (K,), K at least N * C
-    found, column = (
-        (x[image, channel, row] == maximum.flatten(1)[image, channel, None]).nonzero().unbind(1)
-    )
+    # M >= N * C rows have the maximum, and K >= N * C positions.
+    image, channel, row = (rows == maximum.squeeze(-1)).nonzero().unbind(1)  # (M,)
+    at_maximum = x[image, channel, row] == maximum.flatten(1)[image, channel, None]
+    found, column = at_maximum.nonzero().unbind(1)  # (K,)
     image, channel, row = image[found], channel[found], row[found]
     count = torch.zeros_like(dmaximum).flatten(1)  # (N, C)
     count.index_put_((image, channel), count.new_ones(()), accumulate=True)
@@ -191,12 +176,12 @@ def add_at_maximum(
 
 
 def gate(x: Tensor, gates: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x, to be used in its place from here on, and ``gates * x + context``.
+    """Returns x, to be used in its place from here on, and ``gates * x + context``.
 
     Args:
         x: (N, C, H, W).
         gates: (N, C, 1, 1).
-        context: (N, C, 1, 1), or None for nothing.
+        context: (N, C, 1, 1), or None for zero.
     """
     return Gate.apply(x, gates, context)
 
@@ -219,20 +204,21 @@ class Gate(torch.autograd.Function):
         if any(map(wants_definition, grads)):
             return *derivatives(gate_definition, (x, gates), grads), dcontext
         dgates = sum_of_products(dp, x)
-        # In place, as in `Squeeze`: dp is what the convolution has just made.
+        # In place, as in `Squeeze`: the convolution has just made dp.
         return torch.addcmul(dx, dp, gates, out=dp), dgates, dcontext
 
 
 def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """``(a * b).sum((2, 3), keepdim=True)``, on a CPU some images at a time, so that the product
-    never leaves the cache.
+    """Returns ``(a * b).sum((2, 3), keepdim=True)``.
+
+    On a CPU it takes a few images at a time, so that the product stays in the cache.
     """
     images = max(1, CACHED_VALUES // a.shape[1:].numel()) if a.device.type == "cpu" else len(a)
     parts = zip(a.split(images), b.split(images), strict=True)
     return torch.cat([(one * other).sum((2, 3), keepdim=True) for one, other in parts])
 
 
-def fuse(
+def gated_conv(
     x: Tensor,
     gates: Tensor,
     conv: nn.Conv2d,
@@ -241,20 +227,19 @@ def fuse(
     after: Tensor | None,
     norm: nn.Module,
 ) -> Tensor:
-    """``x + norm(conv(gates * x + before) + after)``.
+    """Computes ``x + norm(conv(gates * x + before) + after)``.
 
-    A norm that is a fixed affine function goes into the weights of the convolution, anew in every
-    call. A depthwise convolution commutes with the gates, so that nothing but its result has to be
-    stored.
+    A norm that is a fixed affine function is folded into the weights of the convolution, anew in
+    every call. A depthwise convolution commutes with the gates, so that only its result is stored.
 
     Args:
         x: (N, C, H, W).
         gates: (N, C, 1, 1).
         conv: The convolution, without a bias.
         weight: Its weights, or those of them that meet x.
-        before: (N, C, 1, 1), or None for nothing.
-        after: (N, C, 1, 1), or None for nothing.
-        norm: BatchNorm or nothing.
+        before: (N, C, 1, 1), or None for zero.
+        after: (N, C, 1, 1), or None for zero.
+        norm: BatchNorm or Identity.
     """
     weight = with_own_strides(weight)
     if (affine := fixed_affine(norm)) is None:
@@ -264,32 +249,27 @@ def fuse(
     scale, shift = affine
     if before is None and conv.groups == x.shape[1] and not torch.is_grad_enabled():
         z = conv._conv_forward(x, weight, None)
-        return torch.addcmul(x, z, gates * scale, out=z).add_(
-            shift if after is None else torch.addcmul(shift, after, scale)
-        )
+        added = shift if after is None else torch.addcmul(shift, after, scale)
+        return torch.addcmul(x, z, gates * scale, out=z).add_(added)
     x, p = gate(x, gates, before)
     z = conv._conv_forward(p, weight * scale.unsqueeze(-1), shift.flatten())
     return (z if after is None else z.add_(after * scale)).add_(x)
 
 
 def fixed_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Returns scale and shift, each (C, 1, 1), of a BatchNorm that uses the statistics it has
-    learned; None for any other norm.
-    """
-    if (
-        not isinstance(norm, nn.BatchNorm2d)
-        or norm.training
-        or norm.running_mean is None
-        or norm.running_var is None
-    ):
+    """Returns scale and shift, each (C, 1, 1), of a BatchNorm in eval mode, else None."""
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+        return None
+    if norm.running_mean is None or norm.running_var is None:
         return None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale.view(-1, 1, 1), (norm.bias - norm.running_mean * scale).view(-1, 1, 1)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution. Where a backward pass follows, torch is quicker with the product of two
-    matrices.
+    """Computes a 1x1 convolution, as a product of matrices where a backward pass follows.
+
+    torch is quicker with the product there.
     """
     if not torch.is_grad_enabled():
         return F.conv2d(x, weight, bias)
@@ -297,13 +277,10 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def project(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """``norm(conv(x))`` of a 1x1 convolution."""
+    """Computes ``norm(conv(x))`` of a 1x1 convolution."""
     weight = with_own_strides(conv.weight)
     if (affine := fixed_affine(norm)) is None or conv.bias is None:
         return norm(pointwise(x, weight, conv.bias))
     scale, shift = affine
-    return pointwise(
-        x,
-        weight * scale.unsqueeze(-1),
-        torch.addcmul(shift, conv.bias.view(-1, 1, 1), scale).flatten(),
-    )
+    bias = torch.addcmul(shift, conv.bias.view(-1, 1, 1), scale)  # (C, 1, 1)
+    return pointwise(x, weight * scale.unsqueeze(-1), bias.flatten())

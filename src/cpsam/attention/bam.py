@@ -1,24 +1,24 @@
-"""BAM: a channel and a spatial map in parallel, added, gate the features."""
+"""BAM: the sum of a channel map and a spatial map gates the features."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one, hidden_channels
+from cpsam.attention._common import check_at_least_one, hidden_channels
 
 
 class BAM(nn.Module):
-    """Amplify features by a channel map and a spatial map: ``y = x * (1 + sigmoid(channel(mean_l
-    x_l) + spatial(x)))``.
+    """Amplifies the features by a channel map and a spatial map.
 
-    A multiplicative gate: a new block is not the identity, it amplifies its input by about a half.
+    ``y = x * (1 + sigmoid(channel(mean_l x_l) + spatial(x)))``. The gate is multiplicative, so a
+    new block is not the identity. It amplifies its input by about a half.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         reduction: Bottleneck ratio of both maps; the hidden width is ``max(8, C // reduction)``.
-        dilation: Of the two 3x3 convolutions of the spatial map, in positions.
+        dilation: Dilation of the two 3x3 convolutions of the spatial map, in positions.
 
     Shape:
-        - Input and output: (N, C, H, W). In training N is at least 2, because the channel map is
-          batch-normed.
+        - Input and output: (N, C, H, W). In training N is at least 2, because the channel map has
+          a BatchNorm.
 
     Raises:
         ValueError: If `in_channels`, `reduction` or `dilation` is below 1.
@@ -53,11 +53,8 @@ class BAM(nn.Module):
             nn.ReLU(),
         ]
         for _ in range(2):
-            layers += [
-                nn.Conv2d(
-                    hidden, hidden, 3, padding=dilation, dilation=dilation, bias=False, **factory
-                )
-            ]
+            wide = {"padding": dilation, "dilation": dilation, "bias": False}
+            layers += [nn.Conv2d(hidden, hidden, 3, **wide, **factory)]
             layers += [nn.BatchNorm2d(hidden, **factory), nn.ReLU()]
         self.spatial = nn.Sequential(*layers, nn.Conv2d(hidden, 1, 1, **factory))
 

@@ -2,20 +2,20 @@
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one, check_choice
+from cpsam.attention._common import check_at_least_one, check_choice, residual_norm
 from cpsam.attention.fusion import FUSIONS, bare_conv
-from cpsam.attention.identity_start import residual_norm
 
 
 class BareFusion(nn.Module):
-    """``y = x + norm(F(x, 0))``: what a new CPSAM computes, and all it computes while its gate is
-    one and its context zero.
+    """Adds the fusing convolution of the bare features: ``y = x + norm(F(x, 0))``.
+
+    A CPSAM computes this as long as its gate is one and its context is zero, as when it is new.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         fusion: As in :class:`~cpsam.attention.CPSAM`: ``"sum"`` and ``"concat"`` leave a dense 1x1
             convolution, the others a depthwise 3x3.
-        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero in its place.
+        norm: ``"batch"``, or ``"none"``. Without a norm the convolution starts at zero.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -29,7 +29,7 @@ class BareFusion(nn.Module):
         True
 
     Source:
-        A control of ours: in a comparison, CPSAM minus this is what attention earned.
+        A control of ours. In a comparison, CPSAM minus this control is the gain from attention.
     """
 
     def __init__(

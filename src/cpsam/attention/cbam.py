@@ -3,21 +3,22 @@
 import torch
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one, hidden_channels
+from cpsam.attention._common import check_at_least_one, hidden_channels
 from cpsam.functional import position_squeeze
 
 
 class CBAM(nn.Module):
-    """Re-weight the channels by their mean and maximum over positions, then the positions by their
-    mean and maximum over channels.
+    """Gates the channels by their mean and maximum, then the positions by theirs.
 
-    ``z = x * sigmoid(M(mean_l x_l) + M(max_l x_l))``, ``y = z * sigmoid(norm(spatial([mean_c z_c,
-    max_c z_c])))``. Multiplicative gates: a new block is not the identity.
+    - ``z = x * sigmoid(M(mean_l x_l) + M(max_l x_l))``, M a bottleneck of two layers;
+    - ``y = z * sigmoid(norm(spatial([mean_c z_c, max_c z_c])))``.
+
+    The gates are multiplicative, so a new block is not the identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         reduction: Bottleneck ratio of M; the hidden width is ``max(8, C // reduction)``.
-        kernel_size: Of the spatial convolution, in positions; odd.
+        kernel_size: Width of the spatial convolution, in positions; odd.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -46,28 +47,25 @@ class CBAM(nn.Module):
         super().__init__()
         check_at_least_one(kernel_size=kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size must be odd, so that the map keeps its size; got {kernel_size}"
-            )
+            why = "so that the map keeps its size"
+            raise ValueError(f"kernel_size must be odd, {why}; got {kernel_size}")
         self.in_channels, self.reduction, self.kernel_size = in_channels, reduction, kernel_size
         hidden = hidden_channels(in_channels, reduction)
-        self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
-        self.expand = nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype)
-        self.spatial = nn.Conv2d(
-            2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype
-        )
-        self.norm = nn.BatchNorm2d(1, device=device, dtype=dtype)
+        factory = {"device": device, "dtype": dtype}
+        self.squeeze = nn.Conv2d(in_channels, hidden, 1, **factory)
+        self.expand = nn.Conv2d(hidden, in_channels, 1, **factory)
+        same = {"padding": kernel_size // 2, "bias": False}
+        self.spatial = nn.Conv2d(2, 1, kernel_size, **same, **factory)
+        self.norm = nn.BatchNorm2d(1, **factory)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, reduction={self.reduction}, kernel_size={self.kernel_size}"
 
     def forward(self, x: Tensor) -> Tensor:
         mean, maximum = position_squeeze(x)  # (N, C, 1, 1)
-        z = (
-            x
-            * (
-                self.expand(self.squeeze(mean).relu()) + self.expand(self.squeeze(maximum).relu())
-            ).sigmoid()
-        )
+        z = x * (self.bottleneck(mean) + self.bottleneck(maximum)).sigmoid()
         maps = torch.cat([z.mean(1, keepdim=True), z.amax(1, keepdim=True)], 1)  # (N, 2, H, W)
         return z * self.norm(self.spatial(maps)).sigmoid()
+
+    def bottleneck(self, squeezed: Tensor) -> Tensor:
+        return self.expand(self.squeeze(squeezed).relu())  # (N, C, 1, 1)

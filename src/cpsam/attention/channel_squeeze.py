@@ -1,20 +1,19 @@
-"""The channel-squeeze branch of CPSAM: one map for all queries, pooled into one context vector."""
+"""The channel-squeeze branch of CPSAM: one map for all queries pools one context vector."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import hidden_channels
-from cpsam.attention.identity_start import starts_at_zero
+from cpsam.attention._common import hidden_channels, starts_at_zero
 from cpsam.functional import context_pool
 
 
 class ChannelSqueezeAttention(nn.Module):
-    """Squeeze the channels to one attention map and pool the positions with it.
+    """Squeezes the channels to one attention map, and pools the positions with it.
 
     ``c = expand(relu(layer_norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so
     a new branch adds nothing.
 
     Args:
-        in_channels: Channels C.
+        in_channels: Number of channels C.
         reduction: Bottleneck ratio; the hidden width is ``max(8, C // reduction)``.
 
     Shape:
@@ -31,7 +30,7 @@ class ChannelSqueezeAttention(nn.Module):
     Source:
         The abstract's "selectively joins the feature of different position by a query-independent
         feature map". The bottleneck is our choice, after Cao et al., GCNet, 2019, arXiv:1904.11492.
-        Our deviation from it: `key` has no bias, which a softmax over positions would cancel.
+        Our deviation from it: `key` has no bias, because a softmax over positions would cancel it.
     """
 
     def __init__(self, in_channels: int, *, reduction: int = 16, device=None, dtype=None) -> None:

@@ -1,25 +1,24 @@
-"""Control: CPSAM whose gate and context are learned but see no image."""
+"""Control: a CPSAM whose gate and context are learned and do not depend on the image."""
 
 import torch
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one, check_choice
+from cpsam.attention._common import check_at_least_one, check_choice, residual_norm
 from cpsam.attention.fusion import FUSIONS
-from cpsam.attention.identity_start import residual_norm
 
 
 class ConstantGate(nn.Module):
-    """``y = x + norm(F(g * x, c))`` with one learned gate ``g = 2 sigmoid(gate)`` and one learned
-    context c a channel, the same for all images.
+    """Applies a learned gate and a learned context, the same for all images.
 
-    Gate and context start at one and zero, and the norm's weight at zero, so a new block is the
-    identity.
+    ``y = x + norm(F(g * x, c))`` with ``g = 2 sigmoid(gate)``; there is one gate and one context
+    per channel. The gate starts at one, the context at zero, and the norm's weight at zero. So a
+    new block is the identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         fusion: The fusing convolution F, as in :class:`~cpsam.attention.CPSAM`.
-        norm: ``"batch"``, or ``"none"``; then the convolution starts at zero on the features in its
-            place.
+        norm: ``"batch"``, or ``"none"``. Without a norm the weights of F on the features start at
+            zero.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -33,7 +32,8 @@ class ConstantGate(nn.Module):
         True
 
     Source:
-        A control of ours: CPSAM minus this is what looking at the image earned.
+        A control of ours. In a comparison, CPSAM minus this control is the gain from a gate and a
+        context that depend on the image.
     """
 
     def __init__(
@@ -64,4 +64,5 @@ class ConstantGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = 2 * self.gate.sigmoid().view(1, -1, 1, 1)  # (1, C, 1, 1)
-        return x + self.post_norm(self.fuse(gate * x, self.context.view(1, -1, 1, 1)))
+        context = self.context.view(1, -1, 1, 1)  # (1, C, 1, 1)
+        return x + self.post_norm(self.fuse(gate * x, context))

@@ -1,23 +1,20 @@
-"""Control: a plain residual bottleneck that has as many parameters as the block it is compared
-with.
-"""
+"""Control: a residual bottleneck with as many parameters as the block that it is compared with."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import residual_norm
+from cpsam.attention._common import check_at_least_one, residual_norm
 
 
 class ConvControl(nn.Module):
-    """``y = x + norm(expand(relu(squeeze(x))))``, 1x1 convolutions C -> h -> C without biases, 2 C
-    h + 2 C parameters, and no context at all.
+    """Adds a bottleneck of 1x1 convolutions, which has no context: one position sees only itself.
 
-    The norm's weight starts at zero, so a new block is the identity.
+    ``y = x + norm(expand(relu(squeeze(x))))`` has the widths C -> h -> C, no biases, and
+    2 C h + 2 C parameters. The norm's weight starts at zero, so a new block is the identity.
 
     Args:
-        in_channels: Channels C of input and output.
-        hidden_channels: The inner width h. A comparison picks it so that the parameters are those
-            of CPSAM.
+        in_channels: Number of channels C of input and output.
+        hidden_channels: The inner width h. A comparison chooses it so that the block has the
+            parameters of CPSAM.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -30,20 +27,17 @@ class ConvControl(nn.Module):
         3072
 
     Source:
-        A control of ours: the parameters without the idea.
+        A control of ours: the parameters without the attention.
     """
 
     def __init__(self, in_channels: int, *, hidden_channels: int, device=None, dtype=None) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels, self.hidden_channels = in_channels, hidden_channels
-        self.squeeze = nn.Conv2d(
-            in_channels, hidden_channels, 1, bias=False, device=device, dtype=dtype
-        )
-        self.expand = nn.Conv2d(
-            hidden_channels, in_channels, 1, bias=False, device=device, dtype=dtype
-        )
-        self.post_norm = residual_norm("batch", in_channels, device=device, dtype=dtype)
+        factory = {"device": device, "dtype": dtype}
+        self.squeeze = nn.Conv2d(in_channels, hidden_channels, 1, bias=False, **factory)
+        self.expand = nn.Conv2d(hidden_channels, in_channels, 1, bias=False, **factory)
+        self.post_norm = residual_norm("batch", in_channels, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.post_norm(self.expand(self.squeeze(x).relu()))

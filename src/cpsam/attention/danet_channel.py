@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one
+from cpsam.attention._common import check_at_least_one
 from cpsam.functional import channel_attention
 
 
 class DANetChannel(nn.Module):
-    """Add to every channel the channels it is alike: ``y = x + beta * softmax(X X^T) X`` with X the
-    (C, L) features of an image.
+    """Adds to each channel the channels that are similar to it.
 
-    `beta` starts at zero, so a new block is the identity.
+    ``y = x + beta * softmax(X X^T) X`` with X the (C, L) features of an image. `beta` starts at
+    zero, so a new block is the identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -28,8 +28,8 @@ class DANetChannel(nn.Module):
 
     Source:
         Fu et al., Dual attention network, 2019, arXiv:1809.02983, equations 3 and 4. No deviation
-        from the paper; its code subtracts the products from their maximum before the softmax, which
-        turns attention to the channels that are least alike.
+        from the paper. The authors' code subtracts the products from their maximum before the
+        softmax, so that it attends to the least similar channels.
     """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:

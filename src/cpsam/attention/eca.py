@@ -1,22 +1,22 @@
-"""Efficient channel attention (ECA): a gate a channel from the means of its neighbours."""
+"""Efficient channel attention (ECA): the means of neighbouring channels gate each channel."""
 
 import math
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one
+from cpsam.attention._common import check_at_least_one
 
 
 class ECA(nn.Module):
-    """Re-weight the channels by a short convolution along them: ``y = x * sigmoid(conv(mean_l
-    x_l))``.
+    """Gates the channels by a short convolution along the channel axis.
 
-    A multiplicative gate: a new block is not the identity.
+    ``y = x * sigmoid(conv(mean_l x_l))``. The gate is multiplicative, so a new block is not the
+    identity.
 
     Args:
-        in_channels: Channels C of input and output.
-        kernel_size: Neighbouring channels that a gate sees, odd. None: the odd number that follows
-            ``(log2(C) + 1) / 2`` rounded down, at least 1.
+        in_channels: Number of channels C of input and output.
+        kernel_size: Number of neighbouring channels that a gate depends on, odd. The default
+            depends on C: ``(log2(C) + 1) / 2`` rounded down, plus one if that is even.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -43,13 +43,11 @@ class ECA(nn.Module):
             kernel_size = nearest + 1 - nearest % 2
         check_at_least_one(kernel_size=kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size must be odd, so that each channel has one gate; got {kernel_size}"
-            )
+            why = "so that each channel has one gate"
+            raise ValueError(f"kernel_size must be odd, {why}; got {kernel_size}")
         self.in_channels, self.kernel_size = in_channels, kernel_size
-        self.conv = nn.Conv1d(
-            1, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype
-        )
+        same = {"padding": kernel_size // 2, "bias": False}
+        self.conv = nn.Conv1d(1, 1, kernel_size, **same, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3)).unsqueeze(1)  # (N, 1, C)

@@ -1,43 +1,35 @@
 """The fusing convolution F(p, c) of CPSAM, in the four readings that the abstract leaves open.
 
-`p` are re-weighted features, (N, C, H, W), and `c` is a context that is the same at every position,
-(N, C, 1, 1). No reading has a bias: a norm follows. Where the block has no norm, the weights on p
-start at zero in its place. The weights on c do not: the context itself starts at zero, and of two
-factors at zero neither would ever learn.
+`p` are gated features, (N, C, H, W), and `c` is a context that is the same at every position,
+(N, C, 1, 1). No reading has a bias, because a norm follows. Without a norm, the weights on p start
+at zero. The weights on c do not, because the context itself starts at zero: of two factors that are
+zero, neither would ever learn.
 
-`split` writes ``F(p, c)`` as ``conv(p + before, weight) + after``, before and after being (N, C, 1,
-1) or None: c is never broadcast.
+`parts` writes ``F(p, c)`` as ``conv(p + before, weight) + after``, so that c is never broadcast.
+Before and after are (N, C, 1, 1) or None.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cpsam.attention.identity_start import before_norm
+from cpsam.attention._common import before_norm
 
-Split = tuple[Tensor, Tensor | None, Tensor | None]
+Parts = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def bare_conv(fusion: str, in_channels: int, norm: str, *, device=None, dtype=None) -> nn.Conv2d:
-    """Returns the convolution that is left of a fusion without a context, ``F(x, 0)``; none of its
-    weights is dead.
-    """
-    size, padding, groups = (1, 0, 1) if fusion in ("sum", "concat") else (3, 1, in_channels)
-    conv = nn.Conv2d(
-        in_channels,
-        in_channels,
-        size,
-        padding=padding,
-        groups=groups,
-        bias=False,
-        device=device,
-        dtype=dtype,
-    )
+    """Returns the convolution that remains of a fusion without context, ``F(x, 0)``."""
+    factory = {"bias": False, "device": device, "dtype": dtype}
+    if fusion in ("sum", "concat"):
+        conv = nn.Conv2d(in_channels, in_channels, 1, **factory)
+    else:
+        conv = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, **factory)
     return before_norm(norm, conv)
 
 
 class SumFusion(nn.Module):
-    """Dense 1x1 convolution of the sum, C^2 weights: ``W (p + c)``."""
+    """Applies a dense 1x1 convolution to the sum, ``W (p + c)``, with C^2 weights."""
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
         super().__init__()
@@ -46,7 +38,7 @@ class SumFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p + c)
 
-    def split(self, c: Tensor) -> Split:
+    def parts(self, c: Tensor) -> Parts:
         return self.conv.weight, c, None
 
 
@@ -56,7 +48,7 @@ def zero_on_features_(conv: nn.Conv2d) -> None:
 
 
 class ConcatFusion(nn.Module):
-    """Dense 1x1 convolution of the concatenation, 2 C^2 weights: ``W [p, c]``."""
+    """Applies a dense 1x1 convolution to the concatenation, ``W [p, c]``, with 2 C^2 weights."""
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
         super().__init__()
@@ -66,14 +58,15 @@ class ConcatFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(torch.cat([p, c.expand_as(p)], 1))
 
-    def split(self, c: Tensor) -> Split:
+    def parts(self, c: Tensor) -> Parts:
         on_p, on_c = self.conv.weight.chunk(2, 1)
         return on_p, None, F.conv2d(c, on_c)
 
 
 class DepthwiseFusion(nn.Module):
-    """Depthwise 3x3 convolution of the sum, 9 C weights: ``DW(p + c)``. Context passes through the
-    sums of the kernels alone.
+    """Applies a depthwise 3x3 convolution to the sum, ``DW(p + c)``, with 9 C weights.
+
+    The context, which is constant, reaches the output only through the sum of each kernel.
     """
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
@@ -83,12 +76,12 @@ class DepthwiseFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p + c)
 
-    def split(self, c: Tensor) -> Split:
+    def parts(self, c: Tensor) -> Parts:
         return self.conv.weight, c, None
 
 
 class ChannelScale(nn.Module):
-    """One factor per channel: a depthwise 1x1 convolution, which starts like one."""
+    """Multiplies by one factor per channel: a depthwise 1x1 convolution, which starts like one."""
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
         super().__init__()
@@ -103,10 +96,10 @@ class ChannelScale(nn.Module):
 
 
 class GroupedFusion(nn.Module):
-    """Depthwise form of the concatenation, 10 C weights: ``DW(p) + k * c``.
+    """Applies the depthwise form of the concatenation, ``DW(p) + k * c``, with 10 C weights.
 
-    The context is constant over positions, so its kernel is one number per channel, and the borders
-    see as much of it as the middle.
+    The context is constant over positions, so its kernel is one number per channel. The borders
+    get as much of it as the middle.
     """
 
     def __init__(self, in_channels: int, *, norm: str, device=None, dtype=None) -> None:
@@ -117,7 +110,7 @@ class GroupedFusion(nn.Module):
     def forward(self, p: Tensor, c: Tensor) -> Tensor:
         return self.conv(p) + self.context(c)
 
-    def split(self, c: Tensor) -> Split:
+    def parts(self, c: Tensor) -> Parts:
         return self.conv.weight, None, self.context(c)
 
 

@@ -1,20 +1,19 @@
-"""Global context (GC): one attention map for all queries, and a bottleneck transform."""
+"""Global context (GC): one attention map for all queries, then a bottleneck."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import hidden_channels
-from cpsam.attention.identity_start import starts_at_zero
+from cpsam.attention._common import hidden_channels, starts_at_zero
 from cpsam.functional import context_pool
 
 
 class GlobalContext(nn.Module):
-    """Add one attention-pooled context vector to every position.
+    """Adds one attention-pooled context vector to every position.
 
     ``y = x + expand(relu(norm(squeeze(context_pool(x, key(x))))))``. `expand` starts at zero, so a
     new block is the identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         reduction: Bottleneck ratio; the hidden width is ``max(8, C // reduction)``.
 
     Shape:
@@ -36,10 +35,11 @@ class GlobalContext(nn.Module):
         super().__init__()
         self.in_channels, self.reduction = in_channels, reduction
         hidden = hidden_channels(in_channels, reduction)
-        self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
-        self.squeeze = nn.Conv2d(in_channels, hidden, 1, device=device, dtype=dtype)
-        self.norm = nn.LayerNorm([hidden, 1, 1], device=device, dtype=dtype)
-        self.expand = starts_at_zero(nn.Conv2d(hidden, in_channels, 1, device=device, dtype=dtype))
+        factory = {"device": device, "dtype": dtype}
+        self.key = nn.Conv2d(in_channels, 1, 1, **factory)
+        self.squeeze = nn.Conv2d(in_channels, hidden, 1, **factory)
+        self.norm = nn.LayerNorm([hidden, 1, 1], **factory)
+        self.expand = starts_at_zero(nn.Conv2d(hidden, in_channels, 1, **factory))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, reduction={self.reduction}"

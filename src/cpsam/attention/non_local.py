@@ -1,11 +1,9 @@
-"""Non-Local: every position attends to all others by a map of its own."""
+"""Non-Local: every position attends to all positions with its own map."""
 
-import torch
 from torch import Tensor, nn
 
 from cpsam.attention import _fast_path
-from cpsam.attention.arguments import check_choice, hidden_channels
-from cpsam.attention.identity_start import before_norm, residual_norm
+from cpsam.attention._common import before_norm, check_choice, hidden_channels, residual_norm
 from cpsam.functional import concatenation_attention, dot_product_attention, softmax_attention
 
 
@@ -24,7 +22,7 @@ class DotProductPairs(nn.Module):
 
 
 class ConcatenationPairs(nn.Module):
-    """The weight vector w_f of the concatenation, in its halves for query and key."""
+    """Holds the weight vector w_f of the concatenation as two halves, for query and key."""
 
     def __init__(self, hidden: int, *, device=None, dtype=None) -> None:
         super().__init__()
@@ -39,40 +37,37 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 class NonLocal(nn.Module):
-    """Add to every position what it attends to: ``y_i = x_i + norm(proj(sum_j f(x_i, x_j)
-    value(x_j)))``.
+    """Adds to every position what it attends to.
 
-    Cost and, but for the softmax modes, memory grow with the square of the number of positions.
+    ``y_i = x_i + norm(proj(sum_j f(x_i, x_j) value(x_j)))``. The cost grows with the square of the
+    number of positions. So does the memory of the modes without a softmax.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         reduction: Ratio of the inner width, ``max(8, C // reduction)``.
         mode: The pairwise function f. ``"embedded_gaussian"``: softmax_j of query_i . key_j;
             ``"gaussian"``: softmax_j of x_i . x_j; ``"dot_product"``: query_i . key_j / L;
             ``"concatenation"``: relu(w . [query_i, key_j]) / L.
-        norm: ``"batch"``, a BatchNorm whose weight starts at zero, or ``"none"``; then `proj`
-            starts at zero.
-        subsample: Max-pool keys and values 2x2 (an odd edge is pooled too), which makes the pairs
-            four times fewer.
-        scaled: Multiply the logits of the two softmax modes by ``1 / sqrt(width of the product)``.
-            Off, as in the paper.
+        norm: ``"batch"``, a BatchNorm whose weight starts at zero, or ``"none"``. Without a
+            norm `proj` starts at zero.
+        subsample: Whether keys and values are max-pooled 2x2, which leaves a quarter of the pairs.
+            An odd edge is pooled too.
+        scaled: Whether the logits of the softmax modes are multiplied by
+            ``1 / sqrt(width of the product)``. The default is that of the paper.
 
-    In the softmax modes torch's fused attention does not hold the map of all pairs on CPUs. On
-    other devices torch chooses. Second derivatives, forward-mode derivatives, ``torch.func`` and
-    ``torch.jit`` do hold it. In eager float32 and float64 the embedded Gaussian also takes query,
-    key and value from one product. This faster way is taken, and left, as in
-    :class:`~cpsam.attention.CPSAM`.
+    In the softmax modes the map of all pairs is not held on CPUs; on other devices torch chooses.
+    Second derivatives, forward-mode derivatives, ``torch.func`` and ``torch.jit`` hold it.
 
     Without a softmax the result grows with the cube (``"dot_product"``) or the square
-    (``"concatenation"``) of the activations. In float16 it can leave the range from activations of
-    about 30, or 300, and the block, even a new one, gives NaN. Use bfloat16 there.
+    (``"concatenation"``) of the activations. In float16 it can overflow from activations of about
+    30 (or 300), and even a new block then gives NaN. Use bfloat16 in these modes.
 
     Shape:
         - Input and output: (N, C, H, W).
 
     Raises:
-        ValueError: If `in_channels` or `reduction` is below 1, `mode` or `norm` is unknown, or
-            `scaled` is asked of a mode that has no softmax.
+        ValueError: If a number is below 1, `mode` or `norm` is unknown, or `scaled` is true for a
+            mode that has no softmax.
 
     Example:
         >>> NonLocal(64)(torch.randn(2, 64, 5, 7)).shape
@@ -98,10 +93,8 @@ class NonLocal(nn.Module):
         super().__init__()
         check_choice("mode", mode, MODES)
         if scaled and mode in ("dot_product", "concatenation"):
-            raise ValueError(
-                "scaled applies to the softmax of embedded_gaussian and gaussian; got"
-                f" mode={mode!r}, which has none"
-            )
+            softmax_modes = "the softmax of embedded_gaussian and gaussian"
+            raise ValueError(f"scaled applies to {softmax_modes}; got mode={mode!r}, without one")
         self.in_channels, self.reduction, self.mode, self.norm = in_channels, reduction, mode, norm
         self.subsample, self.scaled = subsample, scaled
         hidden = hidden_channels(in_channels, reduction)
@@ -123,15 +116,12 @@ class NonLocal(nn.Module):
         self.built = _fast_path.describe(self) if mode == "embedded_gaussian" else None
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.in_channels}, reduction={self.reduction}, mode={self.mode}, norm={self.norm}, "
-            f"subsample={self.subsample}, scaled={self.scaled}"
-        )
+        sizes = f"{self.in_channels}, reduction={self.reduction}"
+        switches = f"subsample={self.subsample}, scaled={self.scaled}"
+        return f"{sizes}, mode={self.mode}, norm={self.norm}, {switches}"
 
+    @_fast_path.try_first(_fast_path.non_local)
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript skips the body of this condition alone
-            if _fast_path.applies(self, x):
-                return _fast_path.non_local(self, x)
         key, value = self.pool(self.key(x)), self.pool(self.value(x))  # (N, C/r, H', W')
         attended = self.attend(self.query(x), key, value)  # (N, C/r, H, W)
         return x + self.post_norm(self.proj(attended))

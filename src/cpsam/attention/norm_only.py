@@ -1,17 +1,17 @@
-"""Control: the norm alone, so that nobody takes a norm for attention."""
+"""Control: the norm alone, so that nobody mistakes the effect of a norm for attention."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import residual_norm
+from cpsam.attention._common import check_at_least_one, residual_norm
 
 
 class NormOnly(nn.Module):
-    """``y = x + norm(x)``, the norm's weight at zero in the beginning, so that a new block is the
-    identity.
+    """Adds the normalised features: ``y = x + norm(x)``.
+
+    The norm's weight starts at zero, so a new block is the identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -25,7 +25,7 @@ class NormOnly(nn.Module):
         True
 
     Source:
-        A control of ours: what CPSAM and Non-Local have in common besides attention.
+        A control of ours: CPSAM and Non-Local have this in common besides attention.
     """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:

@@ -1,19 +1,19 @@
-"""The position-squeeze branch of CPSAM: average and maximum over the positions, related over the
-channels, gate the features.
-"""
+"""The position-squeeze branch of CPSAM: mean and maximum over the positions gate the features."""
 
 import torch
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one, check_choice, hidden_channels
-from cpsam.attention.identity_start import starts_at_zero
+from cpsam.attention._common import (
+    check_at_least_one,
+    check_choice,
+    hidden_channels,
+    starts_at_zero,
+)
 from cpsam.functional import channel_affinity, position_squeeze
 
 
 class MlpInteraction(nn.Module):
-    """``M(a) + M(b)``, M a bottleneck of two layers shared by both; its last layer starts
-    at zero.
-    """
+    """Computes ``M(a) + M(b)``, M a bottleneck of two layers whose last layer starts at zero."""
 
     def __init__(self, in_channels: int, reduction: int, *, device=None, dtype=None) -> None:
         super().__init__()
@@ -22,16 +22,17 @@ class MlpInteraction(nn.Module):
         self.expand = starts_at_zero(nn.Linear(hidden, in_channels, device=device, dtype=dtype))
 
     def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:
-        # (N, C)
-        related = self.expand(self.squeeze(mean.flatten(1)).relu()) + self.expand(
-            self.squeeze(maximum.flatten(1)).relu()
-        )
+        related = self.bottleneck(mean.flatten(1)) + self.bottleneck(maximum.flatten(1))  # (N, C)
         return related.unsqueeze(-1).unsqueeze(-1)  # (N, C, 1, 1)
+
+    def bottleneck(self, squeezed: Tensor) -> Tensor:
+        return self.expand(self.squeeze(squeezed).relu())
 
 
 class AffinityInteraction(nn.Module):
-    """``w * (A a) + v``, A the affinity of all channels; w and v, one number a channel, start at
-    zero, its sharpness tau at one.
+    """Computes ``w * (A a) + v``, A the affinity of all channels.
+
+    w and v, one number per channel, start at zero. The sharpness tau of A starts at one.
     """
 
     def __init__(self, in_channels: int, *, device=None, dtype=None) -> None:
@@ -55,18 +56,17 @@ INTERACTIONS = ("mlp", "affinity")
 
 
 class PositionSqueezeAttention(nn.Module):
-    """Squeeze the positions twice, relate the channels there, and re-weight the features: ``p = g *
-    x``.
+    """Squeezes the positions twice, relates the channels, and gates the features.
 
-    ``g = 2 sigmoid(relate(mean_l x_l, max_l x_l))``. `relate` starts at zero, so a new gate is
-    exactly one.
+    ``p = g * x`` with ``g = 2 sigmoid(relate(mean_l x_l, max_l x_l))``. `relate` starts at zero, so
+    a new gate is exactly one.
 
     Args:
-        in_channels: Channels C.
+        in_channels: Number of channels C.
         reduction: Bottleneck ratio of ``"mlp"``; the hidden width is ``max(8, C // reduction)``.
             ``"affinity"`` has no bottleneck.
-        interaction: ``"mlp"``, a bottleneck shared by average and maximum, or ``"affinity"``, a (C,
-            C) attention between the channels.
+        interaction: ``"mlp"``, a bottleneck shared by mean and maximum, or ``"affinity"``, a (C, C)
+            attention between the channels.
 
     Shape:
         - Input and output: (N, C, H, W).

@@ -1,20 +1,19 @@
-"""Simplified Non-Local: one attention map for all queries, and a full value transform."""
+"""Simplified Non-Local: one attention map for all queries, then a dense projection."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import check_at_least_one
-from cpsam.attention.identity_start import starts_at_zero
+from cpsam.attention._common import check_at_least_one, starts_at_zero
 from cpsam.functional import context_pool
 
 
 class SimplifiedNonLocal(nn.Module):
-    """Add one attention-pooled, transformed context vector to every position.
+    """Adds one attention-pooled, projected context vector to every position.
 
     ``y = x + value(context_pool(x, key(x)))``. `value` starts at zero, so a new block is the
     identity.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
 
     Shape:
         - Input and output: (N, C, H, W).
@@ -35,10 +34,9 @@ class SimplifiedNonLocal(nn.Module):
         super().__init__()
         check_at_least_one(in_channels=in_channels)
         self.in_channels = in_channels
-        self.key = nn.Conv2d(in_channels, 1, 1, device=device, dtype=dtype)
-        self.value = starts_at_zero(
-            nn.Conv2d(in_channels, in_channels, 1, device=device, dtype=dtype)
-        )
+        factory = {"device": device, "dtype": dtype}
+        self.key = nn.Conv2d(in_channels, 1, 1, **factory)
+        self.value = starts_at_zero(nn.Conv2d(in_channels, in_channels, 1, **factory))
 
     def forward(self, x: Tensor) -> Tensor:
         context = context_pool(x, self.key(x))  # (N, C, 1, 1)

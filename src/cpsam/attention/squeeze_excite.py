@@ -1,18 +1,18 @@
-"""Squeeze-and-excitation (SE): a gate a channel from the average over the positions."""
+"""Squeeze-and-excitation (SE): the means over the positions gate the channels."""
 
 from torch import Tensor, nn
 
-from cpsam.attention.arguments import hidden_channels
+from cpsam.attention._common import hidden_channels
 
 
 class SqueezeExcite(nn.Module):
-    """Re-weight the channels by a gate computed from their means: ``y = x *
-    sigmoid(expand(relu(squeeze(mean_l x_l))))``.
+    """Gates the channels by their means.
 
-    A multiplicative gate: a new block is not the identity, it about halves its input.
+    ``y = x * sigmoid(expand(relu(squeeze(mean_l x_l))))``. The gate is multiplicative, so a new
+    block is not the identity. It about halves its input.
 
     Args:
-        in_channels: Channels C of input and output.
+        in_channels: Number of channels C of input and output.
         reduction: Bottleneck ratio; the hidden width is ``max(8, C // reduction)``.
 
     Shape:
