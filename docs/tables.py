@@ -11,77 +11,67 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
+from cpsam.report.answer import answer, control_words
+from cpsam.report.facts import data_notes, made_by
 from cpsam.report.formats import written_forms
-from cpsam.report.table import answer, made_by, settings_of, table_rows
-from cpsam.report.words import control_words, data_notes, remarks
+from cpsam.report.records import Environment
+from cpsam.report.remarks import remarks
+from cpsam.report.results import read_results
+from cpsam.report.table import Table, arms_table
+from cpsam.report.values import numbered
+from cpsam.typed import checked
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- (results|training|layers): (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def results_table(folder: str) -> str:
-    """The table of a comparison in Markdown, one a setting of a study, the sentence that answers
+    """Returns the tables of a comparison in Markdown, one per setting, the sentence that answers
     it, and where it was measured.
     """
-    results = json.loads((ROOT / folder / "results.json").read_text())
-    names = [setting["name"] for setting in settings_of(results)]
-    tables = [markdown(*table_rows(results, name if len(names) > 1 else None)) for name in names]
-    titled = (
-        "\n".join(f"At `{name}`:\n\n{table}" for name, table in zip(names, tables, strict=True))
-        if len(names) > 1
-        else tables[0]
-    )
+    results = read_results(ROOT / folder)
+    tables = [
+        f"At `{setting.name}`:\n\n{markdown(arms_table(results, setting.name))}"
+        for setting in results.settings
+    ]
+    titled = "\n".join(tables) if results.has_settings else markdown(arms_table(results))
     said = [
         answer(results),
         *control_words(results),
         *data_notes(results),
-        *results["notes"],
+        *results.notes,
         *remarks(results),
     ]
     notes = " ".join(f"{note.rstrip('.')}." for note in said if note)
-    here = results["environment"]["commit"]
-    elsewhere = any(runs["commit"] != here for runs in results.get("made_by", ()))
+    here = results.environment
+    elsewhere = any(made.commit != here.commit for made in results.made_by)
     made = f" Made by {'; '.join(made_by(results))}." if elsewhere else ""
-    return (
-        f"{titled}\n{notes}\nMeasured by `{results['command']}`:"
-        f" {where(results['environment'])}.{made}\n"
-    )
+    return f"{titled}\n{notes}\nMeasured by `{results.command}`: {where(here)}.{made}\n"
 
 
 def training_table(file: str) -> str:
-    """Images per second of each way to train, ours against it, and what a checkpoint takes."""
+    """Returns the images per second of each way to train, ours against it, and what a checkpoint
+    takes.
+    """
     report = json.loads((ROOT / file).read_text())
     timing = report["timing"]
     rows = []
     for name, speed in timing["images_per_s"].items():
         ratio = timing["ratios"].get(f"our_loop / {name}")
-        rows.append(
-            [
-                f"`{name}`",
-                spread(speed, 0),
-                *([spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""]),
-            ]
-        )
-    table = markdown(
-        ["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"], rows
-    )
-    milliseconds, share = (
-        timing["milliseconds_of_a_checkpoint"],
-        timing["share_of_a_checkpoint_in_an_epoch"],
-    )
-    kept = (
-        f"A checkpoint takes {spread(milliseconds, 1)} ms, {100 * share['median']:.2f} % of an"
-        f" epoch (target {100 * share['target']:.0f})."
-    )
-    how = (
-        f"{report['model']}, batches of {report['batch_size']}, {report['rounds']} rounds of"
-        f" {report['steps']} steps"
-    )
+        compared = [spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""]
+        rows.append([f"`{name}`", spread(speed, 0), *compared])
+    header = ["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"]
+    milliseconds = spread(timing["milliseconds_of_a_checkpoint"], 1)
+    fraction = timing["share_of_a_checkpoint_in_an_epoch"]
+    environment = checked(Environment, report["environment"], file)
     return (
-        f"{table}\n{kept}\nMeasured by `benchmarks/training.py`, {how}:"
-        f" {where(report['environment'])}.\n"
+        f"{markdown(Table(header, rows))}\n"
+        f"A checkpoint takes {milliseconds} ms, {100 * fraction['median']:.2f} % of an epoch"
+        f" (target {100 * fraction['target']:.0f}).\n"
+        f"Measured by `benchmarks/training.py`, {report['model']}, batches of"
+        f" {report['batch_size']}, {report['rounds']} rounds of {report['steps']} steps:"
+        f" {where(environment)}.\n"
     )
 
 
@@ -93,22 +83,22 @@ def layers(file: str) -> str:
     return f"```text\n{lines}\n```\n"
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def markdown(table: Table) -> str:
+    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (table.header, rule, *table.rows))
 
 
 def spread(values: dict[str, float], digits: int) -> str:
-    return (
-        f"{values['median']:.{digits}f} ({values['lower_quartile']:.{digits}f} to"
-        f" {values['upper_quartile']:.{digits}f})"
+    median, lower, upper = (
+        f"{values[key]:.{digits}f}" for key in ("median", "lower_quartile", "upper_quartile")
     )
+    return f"{median} ({lower} to {upper})"
 
 
-def where(environment: dict[str, Any]) -> str:
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}"
-    machine = f"{environment['processor']}, {threads}, torch {environment['versions']['torch']}"
-    return f"{machine}, {environment['precision']}, commit {str(environment['commit'])[:10]}"
+def where(made: Environment) -> str:
+    machine = f"{made.processor}, {numbered(made.threads or 0, 'thread')}"
+    versions = f"torch {made.versions['torch']}, {made.precision}"
+    return f"{machine}, {versions}, commit {str(made.commit)[:10]}"
 
 
 TABLES = {"results": results_table, "training": training_table, "layers": layers}
@@ -125,18 +115,14 @@ def documents() -> list[Path]:
 
 
 def reports() -> dict[Path, str]:
-    """Every form of each report that is kept here, as it is written today from what was measured
-    then.
+    """Returns every form of each report that is kept here, as it is written today from what was
+    measured then.
     """
-    kept = [
-        path
-        for path in (ROOT / "docs" / "results").glob("*/results.json")
-        if path.with_name("report.md").exists()
-    ]
+    kept = [path.parent for path in (ROOT / "docs" / "results").glob("*/report.md")]
     return {
-        path.with_name(name): text
-        for path in kept
-        for name, text in written_forms(json.loads(path.read_text())).items()
+        folder / name: text
+        for folder in kept
+        for name, text in written_forms(read_results(folder)).items()
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.browser import Browser, needs_browser
 from support.whole_study import whole_study
 
-from cpsam.report.page import render_report
+from cpsam.report.page import render_page
 
 pytestmark = needs_browser
 
@@ -24,7 +24,7 @@ SEEN = (
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_report(whole_study()))
+    path.write_text(render_page(whole_study()))
     return path
 
 

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.whole_study import ARMS, BROKEN, whole_study
+from support.whole_study import ARMS, BROKEN, changed, whole_content, whole_study
 
 from cpsam.cli.table import print_results
-from cpsam.report.figures import contrast_plot, curve_plot, seed_plot
+from cpsam.report.answer import answer, control_words
+from cpsam.report.facts import count_words
 from cpsam.report.formats import markdown_table, render_markdown, written_forms
-from cpsam.report.page import render_report
-from cpsam.report.svg import front
-from cpsam.report.table import answer, contrast_rows, count_words, table_rows
-from cpsam.report.words import control_words, remarks, unbroken
+from cpsam.report.page import render_page
+from cpsam.report.plots import curve_plot, front
+from cpsam.report.remarks import remarks
+from cpsam.report.row_plots import contrast_plot, seed_plot
+from cpsam.report.table import Table, arms_table, contrasts_table
+from cpsam.report.values import unbroken
 
 
 def test_the_answer_is_of_the_setting_of_the_question() -> None:
@@ -27,21 +30,20 @@ def test_the_answer_is_of_the_setting_of_the_question() -> None:
 
 
 def test_each_setting_has_its_table_with_its_own_references() -> None:
-    header, rows = table_rows(whole_study(), "every-branch")
-    assert header[6:] == ["vs none, points"]
-    assert [row[0] for row in rows] == list(ARMS["every-branch"])
-    header, rows = table_rows(whole_study(), "late")
-    assert header[6:] == ["vs non_local, points", "vs none, points"]
-    everything = table_rows(whole_study())
-    assert everything[0] == header
-    assert [row[0] for row in everything[1]] == [
+    table = arms_table(whole_study(), "every-branch")
+    assert table.header[6:] == ["vs none, points"]
+    assert [row[0] for row in table.rows] == list(ARMS["every-branch"])
+    late, everything = arms_table(whole_study(), "late"), arms_table(whole_study())
+    assert late.header[6:] == ["vs non_local, points", "vs none, points"]
+    assert everything.header == late.header
+    assert [row[0] for row in everything.rows] == [
         f"{name} @ {setting}" for setting in ARMS for name in ARMS[setting]
     ]
 
 
 def test_the_questions_are_shown_with_the_p_that_counts() -> None:
-    header, rows = contrast_rows(whole_study())
-    contrasts = whole_study()["contrasts"]
+    table, contrasts = contrasts_table(whole_study()), whole_content()["contrasts"]
+    header, rows = table.header, table.rows
     assert header[0].startswith("cpsam ")
     assert rows[0][0] == "non_local, late"
     assert rows[0][3] != "\N{EN DASH}" and rows[0][4] == "\N{EN DASH}", (
@@ -56,17 +58,12 @@ def test_the_questions_are_shown_with_the_p_that_counts() -> None:
 
 
 def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
-    results = whole_study()
-    untested = [
-        contrast | dict.fromkeys(("p", "p_holm", "p_sign_flip"))
-        for contrast in results["contrasts"]
-    ]
-    few = {**results, "contrasts": untested}
-    header, rows = contrast_rows(few)
-    assert header[1:] == ["difference, points", "n", "could be found, points"] and {
-        len(row) for row in rows
-    } == {4}
-    assert "Holm" in render_report(results) and "Holm" not in render_report(few)
+    none = dict.fromkeys(("p", "p_holm", "p_sign_flip"))
+    few = changed(contrasts=[each | none for each in whole_content()["contrasts"]])
+    table = contrasts_table(few)
+    assert table.header[1:] == ["difference, points", "n", "could be found, points"]
+    assert {len(row) for row in table.rows} == {4}
+    assert "Holm" in render_page(whole_study()) and "Holm" not in render_page(few)
 
 
 @pytest.mark.parametrize(
@@ -128,24 +125,22 @@ def test_the_best_control_stands_beside_the_answer_in_every_form(
         "low": low,
         "high": high,
     }
-    results = {**whole_study(), "control": control}
+    results = changed(control=control)
     (said,) = control_words(results)
     assert said == words.format("the best of 2 controls, which attend to nothing", pairs)
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
-    page, markdown = render_report(results), render_markdown(results)
+    page, markdown = render_page(results), render_markdown(results)
     assert (
         shown.index(answer(results)) < shown.index(said)
         and said in markdown
         and unbroken(said) in page
     )
-    (one,) = control_words({**results, "control": control | {"of": 1}})
+    (one,) = control_words(changed(control=control | {"of": 1}))
     assert one == words.format("the control, which attends to nothing", pairs)
-    (fewer,) = control_words(
-        {**results, "control": control | {"fewer": ["norm_only @ every-branch"]}}
-    )
+    (fewer,) = control_words(changed(control=control | {"fewer": ["norm_only @ every-branch"]}))
     assert fewer == f"{said} Left out there, with fewer seeds: norm_only."
-    assert control_words({**results, "control": None}) == control_words(whole_study()) == []
+    assert control_words(whole_study()) == []
 
 
 def test_every_run_is_counted_however_it_ended() -> None:
@@ -158,7 +153,7 @@ def test_all_forms_say_the_same() -> None:
     assert set(forms) == {"report.html", "report.md", "arms.csv", "contrasts.csv", "runs.csv"}
     assert forms["report.md"].startswith(f"# {answer(results)}\n")
     for setting in ARMS:
-        for row in table_rows(results, setting)[1]:
+        for row in arms_table(results, setting).rows:
             assert f"| {' | '.join(row)} |" in forms["report.md"]
     runs = list(csv.DictReader(io.StringIO(forms["runs.csv"])))
     assert len(runs) == 70
@@ -171,10 +166,10 @@ def test_all_forms_say_the_same() -> None:
     arms = {
         (arm["setting"], arm["arm"]): arm for arm in csv.DictReader(io.StringIO(forms["arms.csv"]))
     }
-    for arm in results["arms"]:
-        assert float(arms[arm["setting"], arm["arm"]]["top1_mean"]) == arm["top1"]["mean"]
+    for arm in results.arms:
+        assert float(arms[arm.setting, arm.arm]["top1_mean"]) == arm.top1.mean
     contrasts = list(csv.DictReader(io.StringIO(forms["contrasts.csv"])))
-    assert [float(each["p"]) for each in contrasts] == [each["p"] for each in results["contrasts"]]
+    assert [float(each["p"]) for each in contrasts] == [each.p for each in results.contrasts]
     for words in (
         "the loss is nan",
         "differs from the others",
@@ -182,11 +177,11 @@ def test_all_forms_say_the_same() -> None:
         "4 more seeds (0, 2, 9, 11)",
     ):
         assert words in forms["report.md"] and words in forms["report.html"]
-    assert "blocks" in forms["report.html"] and json.dumps(results)
+    assert "blocks" in forms["report.html"]
 
 
 def test_every_form_says_what_an_arm_is_and_what_was_equal() -> None:
-    first, *others = whole_study()["arms"]
+    first, *others = whole_content()["arms"]
     wide = {
         **first,
         "name": "wide @ late",
@@ -195,8 +190,7 @@ def test_every_form_says_what_an_arm_is_and_what_was_equal() -> None:
         "arguments": {"reduction": 4},
         "recipe": {"lr": 0.5},
     }
-    results = {**whole_study(), "arms": [wide, *others], "budget": "time"}
-    forms = written_forms(results)
+    forms = written_forms(changed(arms=[wide, *others], budget="time"))
     for form in ("report.html", "report.md"):
         assert "cpsam, reduction 4, at layer3.1, recipe of its own: lr 0.5" in forms[form]
         assert (
@@ -224,12 +218,12 @@ def test_on_a_narrow_terminal_no_word_is_broken(
     table = shown[: shown.index(answer(results)[:20])]
     assert all(len(line) <= width for line in table.splitlines())
     for setting in ARMS:
-        for row in table_rows(results, setting)[1]:
+        for row in arms_table(results, setting).rows:
             assert all(re.search(rf"(?<!\S){re.escape(cell)}(?!\S)", table) for cell in row), row
 
 
 def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    results = {**whole_study(), "unlike": {"4": ["processor"]}}
+    results = changed(unlike={"4": ["processor"]})
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
     lines = shown.splitlines()
@@ -240,37 +234,32 @@ def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[st
     assert len(remarks(results)) == 3
     for setting in ARMS:
         assert setting in lines and all(
-            cell in shown for row in table_rows(results, setting)[1] for cell in row
+            cell in shown for row in arms_table(results, setting).rows for cell in row
         )
     assert f"{count_words(results)}; those that did not finish are in no mean" in lines
 
 
 def test_images_that_were_held_out_are_not_called_test_images() -> None:
-    results = whole_study()
-    assert "45 images to train on, 5 held out to measure on" in render_report(results)
-    data = {**results["data"], "measured_on": "test split"}
-    on_test = {
-        **results,
-        "settings": [{**setting, "data": data} for setting in results["settings"]],
-    }
-    assert "45 images to train on, 5 to test on" in render_report(on_test)
+    content = whole_content()
+    assert "45 images to train on, 5 held out to measure on" in render_page(whole_study())
+    data = content["data"] | {"measured_on": "test split"}
+    on_test = changed(settings=[setting | {"data": data} for setting in content["settings"]])
+    assert "45 images to train on, 5 to test on" in render_page(on_test)
 
 
 def test_every_dataset_of_a_study_is_named_once_in_every_form(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    results = whole_study()
-    other = {
-        **results["data"],
+    other = whole_content()["data"] | {
         "name": "digits",
         "note": "Another note.",
         "train_images": 1437,
         "fingerprint": "77aa",
     }
-    late, every_branch = results["settings"]
-    results = {**results, "settings": [late, {**every_branch, "data": other}]}
+    late, every_branch = whole_content()["settings"]
+    results = changed(settings=[late, every_branch | {"data": other}])
     print_results(results, Path("runs"))
-    page, shown = render_report(results), capsys.readouterr().out
+    page, shown = render_page(results), capsys.readouterr().out
     for text in (page, render_markdown(results)):
         assert text.count("cifar100: 45 images") == text.count("digits: 1,437 images") == 1
         assert text.count("A note.") == text.count("Another note.") == 1
@@ -281,16 +270,14 @@ def test_every_dataset_of_a_study_is_named_once_in_every_form(
 def test_a_plan_that_grew_says_so() -> None:
     assert (
         "The plan was changed after 2 of its 2 runs had ended: 4 more seeds (0, 2, 9, 11) and 1"
-        " more run." in render_report(whole_study())
+        " more run." in render_page(whole_study())
     )
-    assert "The plan was changed" not in render_report(
-        {**whole_study(), "plans": whole_study()["plans"][:1]}
-    )
-    first = whole_study()["plans"][0]
+    first = whole_content()["plans"][0]
+    assert "The plan was changed" not in render_page(changed(plans=[first]))
     turned = {**first, "seeds": first["seeds"][::-1], "ended_before": 1}
-    assert "The plan was changed" not in render_report(
-        {**whole_study(), "plans": [first, turned]}
-    ), "another order is no other plan"
+    assert "The plan was changed" not in render_page(changed(plans=[first, turned])), (
+        "another order is no other plan"
+    )
 
 
 def test_a_dot_a_run_and_a_thread_a_seed() -> None:
@@ -307,18 +294,13 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
         assert picture.count('class="band"') == 5
         assert picture.count('class="curve broken"') == 1
         assert picture.count('class="curve leading"') == 2
-    without = {
-        **whole_study(),
-        "arms": [
-            {**arm, "runs": [{**run, "curve": None} for run in arm["runs"]]}
-            for arm in whole_study()["arms"]
-        ],
-    }
-    assert curve_plot(without, "late") is None
+    arms = whole_content()["arms"]
+    without = [{**arm, "runs": [{**run, "curve": {}} for run in arm["runs"]]} for arm in arms]
+    assert curve_plot(changed(arms=without), "late") is None
 
 
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
-    late, every_branch = render_report(whole_study()).split('id="plot-curves.every-branch"')
+    late, every_branch = render_page(whole_study()).split('id="plot-curves.every-branch"')
     assert (
         "Dashed: a run that broke off" in late
         and "Dashed: a run that broke off" not in every_branch
@@ -327,30 +309,21 @@ def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
     empty = {"top1": [], "train_loss": []}
     arms = [
         {**a, "runs": [r if r["status"] == "done" else {**r, "curve": empty} for r in a["runs"]]}
-        for a in whole_study()["arms"]
+        for a in whole_content()["arms"]
     ]
-    assert "Dashed" not in render_report({**whole_study(), "arms": arms})
+    assert "Dashed" not in render_page(changed(arms=arms))
 
 
 def test_a_picture_of_questions_names_both_sides_unless_one_is_the_same_in_all() -> None:
-    results = whole_study()
-    alike = contrast_plot(results)
+    alike = contrast_plot(whole_study())
     assert (
         alike is not None
         and "Top-1 of cpsam minus that of others" in alike
         and "cpsam \N{MINUS SIGN}" not in alike
     )
-    first, second, *others = results["contrasts"]
-    mixed = contrast_plot(
-        {
-            **results,
-            "contrasts": [
-                first,
-                {**second, "arm": "none @ late", "reference": "eca @ every-branch"},
-                *others,
-            ],
-        }
-    )
+    first, second, *others = whole_content()["contrasts"]
+    second = second | {"arm": "none @ late", "reference": "eca @ every-branch"}
+    mixed = contrast_plot(changed(contrasts=[first, second, *others]))
     assert mixed is not None and "cpsam minus" not in mixed
     assert "cpsam \N{MINUS SIGN} non_local (late)" in mixed and "none \N{MINUS SIGN} eca" in mixed
 
@@ -367,10 +340,10 @@ def test_the_front_is_what_nothing_as_cheap_beats() -> None:
         if any(oc <= c and ov >= v and (oc, ov) != (c, v) for oc, ov in points)
     }
     assert chosen == set(points) - beaten
-    assert len(re.findall('class="front"', render_report(whole_study()))) == 2 * 4
+    assert len(re.findall('class="front"', render_page(whole_study()))) == 2 * 4
 
 
 @pytest.mark.parametrize("cell", ["a|b", "two\nlines"])
 def test_a_cell_of_markdown_stays_one_cell(cell: str) -> None:
-    line = markdown_table(["x", "y"], [[cell, 3]]).splitlines()[-1]
+    line = markdown_table(Table(["x", "y"], [[cell, "3"]])).splitlines()[-1]
     assert len(re.findall(r"(?<!\\)\|", line)) == 3

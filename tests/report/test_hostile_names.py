@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from rich.text import Text
-from support.whole_study import whole_study
+from support.whole_study import whole_content
 
 from cpsam.cli import main
 from cpsam.cli.output import Printable
@@ -24,6 +24,7 @@ from cpsam.progress import LiveStudy
 from cpsam.progress.terminal import Terminal
 from cpsam.report.escape import markdown, spreadsheet
 from cpsam.report.formats import written_forms
+from cpsam.report.results import Results
 from cpsam.text import printable
 
 NAMES = [
@@ -94,20 +95,21 @@ def renamed(value: Any, name: str) -> Any:
     )
 
 
-def hostile(name: str) -> dict[str, Any]:
-    results = renamed(whole_study(), name)
-    more = {
-        "command": f"cpsam study {name}",
-        "notes": [name],
-        "warnings": [f"{name} differs"],
-        "unlike": {"4": ["processor"]},
-    }
-    return {
-        **results,
-        **more,
-        "data": {**results["data"], "note": name},
-        "environment": {"processor": name},
-    }
+def hostile(name: str) -> Results:
+    content = renamed(whole_content(), name)
+    data = {**content["data"], "note": name}
+    return Results.from_json(
+        content
+        | {
+            "command": f"cpsam study {name}",
+            "data": data,
+            "settings": [{**setting, "data": data} for setting in content["settings"]],
+            "notes": [name],
+            "warnings": [f"{name} differs"],
+            "unlike": {"4": ["processor"]},
+            "environment": {"processor": name},
+        }
+    )
 
 
 class Tags(HTMLParser):
@@ -165,7 +167,7 @@ def test_a_name_is_text_in_every_form(name: str, capsys: pytest.CaptureFixture[s
             for cell in cells
             if cell
         )
-    assert json.loads(json.dumps(results)) == results
+    assert Results.from_json(json.loads(json.dumps(results.to_json()))) == results
     print_results(results, Path(name))
     shown = capsys.readouterr().out
     assert not ACTS.search(shown) and printable(name) in shown

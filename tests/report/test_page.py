@@ -5,24 +5,30 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from markupsafe import Markup
 
-from cpsam.errors import UserError
-from cpsam.report.markup import Markup, element
-from cpsam.report.page import render_report
+from cpsam.errors import DataError
+from cpsam.report.answer import answer
+from cpsam.report.facts import made_by
+from cpsam.report.page import render_page
+from cpsam.report.results import Results
 from cpsam.report.svg import (
     LEFT,
     RIGHT,
     cost_axis,
+    element,
     identity_of,
     linear_ticks,
     place_label,
     spread,
     tick_words,
 )
-from cpsam.report.table import answer, count, failed_runs, made_by, points, table_rows
-from cpsam.report.words import place_words
+from cpsam.report.table import arms_table, failures_table
+from cpsam.report.values import count, place_words, points
 from cpsam.statistics import paired_difference, summarize
 
 TOP1 = {
@@ -66,9 +72,14 @@ def arm(name: str, top1: dict[int, float | None]) -> dict:
     }
 
 
-def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: object) -> dict:
-    """Results as the study writes them; `top1` is arm -> seed -> value, None for a run that
-    diverged.
+def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: object) -> Results:
+    """Returns the results of a comparison with these changes of its JSON."""
+    return Results.from_json(content_of(top1) | changes)
+
+
+def content_of(top1: dict[str, dict[int, float | None]] | None = None) -> dict:
+    """Returns results as an early version wrote them; `top1` is arm -> seed -> value, None for a
+    run that diverged.
     """
     top1 = top1 or {name: dict(enumerate(values)) for name, values in TOP1.items()}
     done = {
@@ -87,7 +98,7 @@ def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: obj
                 asdict(paired_difference(done[name], done[reference])) if paired else None
             )
         arms.append(record)
-    results = {
+    return {
         "schema": 1,
         "command": "cpsam compare --data digits --seeds 0 1 2",
         "data": {
@@ -123,7 +134,6 @@ def study(top1: dict[str, dict[int, float | None]] | None = None, **changes: obj
             "total_seconds": 141.2,
         },
     }
-    return results | changes
 
 
 class Page(HTMLParser):
@@ -169,8 +179,8 @@ def plain(text: str) -> str:
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
-def plain_rows(results: dict) -> list[list[str]]:
-    return [[plain(cell) for cell in row] for row in table_rows(results)[1]]
+def plain_rows(results: Results) -> list[list[str]]:
+    return [[plain(cell) for cell in row] for row in arms_table(results).rows]
 
 
 VARIANTS = {
@@ -196,21 +206,19 @@ VARIANTS = {
             for name, values in TOP1.items()
         }
     ),
-    "without timing and notes": {
-        key: value for key, value in study().items() if key not in ("timing", "notes")
-    },
+    "without timing and notes": study(timing={}, notes=[]),
 }
 
 
 @pytest.mark.parametrize("results", VARIANTS.values(), ids=VARIANTS)
 def test_every_page_is_well_formed_and_says_what_the_table_says(results):
-    page = Page(render_report(results))
-    header, rows = table_rows(results)
+    page = Page(render_page(results))
+    header, rows = arms_table(results).header, arms_table(results).rows
     assert all(len(row) == len(header) for row in rows)
     assert [text for _, text in page.find("th", role="columnheader")] == header
     names = [text for _, text in page.find("th", role="rowheader")]
     cells = [(attributes["data-label"], text) for attributes, text in page.find("td", role="cell")]
-    assert names == [row[0] for row in rows] == [arm["name"] for arm in results["arms"]]
+    assert names == [row[0] for row in rows] == [arm.name for arm in results.arms]
     assert cells == [pair for row in rows for pair in zip(header[1:], row[1:], strict=True)]
     said = [
         text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NON-BREAKING HYPHEN}", "-")
@@ -219,7 +227,7 @@ def test_every_page_is_well_formed_and_says_what_the_table_says(results):
     assert said == [answer(results)]
     assert all(attributes["scope"] in ("row", "col") for attributes, _ in page.find("th"))
     assert len(page.find("caption")) == len(page.find("table"))
-    assert (results["command"], results["data"]["note"]) == (
+    assert (results.command, results.data.note) == (
         page.find("code")[0][1],
         page.find("p", class_="callout")[0][1],
     )
@@ -227,15 +235,13 @@ def test_every_page_is_well_formed_and_says_what_the_table_says(results):
 
 @pytest.mark.parametrize("results", VARIANTS.values(), ids=VARIANTS)
 def test_a_dot_is_a_finished_run_and_higher_is_better(results):
-    page = Page(render_report(results))
-    tops = [
-        run["top1"] for arm in results["arms"] for run in arm["runs"] if run["status"] == "done"
-    ]
+    page = Page(render_page(results))
+    tops = [run.top1 for arm in results.arms for run in arm.runs if run.status == "done"]
     dots = [float(attributes["cy"]) for attributes, _ in page.find("circle", class_="run")]
     others = [page.find("svg", id=name) for name in ("plot-difference", "plot-seeds")]
     plots = len(page.find("svg", role="img")) - sum(map(len, others))
     assert len(dots) == plots * len(tops)
-    assert plots == (0 if not tops else 3 if "timing" in results else 2)
+    assert plots == (0 if not tops else 3 if results.timing.arms else 2)
     for start in range(0, len(dots), len(tops) or 1):
         pairs = sorted(zip(tops, dots[start : start + len(tops)], strict=True))
         for (low, below), (high, above) in pairwise(pairs):
@@ -251,9 +257,7 @@ def test_a_dot_is_a_finished_run_and_higher_is_better(results):
 
 
 def test_cost_orders_the_arms_from_left_to_right():
-    svg = re.search(r'<svg[^>]*id="plot-parameters-added".*?</svg>', render_report(study()), re.S)[
-        0
-    ]
+    svg = re.search(r'<svg[^>]*id="plot-parameters-added".*?</svg>', render_page(study()), re.S)[0]
     left = [
         float(re.search(r'x1="([\d.]+)"[^>]*class="mean"', group)[1])
         for group in re.findall(r"<g .*?</g>", svg)
@@ -265,7 +269,7 @@ def test_cost_orders_the_arms_from_left_to_right():
 
 @pytest.mark.parametrize("results", VARIANTS.values(), ids=VARIANTS)
 def test_axes_show_zero_difference_and_stop_at_100_percent(results):
-    text = render_report(results)
+    text = render_page(results)
     for svg in re.findall(r'<svg[^>]*id="plot-difference".*?</svg>', text, re.S):
         assert len(re.findall(r'class="zero"', svg)) == 1
     for svg in re.findall(r'<svg[^>]*id="plot-parameters-added".*?</svg>', text, re.S):
@@ -273,7 +277,7 @@ def test_axes_show_zero_difference_and_stop_at_100_percent(results):
 
 
 def test_a_picture_has_a_name_and_a_description_in_words():
-    page = Page(render_report(study()))
+    page = Page(render_page(study()))
     texts = {
         attributes["id"]: text
         for tag in ("title", "desc")
@@ -292,14 +296,13 @@ def test_a_picture_has_a_name_and_a_description_in_words():
 def test_nothing_from_outside_becomes_markup():
     hostile = """<script>alert("1")</script>&'<img src=x onerror=alert(1)>\udcff"""
     top1 = {"none": {0: 0.9}, hostile: {0: None}, "non_local": {0: 0.9}, hostile + "2": {0: 0.95}}
-    results = study(
-        top1,
-        command=hostile,
-        model=hostile,
-        at=hostile,
-        notes=[hostile],
-        primary=[hostile + "2", "non_local"],
-    )
+    results = content_of(top1) | {
+        "command": hostile,
+        "model": hostile,
+        "at": [hostile],
+        "notes": [hostile],
+        "primary": [hostile + "2", "non_local"],
+    }
     results["data"] |= {"name": hostile, "note": hostile, "fingerprint": hostile}
     results["recipe"] = {hostile: hostile}
     results["environment"] = {"device": hostile, "versions": {hostile: hostile}}
@@ -307,7 +310,7 @@ def test_nothing_from_outside_becomes_markup():
         arm["arguments"], arm["places"] = {hostile: hostile}, [hostile]
         for run in arm["runs"]:
             run |= {"error": hostile, "folder": hostile}
-    text = render_report(results)
+    text = render_page(Results.from_json(results))
     page = Page(text)
     assert {tag for tag, _, _ in page.elements}.isdisjoint(
         {"script", "img", "a", "link", "iframe", "object", "form"}
@@ -322,7 +325,7 @@ def test_nothing_from_outside_becomes_markup():
 
 
 def test_the_page_loads_nothing():
-    text = render_report(study())
+    text = render_page(study())
     assert not re.search(
         r"https?:|//|@import|url\(", re.sub(r"<!doctype html>|/\*.*?\*/|sha256-[^']*", "", text)
     )
@@ -425,7 +428,7 @@ def test_a_row_in_words():
         "vs non_local, points",
         "vs none, points",
     ]
-    assert table_rows(study())[0] == header
+    assert arms_table(study()).header == header
     rows = plain_rows(study())
     assert rows[0] == [
         "none",
@@ -444,7 +447,7 @@ def test_a_row_in_words():
         "+1.00 (one seed)",
         "+1.40 (one seed)",
     ]
-    assert table_rows(VARIANTS["without non_local"])[0][6:] == ["vs none, points"]
+    assert arms_table(VARIANTS["without non_local"]).header[6:] == ["vs none, points"]
     assert plain_rows(VARIANTS["a run diverged"])[3][5] == "2"
     assert plain_rows(VARIANTS["an arm all diverged"])[2][4:] == ["-", "0", "-", "-"]
 
@@ -459,18 +462,18 @@ def test_the_same_difference_on_every_seed_is_no_proof():
         " (n = 2 paired seeds, too few for a test)."
     )
     assert plain_rows(alike)[2][6] == "+1.00 (each seed the same)"
-    assert "ahead" not in render_report(alike)
+    assert "ahead" not in render_page(alike)
 
 
 def test_n_stands_beside_a_difference_that_has_fewer_pairs_than_its_row_has_runs():
     top1 = {name: dict(enumerate(values)) for name, values in TOP1.items()}
     top1["none"][1] = None
-    assert table_rows(study(top1))[1][3][7].endswith("] (n = 2)")
+    assert arms_table(study(top1)).rows[3][7].endswith("] (n = 2)")
 
 
 def test_failed_runs_are_listed_with_their_error():
-    assert "did not finish" not in render_report(study())
-    page = Page(render_report(VARIANTS["a run diverged"]))
+    assert "did not finish" not in render_page(study())
+    page = Page(render_page(VARIANTS["a run diverged"]))
     cells = [text for _, text in page.find("td")]
     start = cells.index("diverged")
     assert cells[start - 2 : start + 2] == ["cpsam", "1", "diverged", "the loss is nan at step 31"]
@@ -479,9 +482,9 @@ def test_failed_runs_are_listed_with_their_error():
 def test_runs_of_an_arm_that_ended_alike_stand_in_one_row():
     top1 = {name: dict(enumerate(values)) for name, values in TOP1.items()}
     top1["cpsam"] = dict.fromkeys((0, 1, 2), None)
-    results = study(top1)
+    results = content_of(top1)
     results["arms"][3]["runs"][1]["error"] = "the loss is inf at step 7"
-    assert failed_runs(results) == [
+    assert failures_table(Results.from_json(results)).rows == [
         ("cpsam", "0, 2", "diverged", "the loss is nan at step 31"),
         ("cpsam", "1", "diverged", "the loss is inf at step 7"),
     ]
@@ -508,7 +511,7 @@ def test_runs_say_where_they_were_made_though_the_page_was_made_elsewhere():
         ),
         "1 run: Chip B, cpu, float32, 1 thread, torch 2.14, commit 0123456789",
     ]
-    assert all(line in render_report(study(made_by=made)) for line in lines)
+    assert all(line in render_page(study(made_by=made)) for line in lines)
     assert made_by(study()) == []
 
 
@@ -518,25 +521,26 @@ def test_many_places_are_counted_and_few_are_named():
 
 
 def test_one_arm_with_runs_among_others_is_no_picture():
-    assert "<svg" in render_report(study())
+    assert "<svg" in render_page(study())
     top1 = {name: dict.fromkeys((0, 1, 2), None) for name in TOP1} | {
         "none": {0: 0.9, 1: 0.91, 2: 0.9}
     }
-    page = render_report(study(top1))
+    page = render_page(study(top1))
     assert "<svg" not in page and "Accuracy and cost" not in page
 
 
 def test_another_schema_is_refused():
-    with pytest.raises(UserError, match="schema 1; got 2"):
-        render_report(study(schema=2))
+    with pytest.raises(DataError, match=r"results.json: schema must be 1; got 2"):
+        study(schema=2)
 
 
 def test_markup_escapes_text_and_attributes_once():
     assert (
-        element("p", "a<b", Markup("<i>"), [1, None, "&"], title='"x"', id=None)
-        == '<p title="&quot;x&quot;">a&lt;b<i>1&amp;</p>'
+        element("g", "a<b", Markup("<i>"), 1, None, "&", title='"x"', id=None)
+        == '<g title="&#34;x&#34;">a&lt;b<i>1&amp;</g>'
     )
-    assert element("meta", http_equiv="x", class_="y") == '<meta http-equiv="x" class="y">'
+    assert element("text", x=1.0, text_anchor="end") == '<text x="1" text-anchor="end"></text>'
+    assert element("text", "{x}\x1b", class_="{y}") == '<text class="{y}">{x}\\x1b</text>'
 
 
 def test_counts_and_points():
@@ -638,5 +642,15 @@ def test_an_arm_alone_is_compared_with_nothing():
         " finished."
     )
     for results, name in ((alone, "cpsam"), (begun, "none")):
-        assert Page(render_report(results)).find("title")[0][1] == f"{name} on digits"
-        assert f"cpsam compare: {name} on digits" in render_report(results)
+        assert Page(render_page(results)).find("title")[0][1] == f"{name} on digits"
+        assert f"cpsam compare: {name} on digits" in render_page(results)
+
+
+def test_the_wheel_carries_what_a_page_is_made_of(tmp_path):
+    from hatchling.builders.wheel import WheelBuilder
+
+    root = Path(__file__).parents[2]
+    (wheel,) = WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
+    parts = {path.name for path in (root / "src/cpsam/report").iterdir() if path.is_file()}
+    assert parts >= {"page.html.j2", "table.html.j2", "report.css"}
+    assert {f"cpsam/report/{name}" for name in parts} <= set(ZipFile(wheel).namelist())

@@ -9,7 +9,8 @@ import pytest
 from cpsam.config.plan_file import read_plan
 from cpsam.config.study import Comparison, Setting, Study, Task, check_list
 from cpsam.errors import UserError
-from cpsam.report.words import history_words
+from cpsam.report.records import PlanEntry
+from cpsam.report.remarks import history_words
 from cpsam.run.arm import parse_arm
 from cpsam.study.plan import make_plan
 
@@ -174,12 +175,12 @@ def test_a_study_of_100_000_runs_is_a_plan_in_one_pass() -> None:
 
 def test_a_plan_that_grew_by_100_000_runs_is_told_in_one_pass() -> None:
     Counted.compared = 0
-    plan = {"contrasts": [], "budget": "epochs", "ended_before": 3, "seeds": [0]}
+    plan = {"primary": ("a", "b", "s"), "contrasts": (), "seeds": (0,), "budget": "epochs"}
     plans = [
-        plan | {"runs": [Counted(value) for value in range(start, start + 100_000)]}
+        PlanEntry(runs=tuple(map(Counted, range(start, start + 100_000))), ended_before=3, **plan)
         for start in (0, 50_000)
     ]
-    assert history_words({"plans": plans}) == [
+    assert history_words(plans) == [
         "The plan was changed after 3 of its 100000 runs had ended: 50000 more runs and 50000 fewer"
         " runs."
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cpsam.report.results import Results
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 
 ARMS = {
@@ -29,16 +30,24 @@ BROKEN = ("late", "global_context_wide", 7)
 
 
 @cache
-def whole_study() -> dict[str, Any]:
-    """Results as `study_results` makes them."""
+def whole_study() -> Results:
+    return changed()
+
+
+def changed(**changes: Any) -> Results:
+    """Returns the results with these changes of their JSON."""
+    return Results.from_json(whole_content() | changes)
+
+
+@cache
+def whole_content() -> dict[str, Any]:
+    """Returns the content of a `results.json`."""
     draw, arms, top1 = np.random.default_rng(0), [], {}
     for setting, means in ARMS.items():
         for index, (name, mean) in enumerate(means.items()):
             runs = []
             for seed in SEEDS:
-                curve = [mean * share for share in (0.4, 0.8)] + [
-                    mean + float(draw.normal(0, 0.003))
-                ]
+                curve = [mean * part for part in (0.4, 0.8)] + [mean + float(draw.normal(0, 0.003))]
                 run = {
                     "seed": seed,
                     "folder": f"{name}-{seed}-{setting}",

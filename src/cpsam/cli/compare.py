@@ -11,6 +11,7 @@ from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.config.study import Comparison
 from cpsam.progress import LiveStudy
+from cpsam.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -46,4 +47,4 @@ def run(words: list[str]) -> None:
     if asked.json:
         print(json.dumps(results, indent=1))
     else:
-        print_results(results, asked.comparison.folder)
+        print_results(Results.from_json(results), asked.comparison.folder)

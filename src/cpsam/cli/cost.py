@@ -76,8 +76,9 @@ HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch",
 
 
 def print_cost(result: dict[str, Any]) -> None:
-    from cpsam.cli.table import print_rows, wide_terminal
-    from cpsam.report.table import count
+    from cpsam.cli.table import print_table, wide_terminal
+    from cpsam.report.table import Table
+    from cpsam.report.values import count
 
     def row(name: str, features: str, cost: dict[str, Any], milliseconds: float) -> list[str]:
         saved = f"{cost['saved_bytes'] / 2**20:,.1f}" if "saved_bytes" in cost else ""
@@ -103,7 +104,7 @@ def print_cost(result: dict[str, Any]) -> None:
         f" {'x'.join(map(str, result['image_shape']))}",
         style="bold",
     )
-    print_rows(console, HEADER, rows)
+    print_table(console, Table(HEADER, rows))
     print(
         f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of"
         f" {result['timing']['host']['n']}. MiB saved: what a training step keeps for its backward"

@@ -6,7 +6,7 @@ from pathlib import Path
 from cpsam.config.study import Study
 from cpsam.progress import ProgressBars
 from cpsam.progress.sentences import plan_lines
-from cpsam.report.words import duration
+from cpsam.report.values import duration
 
 
 def print_planned(study: Study, folder: Path, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from cpsam.cli.planned import print_planned
 from cpsam.cli.table import print_results
 from cpsam.errors import UserError, unknown
 from cpsam.progress import LiveStudy
+from cpsam.report.results import Results
 
 EXECUTORS = ("here", "ray")
 
@@ -103,7 +104,7 @@ def run(words: list[str]) -> None:
     if asked.json:
         print(json.dumps(results, indent=1))
     else:
-        print_results(results, folder)
+        print_results(Results.from_json(results), folder)
 
 
 def executor(asked: StudyRequest) -> AbstractContextManager[Any]:

@@ -140,7 +140,7 @@ def is_flag(flag: str, word: str) -> bool:
 
 
 def print_plan(asked: TrainRequest) -> None:
-    from cpsam.report.words import duration
+    from cpsam.report.values import duration
     from cpsam.run.dry_run import dry_run
 
     with ProgressBars() as progress:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cpsam.report.words import place_words
+from cpsam.report.values import place_words
 
 SEEDS_SHOWN = 20
 

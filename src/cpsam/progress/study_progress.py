@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from cpsam.report.words import duration
+from cpsam.report.values import duration
 
 
 @dataclass

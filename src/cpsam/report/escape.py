@@ -1,7 +1,7 @@
 """Text of others, such as the name of an arm, a path or a message, made safe for Markdown and for a
 spreadsheet.
 
-A terminal has :func:`cpsam.text.printable`, HTML has :mod:`cpsam.report.markup`. JSON is safe as
+A terminal has :func:`cpsam.text.printable`, HTML has :func:`cpsam.report.svg.safe`. JSON is safe as
 Python writes it.
 """
 

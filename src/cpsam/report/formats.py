@@ -1,102 +1,83 @@
-"""The same report for other readers: Markdown for people, CSV for programs."""
+"""The same report in other forms: Markdown for people, CSV for programs."""
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from cpsam.report.answer import answer, control_words, evidence
 from cpsam.report.escape import markdown, markdown_code, spreadsheet
-from cpsam.report.page import render_report
-from cpsam.report.table import (
-    FAILED_HEADER,
-    answer,
-    contrast_rows,
-    failed_runs,
-    made_by,
-    settings_of,
-    table_rows,
-)
-from cpsam.report.words import (
-    blocks,
-    control_words,
-    data_notes,
-    evidence_words,
-    facts_words,
-    protocol,
-    remarks,
-    words,
-)
+from cpsam.report.facts import blocks, data_notes, facts_words, made_by, protocol
+from cpsam.report.page import environment_facts, render_page
+from cpsam.report.remarks import remarks
+from cpsam.report.results import Results
+from cpsam.report.table import Table, arms_table, contrasts_table, failures_table
+from cpsam.report.values import words
+
+CONTRAST = ("primary", "setting", "arm", "reference", "n", "mean", "sd", "low", "high", "p")
+CONTRAST += ("p_holm", "p_sign_flip", "detectable", "note")
+ARM = ("setting", "arm", "attention", "arguments", "recipe", "parameters", "parameters_added")
+ARM += ("macs", "macs_added", "latency_ms", "peak_memory_bytes", "n", "top1_mean", "top1_sd")
+RUN = ("setting", "arm", "seed", "status", "top1", "top5", "loss", "folder", "error")
 
 
-def written_forms(results: Mapping[str, Any]) -> dict[str, str]:
-    """Every form of a report by the name of its file."""
+def written_forms(results: Results) -> dict[str, str]:
+    """Returns every form of a report by the name of its file."""
     return {
-        "report.html": render_report(results),
+        "report.html": render_page(results),
         "report.md": render_markdown(results),
-        "arms.csv": arms_csv(results),
-        "contrasts.csv": contrasts_csv(results),
-        "runs.csv": runs_csv(results),
+        "arms.csv": comma_separated(ARM, arm_records(results)),
+        "contrasts.csv": comma_separated(CONTRAST, contrast_records(results)),
+        "runs.csv": comma_separated(RUN, run_records(results)),
     }
 
 
-def render_markdown(results: Mapping[str, Any]) -> str:
-    """The report as Markdown, without its pictures.
-
-    Args:
-        results: What the study wrote, ``schema`` 1.
-    """
-    settings = settings_of(results)
-    said = " ".join([*control_words(results), *evidence_words(results), facts_words(results)])
+def render_markdown(results: Results) -> str:
+    """Returns the report as Markdown, without its pictures."""
+    said = " ".join([*control_words(results), *evidence(results), facts_words(results)])
     parts = [f"# {markdown(answer(results))}", markdown(said)]
     parts += [f"> {markdown(text)}" for text in (*data_notes(results), *remarks(results))]
-    if len(results.get("contrasts", ())) > 1:
-        parts += [
-            "## The questions, as written in the plan",
-            markdown_table(*contrast_rows(results)),
-        ]
-    for setting in settings:
-        only = len(settings) == 1
-        title = (
-            f"{'Arms' if only else setting['name']}: {setting['model']}, blocks at"
-            f" {words(setting['at'])}"
-        )
-        parts += [f"## {markdown(title)}"]
-        parts += [markdown_table(*table_rows(results, None if only else setting["name"]))]
-    parts += [f"- {markdown(note)}" for note in results.get("notes", ())]
-    if failed := failed_runs(results):
-        parts += ["## Runs that did not finish", markdown_table(FAILED_HEADER, failed)]
-    parts += ["## The command that made this page", markdown_code(results["command"])]
-    sections = [
+    if len(results.contrasts) > 1:
+        table = markdown_table(contrasts_table(results))
+        parts += ["## The questions, as written in the plan", table]
+    for setting in results.settings:
+        name = setting.name if results.has_settings else None
+        title = f"{name or 'Arms'}: {setting.model}, blocks at {words(setting.at)}"
+        parts += [f"## {markdown(title)}", markdown_table(arms_table(results, name))]
+    parts += [f"- {markdown(note)}" for note in results.notes]
+    if (failed := failures_table(results)).rows:
+        parts += ["## Runs that did not finish", markdown_table(failed)]
+    parts += ["## The command that made this page", markdown_code(results.command)]
+    sections: list[tuple[str, Mapping[str, object]]] = [
         ("Protocol", protocol(results)),
-        ("Recipe", results.get("recipe")),
+        ("Recipe", results.recipe),
         ("Blocks", blocks(results)),
+        ("Environment", environment_facts(results)),
     ]
-    for title, pairs in (*sections, ("Environment", results.get("environment"))):
-        if pairs:
-            parts += [
-                f"## {title}",
-                "\n".join(
-                    f"- {markdown(f'{key}: {words(value)}')}" for key, value in pairs.items()
-                ),
-            ]
+    for title, pairs in sections:
+        lines = [f"{key}: {words(value)}" for key, value in pairs.items()]
+        parts += [f"## {title}", markdown_list(lines)] if lines else []
     if runs := made_by(results):
-        parts += ["## Runs", "\n".join(f"- {markdown(line)}" for line in runs)]
+        parts += ["## Runs", markdown_list(runs)]
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Cells are escaped, so that a name cannot become a column.
+def markdown_list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def markdown_table(table: Table) -> str:
+    """Returns a table whose cells are escaped, so that a name cannot become a column.
 
     Example:
-        >>> print(markdown_table(["a", "b"], [["x|y", 1]]))
+        >>> print(markdown_table(Table(["a", "b"], [["x|y", "1"]])))
         | a | b |
         | --- | ---: |
         | x\\|y | 1 |
     """
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [list(map(markdown, header)), rule, *(list(map(markdown, row)) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    header, *rows = [list(map(markdown, line)) for line in (table.header, *table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
 
 
 def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -110,69 +91,28 @@ def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> 
     return text.getvalue()
 
 
-def arms_csv(results: Mapping[str, Any]) -> str:
-    """One line an arm and setting."""
-    timing = (results.get("timing") or {}).get("arms", {})
-    header = (
-        "setting",
-        "arm",
-        "attention",
-        "arguments",
-        "recipe",
-        "parameters",
-        "parameters_added",
-        "macs",
-        "macs_added",
-    )
-    header += ("latency_ms", "peak_memory_bytes", "n", "top1_mean", "top1_sd")
-    rows = []
-    for arm in results["arms"]:
-        measured, top1 = timing.get(arm["name"], {}), arm["top1"]
-        own = [json.dumps(arm[key]) if arm.get(key) else None for key in ("arguments", "recipe")]
-        costs = [arm[key] for key in header[5:9]]
-        clock = [
-            (measured.get("latency_ms") or {}).get("median"),
-            measured.get("peak_memory_bytes"),
-        ]
-        name = [arm.get("setting", ""), arm.get("arm") or arm["name"], arm["attention"]]
-        rows.append([*name, *own, *costs, *clock, top1["n"], top1["mean"], top1["sd"]])
-    return comma_separated(header, rows)
+def arm_records(results: Results) -> list[list[object]]:
+    """Returns one record per arm and setting, with the fields of ``ARM``."""
+    records: list[list[object]] = []
+    for arm in results.arms:
+        timing = results.timing_of(arm)
+        own = [json.dumps(each) if each else None for each in (arm.arguments, arm.recipe)]
+        costs = [arm.parameters, arm.parameters_added, arm.macs, arm.macs_added]
+        measured = [timing.median_ms, timing.peak_memory_bytes]
+        top1 = [arm.top1.n, arm.top1.mean, arm.top1.sd]
+        records.append([arm.setting, arm.arm, arm.attention, *own, *costs, *measured, *top1])
+    return records
 
 
-def contrasts_csv(results: Mapping[str, Any]) -> str:
-    """One line a question, the primary one first."""
-    header = (
-        "primary",
-        "setting",
-        "arm",
-        "reference",
-        "n",
-        "mean",
-        "sd",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "p_sign_flip",
-        "detectable",
-        "note",
-    )
-    return comma_separated(
-        header, ([contrast[key] for key in header] for contrast in results.get("contrasts", ()))
-    )
+def contrast_records(results: Results) -> list[list[object]]:
+    """Returns one record per question, the primary one first, with the fields of ``CONTRAST``."""
+    return [[getattr(each, key) for key in CONTRAST] for each in results.contrasts]
 
 
-def runs_csv(results: Mapping[str, Any]) -> str:
-    """One line a run and setting."""
-    header = ("setting", "arm", "seed", "status", "top1", "top5", "loss", "folder", "error")
-    rows = []
-    for arm in results["arms"]:
-        for run in arm["runs"]:
-            rows.append(
-                [
-                    arm.get("setting", ""),
-                    arm.get("arm") or arm["name"],
-                    *(run.get(key) for key in header[2:]),
-                ]
-            )
-    return comma_separated(header, rows)
+def run_records(results: Results) -> list[list[object]]:
+    """Returns one record per run and setting, with the fields of ``RUN``."""
+    return [
+        [arm.setting, arm.arm, *(getattr(run, key) for key in RUN[2:])]
+        for arm in results.arms
+        for run in arm.runs
+    ]

@@ -116,6 +116,11 @@ class ArmResult:
         """The runs that are done."""
         return tuple(run for run in self.runs if run.done)
 
+    @property
+    def top1_by_seed(self) -> dict[int, float]:
+        """Seed -> top-1 of each run that is done."""
+        return {run.seed: run.top1 for run in self.finished if run.top1 is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -209,6 +214,14 @@ class ArmTiming:
     latency_ms: Latency | None = None
     peak_memory_bytes: int | None = None
     train_seconds: list[float | None] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float | None:
+        return None if self.latency_ms is None else self.latency_ms.median
+
+    @property
+    def peak_memory_mib(self) -> float | None:
+        return None if self.peak_memory_bytes is None else self.peak_memory_bytes / 2**20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from cpsam.errors import DataError
 from cpsam.files import read_json
 from cpsam.report.records import (
     ArmResult,
+    ArmTiming,
     ContrastResult,
     ControlResult,
     DatasetRecord,
@@ -108,6 +109,11 @@ class Results:
         return self.contrasts[0]
 
     @property
+    def has_settings(self) -> bool:
+        """Whether arms are compared in more than one setting."""
+        return len(self.settings) > 1
+
+    @property
     def datasets(self) -> list[DatasetRecord]:
         """The data of each setting, without repetition."""
         found: list[DatasetRecord] = []
@@ -129,6 +135,10 @@ class Results:
     def arms_in(self, setting: str | None) -> list[ArmResult]:
         """Returns the arms of a setting; for None, all."""
         return [arm for arm in self.arms if setting in (None, arm.setting)]
+
+    def timing_of(self, arm: ArmResult) -> ArmTiming:
+        """Returns the times of an arm; they are None where none were measured."""
+        return self.timing.arms.get(arm.name, ArmTiming())
 
     def differences_of(self, arm: ArmResult) -> dict[str, PairedDifference | None]:
         """Returns the differences of an arm to the references that took part, by the names that

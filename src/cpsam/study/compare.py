@@ -15,6 +15,7 @@ from cpsam.config.study import Comparison, Study
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import read_json, remove_leftovers, write_atomically, write_json
 from cpsam.report.formats import written_forms
+from cpsam.report.results import Results
 from cpsam.run.arm import BARE
 from cpsam.run.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
 from cpsam.run.data import LoadedTask
@@ -171,7 +172,7 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     """Writes every form of the report."""
     files = {
         RESULTS: json.dumps(results, indent=1, allow_nan=False) + "\n",
-        **written_forms(results),
+        **written_forms(Results.from_json(results)),
     }
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
