@@ -20,22 +20,20 @@ from cpsam.files import write_json
 from cpsam.run.arm import Arm
 from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
+from cpsam.study.execute_run import PlannedRun, Train
 from cpsam.study.executor import InProcess
-from cpsam.study.run_end import Execute, Job
 from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, plain
 
 
-def sleeper(seconds: float) -> Execute:
-    def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def sleeper(seconds: float) -> Train:
+    def train(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         began = time.time()
         for step in range(int(2 * seconds)):  # tells of its steps as training does
             on_event({"event": "step", "step": step})
             time.sleep(0.5)
         ended = time.time()
-        config = plain(
-            {**spec.as_config(), "seed": spec.seed, "recipe": spec.recipe.to_dict(), SETTLED: {}}
-        )
+        config = plain({**spec.content, SETTLED: {}})
         write_json(folder / CONFIG, config)
         summary = {
             "epochs": 1,
@@ -55,7 +53,7 @@ def sleeper(seconds: float) -> Execute:
         }
         return RunFolder(folder, config).finish({**summary, **times})
 
-    return execute
+    return train
 
 
 def main() -> None:
@@ -70,22 +68,22 @@ def main() -> None:
             RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), seed, Recipe(), 1)
             for seed in range(asked.runs)
         ]
-        jobs = [
-            Job(spec, folder / spec.folder_name, index, len(specs))
+        runs = [
+            PlannedRun(spec, folder / spec.folder_name, index, len(specs))
             for index, spec in enumerate(specs)
         ]
-        execute, lanes = sleeper(asked.seconds), 1
+        train, lanes = sleeper(asked.seconds), 1
         if asked.ray:
             from cpsam.study.ray_executor import RayExecutor
 
-            with RayExecutor(execute=execute) as executor:
+            with RayExecutor(train=train) as executor:
                 lanes = int(executor.ray.cluster_resources()["CPU"])
-                executor.run(jobs, lambda event: None)
+                executor.run(runs, lambda event: None)
                 returned = time.time()
         else:
-            InProcess(execute).run(jobs, lambda event: None)
+            InProcess(train).run(runs, lambda event: None)
             returned = time.time()
-        times = [json.loads((job.folder / "summary.json").read_text()) for job in jobs]
+        times = [json.loads((run.folder / "summary.json").read_text()) for run in runs]
     wall, spent = (
         returned - min(each["began"] for each in times),
         sum(each["timing"]["train_seconds"] for each in times),

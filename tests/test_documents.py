@@ -13,7 +13,7 @@ import pytest
 
 from cpsam.cli import VERBS
 from cpsam.config.plan_file import read_plan
-from cpsam.study.compare import conduct
+from cpsam.study.conduct import conduct
 
 ROOT = Path(__file__).parent.parent
 MY_NET = """

@@ -17,12 +17,13 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.study import Setting, Study, Task
 from cpsam.errors import DataError, UserError
 from cpsam.run.events import OnEvent
+from cpsam.run.records import read_run
 from cpsam.run.spec import RunSpec
-from cpsam.study.compare import conduct
+from cpsam.study.conduct import conduct
+from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
 from cpsam.study.plan import make_plan
 from cpsam.study.ray_executor import RayExecutor, worker_environment
-from cpsam.study.run_end import Job, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -70,14 +71,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return timeless(conduct(study(), tmp_path_factory.mktemp("alone")))
 
 
-def jobs(folder: Path, seeds: tuple[int, ...] = (0, 1, 2, 3)) -> list[Job]:
+def runs(folder: Path, seeds: tuple[int, ...] = (0, 1, 2, 3)) -> list[PlannedRun]:
     folder.mkdir(parents=True, exist_ok=True)
     plan = make_plan(
         Study("fake", (Setting("last", Task(), ("none",)),), seeds, Recipe(epochs=1)),
         lambda event: None,
     )
     return [
-        Job(spec, folder / spec.folder_name, index, len(seeds))
+        PlannedRun(spec, folder / spec.folder_name, index, len(seeds))
         for index, spec in enumerate(plan.runs)
     ]
 
@@ -145,34 +146,34 @@ def test_the_run_of_a_killed_worker_goes_on_and_no_other_is_repeated(
 def test_a_run_whose_workers_all_die_has_failed_and_stays_in_the_table(
     cluster: str, tmp_path: Path
 ) -> None:
-    todo, events = jobs(tmp_path), []
-    for job, calls in zip(todo, (0, 9, 2, 0), strict=True):
-        job.folder.mkdir()
-        (job.folder / ".hang").write_text(str(calls))
-    RayExecutor(execute=fake, retries=2, poll_seconds=0.2).run(todo, kill_who_hangs(events))
-    ends = [outcome(job.folder) for job in todo]
+    todo, events = runs(tmp_path), []
+    for run, calls in zip(todo, (0, 9, 2, 0), strict=True):
+        run.folder.mkdir()
+        (run.folder / ".hang").write_text(str(calls))
+    RayExecutor(train=fake, retries=2, poll_seconds=0.2).run(todo, kill_who_hangs(events))
+    ends = [read_run(run.folder).outcome for run in todo]
     assert [end.status for end in ends if end] == ["done", "failed", "done", "done"]
     assert ends[1] is not None and "its worker died 3 times" in (ends[1].error or "")
-    assert [(job.folder / ".calls").read_text() for job in todo] == ["x", "xxx", "xxx", "x"]
+    assert [(run.folder / ".calls").read_text() for run in todo] == ["x", "xxx", "xxx", "x"]
     assert [
         event["index"] for event in events if event["event"] == "failed" or event["event"] == "kept"
     ] == [1]
 
 
 def test_what_has_ended_is_read_and_costs_no_worker(cluster: str, tmp_path: Path) -> None:
-    InProcess(fake).run(jobs(tmp_path, (0, 1)), lambda event: None)
+    InProcess(fake).run(runs(tmp_path, (0, 1)), lambda event: None)
     events: list[Event] = []
-    todo = jobs(tmp_path)
-    RayExecutor(execute=fake).run(todo, events.append)
+    todo = runs(tmp_path)
+    RayExecutor(train=fake).run(todo, events.append)
     assert [(event["index"], event["read"]) for event in events if event["event"] == "finished"][
         :2
     ] == [(0, True), (1, True)]
-    assert all((job.folder / ".calls").read_text() == "x" for job in todo)
+    assert all((run.folder / ".calls").read_text() == "x" for run in todo)
 
 
 def test_workers_have_the_threads_of_the_run_and_wait_short(cluster: str, tmp_path: Path) -> None:
-    todo = jobs(tmp_path, (5,))
-    RayExecutor(execute=fake).run(todo, lambda event: None)
+    todo = runs(tmp_path, (5,))
+    RayExecutor(train=fake).run(todo, lambda event: None)
     environment = json.loads((todo[0].folder / "summary.json").read_text())["environment"]
     assert worker_environment(1).items() <= environment.items()
     assert environment["OMP_NUM_THREADS"] == "1"
@@ -180,19 +181,19 @@ def test_workers_have_the_threads_of_the_run_and_wait_short(cluster: str, tmp_pa
 
 def test_a_run_that_no_node_can_hold_is_refused_at_once(cluster: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no node has the 3 cores and 0 GPUs .* 2 cores, 0 GPUs"):
-        RayExecutor(execute=fake, cpus=3).run(jobs(tmp_path), lambda event: None)
+        RayExecutor(train=fake, cpus=3).run(runs(tmp_path), lambda event: None)
     with pytest.raises(UserError, match=r"0\.5 GPUs"):
-        RayExecutor(execute=fake, gpus=0.5).run(jobs(tmp_path), lambda event: None)
-    RayExecutor(execute=fake, cpus=0.25).run(jobs(tmp_path, (1,)), lambda event: None)
+        RayExecutor(train=fake, gpus=0.5).run(runs(tmp_path), lambda event: None)
+    RayExecutor(train=fake, cpus=0.25).run(runs(tmp_path, (1,)), lambda event: None)
 
 
 def test_a_mistake_of_the_person_ends_the_study_as_in_one_process(
     cluster: str, tmp_path: Path
 ) -> None:
-    todo = jobs(tmp_path / "study")
+    todo = runs(tmp_path / "study")
     (tmp_path / "study").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"must be on storage that all nodes share"):
-        RayExecutor(execute=fake).run(todo, lambda event: None)
+        RayExecutor(train=fake).run(todo, lambda event: None)
 
 
 def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(
@@ -203,18 +204,18 @@ def test_data_that_cannot_be_read_stops_the_study_and_ends_no_run(
             raise DataError("the data on node 7 is not that of the plan")
         return fake(spec, folder, on_event)
 
-    todo = jobs(tmp_path)
+    todo = runs(tmp_path)
     with pytest.raises(DataError, match="node 7"):
-        RayExecutor(execute=elsewhere).run(todo, lambda event: None)
-    assert outcome(todo[2].folder) is None
-    RayExecutor(execute=fake).run(todo, lambda event: None)
-    assert all((end := outcome(job.folder)) is not None and end.status == "done" for job in todo)
+        RayExecutor(train=elsewhere).run(todo, lambda event: None)
+    assert read_run(todo[2].folder).outcome is None
+    RayExecutor(train=fake).run(todo, lambda event: None)
+    assert all(read_run(run.folder).done for run in todo)
 
 
 def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(
     cluster: str, tmp_path: Path
 ) -> None:
-    todo = jobs(tmp_path)
+    todo = runs(tmp_path)
     todo[0].folder.mkdir()
     holder = subprocess.Popen(
         ["flock", todo[0].folder / ".claim", "sleep", "100"], start_new_session=True
@@ -227,10 +228,10 @@ def test_a_run_that_another_master_is_at_is_left_to_it_and_taken_when_it_dies(
         if sum(earlier["event"] == "finished" for earlier in seen) == 3:
             os.killpg(holder.pid, signal.SIGKILL)
 
-    RayExecutor(execute=fake, poll_seconds=0.2).run(todo, release)
+    RayExecutor(train=fake, poll_seconds=0.2).run(todo, release)
     holder.wait()
     assert [event["index"] for event in seen if event["event"] == "finished"][-1] == 0
-    assert [(job.folder / ".calls").read_text() for job in todo] == ["x"] * 4
+    assert [(run.folder / ".calls").read_text() for run in todo] == ["x"] * 4
 
 
 def test_killed_with_its_cluster_and_started_again_the_command_line_ends_the_study(

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.comparisons import compare
+
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison
-from cpsam.study.compare import compare
 
 ARMS = ("none", "cpsam", "non_local")
 

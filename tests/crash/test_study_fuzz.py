@@ -24,7 +24,7 @@ PLACES = ("before-last", "early", "every-branch")
 def processes() -> ForkServerContext:
     """Children that have all imported before they are born."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cpsam.study.compare"])
+    context.set_forkserver_preload(["cpsam.study.conduct"])
     return context
 
 

@@ -11,6 +11,7 @@ from cpsam.run import cost
 from cpsam.study import plan
 
 COSTS: dict[str, Any] = {}
+COST_OF_ARM = plan.Costs.__getitem__
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -25,7 +26,6 @@ def one_thread() -> Any:
 @pytest.fixture(autouse=True, scope="package")
 def each_network_once() -> Any:
     """Many plans hold the same arms in the same network: their costs are worked out once."""
-    original = plan.Costs.__getitem__
 
     def remembered(costs: Any, arm: Any) -> Any:
         loaded = costs.loaded
@@ -33,12 +33,17 @@ def each_network_once() -> Any:
         content = [asdict(loaded.task), arm.attention, dict(arm.arguments), shape]
         key = json.dumps(content, sort_keys=True, default=str)
         if key not in COSTS:
-            COSTS[key] = original(costs, arm)
+            COSTS[key] = COST_OF_ARM(costs, arm)
         return COSTS[key]
 
     plan.Costs.__getitem__ = remembered
     yield
-    plan.Costs.__getitem__ = original
+    plan.Costs.__getitem__ = COST_OF_ARM
+
+
+@pytest.fixture
+def no_cached_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan.Costs, "__getitem__", COST_OF_ARM)
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -3,17 +3,20 @@ interruption changes nothing.
 """
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.comparisons import compare
 
+from cpsam import files
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison, Task
 from cpsam.errors import StoppedError, UserError
+from cpsam.run import build
 from cpsam.run.evaluate_run import evaluate_run
-from cpsam.study.compare import compare
 
 pytestmark = pytest.mark.xdist_group("compare")  # One process makes the runs that many tests read.
 
@@ -205,3 +208,30 @@ def test_validation_never_touches_the_test_split(tmp_path: Path) -> None:
     whole = load_dataset("digits")
     assert results["data"]["train_images"] + results["data"]["test_images"] == len(whole.train)
     assert results["data"]["fingerprint"] != whole.fingerprint
+
+
+def test_each_file_of_a_run_is_read_once_and_each_network_built_once_per_arm_and_purpose(
+    done: tuple[Comparison, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    no_cached_costs: None,
+) -> None:
+    """The purposes are the plan, which counts parameters, and the report, which takes the time."""
+    comparison, results = done
+    read, built = Counter[tuple[str, str]](), Counter[str]()
+    open_regular, create_model = files.open_regular, build.create_model
+
+    def counted_read(path: Path) -> Any:
+        read[path.parent.name, path.name] += 1
+        return open_regular(path)
+
+    def counted_build(*arguments: Any, **options: Any) -> Any:
+        built[str(options["attention"])] += 1
+        return create_model(*arguments, **options)
+
+    monkeypatch.setattr(files, "open_regular", counted_read)
+    monkeypatch.setattr(build, "create_model", counted_build)
+    compare(comparison)
+    folders = [run["folder"] for arm in results["arms"] for run in arm["runs"]]
+    names = ("config.json", "summary.json", "metrics.jsonl", "environment.json")
+    assert {read[folder, name] for folder in folders for name in names} == {1}
+    assert built["none"] == 2 and built.total() == 2 * len(ARMS)

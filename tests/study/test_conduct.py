@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 from support.finished_runs import add_epoch, begin, finish
 
+import cpsam.study.conduct as study_conduct
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.run.arm import Arm
 from cpsam.run.events import Event, OnEvent
+from cpsam.run.records import StoredRun, read_run
 from cpsam.run.spec import RunSpec
-from cpsam.study import compare
-from cpsam.study.compare import conduct, known_epochs, known_plans, settle_plan
+from cpsam.study.conduct import conduct
+from cpsam.study.execute_run import PlannedRun, count_death, execute_run, forget_failure
 from cpsam.study.executor import InProcess
-from cpsam.study.run_end import Job, attempt, count_attempt, forget_failure, outcome
+from cpsam.study.history import known_epochs, known_plans, settle_plan
+from cpsam.study.run_reader import RunReader
 
 STUDY = Study(
     "kept",
@@ -37,8 +40,8 @@ QUIET: OnEvent = lambda event: None  # noqa: E731
 def without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency and memory have tests of their own, and take longer than all that is asked here."""
     monkeypatch.setattr(
-        compare,
-        "measured_here",
+        study_conduct,
+        "measure_arms",
         lambda plan, runs, on_event: {"environment": {}, "timing": {"arms": {}}},
     )
 
@@ -204,9 +207,10 @@ def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: P
     wider = replace(STUDY, seeds=(0, 1, 5))
 
     class Overtaken(InProcess):
-        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-            super().run(jobs, on_event)
+        def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
+            ended = super().run(runs, on_event)
             carried_out(tmp_path, Fake(), wider)
+            return ended
 
     results = conduct(STUDY, tmp_path, executor=Overtaken(Fake()))
     assert results["overtaken"] is True
@@ -220,12 +224,13 @@ def test_a_plan_that_another_process_made_meanwhile_keeps_its_report(tmp_path: P
 
 def test_a_plan_that_was_only_begun_elsewhere_holds_no_report_back(tmp_path: Path) -> None:
     class Begun(InProcess):
-        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-            super().run(jobs, on_event)
+        def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
+            ended = super().run(runs, on_event)
             with pytest.raises(StoppedError):
                 carried_out(
                     tmp_path, Fake(none5=StoppedError("stopped")), replace(STUDY, seeds=(5, 0, 1))
                 )
+            return ended
 
     results = conduct(STUDY, tmp_path, executor=Begun(Fake()))
     assert not results["overtaken"] and json.loads((tmp_path / "results.json").read_text())[
@@ -237,10 +242,11 @@ def test_a_plan_that_was_only_begun_elsewhere_holds_no_report_back(tmp_path: Pat
 
 def test_what_others_changed_and_changed_back_meanwhile_is_told(tmp_path: Path) -> None:
     class Meanwhile(InProcess):
-        def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-            super().run(jobs, on_event)
+        def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
+            ended = super().run(runs, on_event)
             for seeds in ((0, 1, 5), (1, 0)):
                 carried_out(tmp_path, Fake(), replace(STUDY, seeds=seeds))
+            return ended
 
     results = conduct(STUDY, tmp_path, executor=Meanwhile(Fake()))
     assert not results["overtaken"] and [each["seeds"] for each in results["plans"]] == [
@@ -277,7 +283,7 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path: Path) -> None:
-    spec = next(iter(settle_plan(STUDY, tmp_path, QUIET)[0].runs))
+    spec = next(iter(settle_plan(STUDY, RunReader(tmp_path), QUIET)[0].runs))
     add_epoch(begin(spec, tmp_path / spec.folder_name))
     with (tmp_path / spec.folder_name / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "top1": 0.6, "tra')
@@ -288,7 +294,7 @@ def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path:
 def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> None:
     results = carried_out(tmp_path, Fake())
     assert results["made_by"] == [], "these runs left no word of it"
-    plan, _ = settle_plan(STUDY, tmp_path, QUIET)
+    plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
     for index, spec in enumerate(plan.runs):
         where = {"commit": "ab" if index < 4 else "cd"} | (
             {"resumed": [{"commit": "ef"}]} if index == 1 else {}
@@ -304,7 +310,7 @@ def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> No
 def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_path: Path) -> None:
     """Pairing takes out what a seed shares; the processor and the precision are no part of it."""
     carried_out(tmp_path, Fake())
-    plan, _ = settle_plan(STUDY, tmp_path, QUIET)
+    plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
     alike = {
         "processor": "A",
         "precision": "float32",
@@ -340,12 +346,13 @@ def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> Non
     fakes, left = [Fake(), Fake()], []
 
     def master(fake: Fake) -> None:
-        plan, _ = settle_plan(STUDY, tmp_path, QUIET)
-        jobs = [
-            Job(spec, tmp_path / spec.folder_name, index, 6) for index, spec in enumerate(plan.runs)
+        plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
+        runs = [
+            PlannedRun(spec, tmp_path / spec.folder_name, index, 6)
+            for index, spec in enumerate(plan.runs)
         ]
-        InProcess(fake, poll_seconds=0.01).run(jobs, QUIET)
-        left.append([outcome(job.folder) is None for job in jobs])
+        InProcess(fake, poll_seconds=0.01).run(runs, QUIET)
+        left.append([read_run(run.folder).outcome is None for run in runs])
 
     threads = [threading.Thread(target=master, args=(fake,)) for fake in fakes]
     for thread in threads:
@@ -358,13 +365,13 @@ def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> Non
 
 def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     spec = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
-    job, fake = Job(spec, tmp_path / spec.folder_name, 0, 1), Fake()
-    job.folder.mkdir()
-    with (job.folder / ".claim").open("a") as held:
+    run, fake = PlannedRun(spec, tmp_path / spec.folder_name, 0, 1), Fake()
+    run.folder.mkdir()
+    with (run.folder / ".claim").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert attempt(job, fake, QUIET) is False
-        assert outcome(job.folder) is None and fake.made == []
-    assert attempt(job, fake, QUIET) is True
+        assert execute_run(run, fake, QUIET) is None
+        assert read_run(run.folder).outcome is None and fake.made == []
+    assert execute_run(run, fake, QUIET) is not None
     assert fake.made == ["none0"]
 
 
@@ -505,28 +512,28 @@ def test_a_damaged_budget_is_named(tmp_path: Path, content: str) -> None:
 def die(folder: Path, times: int, reached: str = "") -> None:
     """A process dies at the run in this folder so many times."""
     for _ in range(times):
-        count_attempt(folder)
+        count_death(folder)
         if reached:
             (folder / "checkpoints").mkdir(exist_ok=True)
             (folder / "checkpoints" / "LATEST").write_text(reached)
 
 
-def one_job(folder: Path) -> Job:
+def one_job(folder: Path) -> PlannedRun:
     spec = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
-    return Job(spec, folder / spec.folder_name, 0, 1)
+    return PlannedRun(spec, folder / spec.folder_name, 0, 1)
 
 
 def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_again(
     tmp_path: Path,
 ) -> None:
-    job, fake = one_job(tmp_path), Fake()
-    die(job.folder, 3)
-    assert attempt(job, fake, QUIET) and fake.made == []
-    end = outcome(job.folder)
+    run, fake = one_job(tmp_path), Fake()
+    die(run.folder, 3)
+    assert execute_run(run, fake, QUIET) and fake.made == []
+    end = read_run(run.folder).outcome
     assert end is not None and end.status == "failed"
     assert end.error is not None and "3 times in a row" in end.error and "retry_failed" in end.error
-    forget_failure(job.folder)
-    assert attempt(job, fake, QUIET) and fake.made == ["none0"]
+    forget_failure(run.folder)
+    assert execute_run(run, fake, QUIET) and fake.made == ["none0"]
 
 
 @pytest.mark.parametrize(
@@ -534,22 +541,24 @@ def test_a_run_that_killed_its_process_three_times_has_failed_and_can_be_tried_a
     [StoppedError("stopped"), KeyboardInterrupt(), OSError("disk full"), DataError("an image")],
 )
 def test_a_run_that_was_stopped_in_words_has_not_died(tmp_path: Path, error: BaseException) -> None:
-    job = one_job(tmp_path)
-    die(job.folder, 2)
+    run = one_job(tmp_path)
+    die(run.folder, 2)
     with pytest.raises(type(error)):
-        attempt(job, Fake(none0=error), QUIET)  # pyrefly: ignore
-    assert not (job.folder / ".attempts").exists()
+        execute_run(run, Fake(none0=error), QUIET)  # pyrefly: ignore
+    assert not (run.folder / ".attempts").exists()
 
 
 def test_a_run_that_gets_ahead_between_two_deaths_goes_on(tmp_path: Path) -> None:
-    job, fake = one_job(tmp_path), Fake()
+    run, fake = one_job(tmp_path), Fake()
     for step in range(1, 9):
-        die(job.folder, 1, f"step-{step}")
-    assert attempt(job, fake, QUIET) and fake.made == ["none0"]
-    die(job.folder, 1, "step-9")
-    die(job.folder, 2)
-    (job.folder / "summary.json").unlink()
-    assert attempt(job, fake, QUIET) and fake.made == ["none0"], "and one that does not, has failed"
+        die(run.folder, 1, f"step-{step}")
+    assert execute_run(run, fake, QUIET) and fake.made == ["none0"]
+    die(run.folder, 1, "step-9")
+    die(run.folder, 2)
+    (run.folder / "summary.json").unlink()
+    assert execute_run(run, fake, QUIET) and fake.made == ["none0"], (
+        "and one that does not, has failed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -557,4 +566,4 @@ def test_a_run_that_gets_ahead_between_two_deaths_goes_on(tmp_path: Path) -> Non
 )
 def test_a_damaged_count_of_deaths_begins_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / ".attempts").write_text(content)
-    assert count_attempt(tmp_path) == 0 and count_attempt(tmp_path) == 1
+    assert count_death(tmp_path) == 0 and count_death(tmp_path) == 1

@@ -12,8 +12,9 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.comparisons import compare
 
-import cpsam.study.compare as study_compare
+import cpsam.study.conduct as study_conduct
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison, Setting, Study, Task
 from cpsam.config.transform import Transform
@@ -22,7 +23,9 @@ from cpsam.models import create_model, load_pretrained
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
-from cpsam.study.compare import compare, opening, settle_plan
+from cpsam.study.conduct import opening
+from cpsam.study.history import settle_plan
+from cpsam.study.run_reader import RunReader
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +85,9 @@ def test_what_becomes_of_the_classifier_is_said_at_once(
     )
     task = Task(weights=tmp_path / "w.safetensors")
     plan, _ = settle_plan(
-        Study("", (Setting("", task, ("none",)),), (0,)), tmp_path, lambda event: None
+        Study("", (Setting("", task, ("none",)),), (0,)), RunReader(tmp_path), lambda event: None
     )
-    (setting,) = opening(plan, tmp_path)["settings"]
+    (setting,) = opening(plan, RunReader(tmp_path))["settings"]
     assert setting["heads"] == words
 
 
@@ -127,7 +130,7 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
         given[spec.folder_name] = loaded
         return {}
 
-    monkeypatch.setattr(study_compare, "train_run", seen)
+    monkeypatch.setattr(study_conduct, "train_run", seen)
     small = Task(
         data="folder",
         data_root=pictures,
@@ -145,9 +148,11 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
     }
     settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
     plan, _ = settle_plan(
-        Study("ways", settings, (0,), Recipe(epochs=1), control=False), tmp_path, lambda event: None
+        Study("ways", settings, (0,), Recipe(epochs=1), control=False),
+        RunReader(tmp_path),
+        lambda event: None,
     )
-    execute = study_compare.trainer(plan)
+    execute = study_conduct.train_here(plan)
     for arm in plan.arms:
         (spec,) = arm.specs
         execute(spec, tmp_path, lambda event: None)

@@ -18,7 +18,7 @@ from cpsam.run.arm import Arm
 from cpsam.run.spec import RunSpec
 from cpsam.study import budget
 from cpsam.study.budget import shortened
-from cpsam.study.duplicate_arms import twins
+from cpsam.study.duplicate_arms import duplicate_arms
 from cpsam.study.plan import ALONE, Plan, make_plan
 
 ARMS = ("none", "non_local", "cpsam")
@@ -272,10 +272,15 @@ def test_twins_need_a_place_and_maps_that_they_take(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(ATTENTION, "square", Square)
     recipes = {"a": Recipe(), "b": Recipe()}
-    assert twins([Arm("a", "square"), Arm("b", "square", {"side": 9})], recipes, [32]) == []
+    assert (
+        duplicate_arms([Arm("a", "square"), Arm("b", "square", {"side": 9})], recipes, [32]) == []
+    )
     pair = [Arm("a", "cpsam"), Arm("b", "cpsam")]
-    assert twins(pair, recipes, [32, 64]) == [tuple(pair)] and twins(pair, recipes, []) == []
-    assert twins(pair, recipes | {"b": Recipe(lr=0.2)}, [32]) == []
+    assert (
+        duplicate_arms(pair, recipes, [32, 64]) == [tuple(pair)]
+        and duplicate_arms(pair, recipes, []) == []
+    )
+    assert duplicate_arms(pair, recipes | {"b": Recipe(lr=0.2)}, [32]) == []
 
 
 def test_a_block_is_tried_once_however_many_arms_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +294,7 @@ def test_a_block_is_tried_once_however_many_arms_there_are(monkeypatch: pytest.M
 
     monkeypatch.setitem(ATTENTION, "counted", Counted)
     arms = [Arm(f"a{number}", "counted", {"number": number}) for number in range(300)]
-    found = twins(arms, {arm.name: Recipe() for arm in arms}, [32, 32])
+    found = duplicate_arms(arms, {arm.name: Recipe() for arm in arms}, [32, 32])
     assert [(one.name, other.name) for one, other in found] == [
         (f"a{number}", f"a{number + 1}") for number in range(0, 300, 2)
     ]

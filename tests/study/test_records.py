@@ -17,11 +17,13 @@ from cpsam.config.study import Task
 from cpsam.data import load_dataset
 from cpsam.errors import DataError, UserError
 from cpsam.run.arm import Arm
+from cpsam.run.data import LoadedTask
 from cpsam.run.evaluate_run import evaluate_run
+from cpsam.run.records import RunConfig, StoredRun, read_run
 from cpsam.run.spec import RunSpec
 from cpsam.study.budget import epochs_in_time
-from cpsam.study.results import RunRecord, read_run
-from cpsam.study.run_end import claimed, outcome, record_end
+from cpsam.study.claim import claim
+from cpsam.study.execute_run import record_failure
 from cpsam.typed import STUDY_BYTES, checked, read_record
 
 SPEC = RunSpec(Task(), "f", (0.5,), (0.5,), None, Arm("none", "none"), 0, Recipe(), 1)
@@ -47,16 +49,19 @@ def make(folder: Path, spec: RunSpec = SPEC, top1: float = 0.5) -> Path:
     return run
 
 
-def read(run: Path, spec: RunSpec = SPEC) -> RunRecord:
-    return read_run(spec, run)
+def read(run: Path) -> StoredRun:
+    """Reads all files of a run."""
+    stored = read_run(run)
+    assert stored.curve is not None and stored.environment != {}
+    return stored
 
 
 def test_a_whole_run_is_read(tmp_path: Path) -> None:
     found = read(make(tmp_path))
     assert (
         found.done
-        and found.end is not None
-        and found.end.top1 == 0.5
+        and found.outcome is not None
+        and found.outcome.top1 == 0.5
         and found.curve == {"top1": [0.5], "train_loss": [2.0]}
     )
 
@@ -159,7 +164,7 @@ def test_an_end_that_says_nothing_or_is_of_another_run_is_refused(
 ) -> None:
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=name):
-        outcome(tmp_path)
+        read_run(tmp_path)
 
 
 def test_the_files_of_another_run_are_not_believed(tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_the_files_of_another_run_are_not_believed(tmp_path: Path) -> None:
         shutil.copy(other / name, mine / name)
         with pytest.raises(DataError, match=rf"{name}.* another run|config\.json"):
             read(mine)
-        read(other, OTHER)
+        read(other)
 
 
 def test_folders_whose_names_were_exchanged_are_not_believed(tmp_path: Path) -> None:
@@ -178,15 +183,15 @@ def test_folders_whose_names_were_exchanged_are_not_believed(tmp_path: Path) -> 
     mine.rename(tmp_path / "x")
     other.rename(mine)
     (tmp_path / "x").rename(other)
-    for run, spec in ((mine, SPEC), (other, OTHER)):
+    for run in (mine, other):
         with pytest.raises(DataError, match=r"config\.json: it is of another run"):
-            read(run, spec)
+            read(run)
 
 
 def test_a_record_of_an_end_that_was_copied_is_not_believed(tmp_path: Path) -> None:
     for spec in (SPEC, OTHER):
-        record_end(tmp_path / spec.folder_name, "failed", "no memory")
-    assert read(tmp_path / SPEC.folder_name).end is not None
+        record_failure(tmp_path / spec.folder_name, "failed", "no memory")
+    assert read(tmp_path / SPEC.folder_name).outcome is not None
     shutil.copy(
         tmp_path / OTHER.folder_name / "failed.json", tmp_path / SPEC.folder_name / "failed.json"
     )
@@ -234,7 +239,7 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         lock.symlink_to(tmp_path / "outside")
     else:
         replace_by(lock, kind)
-    with pytest.raises((DataError, OSError), match=r"\.writing"), claimed(lock):
+    with pytest.raises((DataError, OSError), match=r"\.writing"), claim(lock):
         pass
     assert not (tmp_path / "outside").exists()
 
@@ -245,7 +250,7 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
     ids=lambda path: path.parent.name,
 )
 def test_the_committed_runs_of_older_versions_are_read(path: Path) -> None:
-    end = outcome(path.parent)
+    end = read_run(path.parent).outcome
     assert end is not None and end.status == "done"
 
 
@@ -265,7 +270,7 @@ def test_the_types_of_records() -> None:
     ):
         with pytest.raises(DataError, match="x"):
             checked(kind, value, "x")
-    assert read_record(RunRecord, Path("nowhere.json")) is None
+    assert read_record(RunConfig, Path("nowhere.json")) is None
 
 
 @pytest.mark.parametrize(
@@ -285,4 +290,4 @@ def test_a_clock_that_stands_still_measures_no_budget(monkeypatch: pytest.Monkey
     monkeypatch.setattr("time.perf_counter", lambda: 1.0)
     arms, recipes = {"eca": Arm("eca", "eca")}, {"eca": Recipe(epochs=2, batch_size=8)}
     with pytest.raises(UserError, match="clock of this machine stands still"):
-        epochs_in_time(recipes, arms, Task(), load_dataset("digits"), {}, threads=1)
+        epochs_in_time(recipes, arms, LoadedTask(Task(), load_dataset("digits")), {}, threads=1)

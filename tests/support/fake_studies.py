@@ -18,10 +18,13 @@ from cpsam.files import write_atomically
 from cpsam.run.cost import Cost
 from cpsam.run.data import LoadedTask
 from cpsam.run.events import OnEvent
+from cpsam.run.records import read_run
 from cpsam.run.spec import RunSpec
-from cpsam.study import compare, plan
+from cpsam.study import plan
+from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
-from cpsam.study.run_end import Job, outcome
+from cpsam.study.history import settle_plan
+from cpsam.study.run_reader import RunReader
 from support.finished_runs import finish
 
 VIOLATIONS, IDENTITY, ENDED = "violations.txt", ".identity", ".ended-"
@@ -64,7 +67,7 @@ def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """A run of a few milliseconds that ends as its seed and arm say: done, diverged or failed."""
     identity = json.dumps(spec.content, sort_keys=True)
     folder.mkdir(exist_ok=True)
-    if outcome(folder) is not None:
+    if read_run(folder).outcome is not None:
         accuse(folder, "started though it had ended")
     with (folder / ".overlap").open("a") as overlap:
         try:
@@ -81,7 +84,7 @@ def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
             raise DivergedError("the loss is nan")
         if kind == 1:
             raise RuntimeError("no memory")
-        if outcome(folder) is not None:
+        if read_run(folder).outcome is not None:
             accuse(folder, "ended twice")
         return finish(spec, folder, top1=kind / 16, token=f"{os.getpid()}-{time.monotonic_ns()}")
 
@@ -89,12 +92,12 @@ def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
 def master(study: Study, folder: Path) -> None:
     """What ``cpsam study`` does up to the results."""
     cheapen()
-    settled, _ = compare.settle_plan(study, folder, lambda event: None)
-    jobs = [
-        Job(spec, folder / spec.folder_name, index, len(settled.runs))
+    settled, _ = settle_plan(study, RunReader(folder), lambda event: None)
+    runs = [
+        PlannedRun(spec, folder / spec.folder_name, index, len(settled.runs))
         for index, spec in enumerate(settled.runs)
     ]
-    InProcess(execute, poll_seconds=0.002).run(jobs, lambda event: None)
-    names = [job.folder.name for job in jobs]
+    InProcess(execute, poll_seconds=0.002).run(runs, lambda event: None)
+    names = [run.folder.name for run in runs]
     (folder / f"{ENDED}{os.getpid()}").write_text(json.dumps(names))
     os._exit(0)  # not through the exit functions that the parent of this process registered

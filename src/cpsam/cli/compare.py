@@ -35,11 +35,12 @@ def run(words: list[str]) -> None:
     if asked.dry_run:
         print_planned(asked.comparison.study(), asked.comparison.folder, asked.json)
         return
-    from cpsam.study.compare import compare
+    from cpsam.study.conduct import conduct
 
     with LiveStudy() as live:
-        results = compare(
-            asked.comparison,
+        results = conduct(
+            asked.comparison.study(),
+            asked.comparison.folder,
             command=command_line("compare", words),
             on_event=live,
             retry_failed=asked.retry_failed,

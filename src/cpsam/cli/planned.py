@@ -13,20 +13,22 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     """Prints the runs of a study with their state, and an estimate of the time for those that are
     to do.
     """
-    from cpsam.study.compare import known_epochs, opening, read_history
+    from cpsam.study.conduct import opening
     from cpsam.study.estimate import estimate
+    from cpsam.study.history import extended_history, known_epochs
     from cpsam.study.plan import make_plan
-    from cpsam.study.run_end import outcome
+    from cpsam.study.run_reader import RunReader
 
+    read = RunReader(folder)
     before = known_epochs(folder)
     known = dict(before)
     with ProgressBars() as progress:
         plan = make_plan(study, progress, known)
         # refuses another question than the one that the study was begun with
-        read_history(plan.describe(), folder)
+        extended_history(plan.describe(), read)
         time = estimate(
             plan,
-            folder,
+            read,
             lambda done, total: progress(
                 {"event": "data", "what": "timing arms", "done": done, "total": total}
             ),
@@ -34,10 +36,10 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**plan.describe(), "estimate": time}, indent=1))
         return
-    for line in plan_lines(opening(plan, folder)):
+    for line in plan_lines(opening(plan, read)):
         print(line)
     for spec in plan.runs:
-        found = outcome(folder / spec.folder_name)
+        found = read(spec.folder_name).outcome
         print(f"{found.status if found else 'to do':9} {folder / spec.folder_name}")
     if known != before:
         print(

@@ -85,7 +85,7 @@ def run(words: list[str]) -> None:
     # slow both some twentyfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from cpsam.config.plan_file import read_plan
-    from cpsam.study.compare import conduct
+    from cpsam.study.conduct import conduct
 
     study = read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers)
     folder = asked.out / study.name

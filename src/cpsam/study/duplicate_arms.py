@@ -11,7 +11,7 @@ from cpsam.config.recipe import Recipe
 from cpsam.run.arm import Arm
 
 
-def twins(
+def duplicate_arms(
     arms: Sequence[Arm], recipes: Mapping[str, Recipe], widths: Sequence[int]
 ) -> list[tuple[Arm, Arm]]:
     """Returns each arm that would be trained twice for nothing, after the first arm that is the
@@ -28,7 +28,7 @@ def twins(
         >>> from cpsam.run.arm import parse_arm
         >>> arms = [parse_arm(f"cpsam:reduction={ratio}") for ratio in (16, 32, 4)]
         >>> recipes = {arm.name: Recipe() for arm in arms}
-        >>> [(one.name, other.name) for one, other in twins(arms, recipes, [32, 64])]
+        >>> [(one.name, other.name) for one, other in duplicate_arms(arms, recipes, [32, 64])]
         [('cpsam:reduction=16', 'cpsam:reduction=32')]
     """
     first: dict[Hashable, Arm] = {}

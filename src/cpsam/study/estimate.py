@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from cpsam.study.plan import Plan
-from cpsam.study.run_end import outcome
+from cpsam.study.run_reader import RunReader
 from cpsam.train.compute import choose_compute
 from cpsam.train.pace import STEPS, run_seconds, seconds_per_image
 
@@ -25,7 +24,7 @@ class ArmEstimate:
 
 
 def estimate(
-    plan: Plan, folder: Path, on_arm: Callable[[int, int], None] = lambda done, total: None
+    plan: Plan, read: RunReader, on_arm: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
     """Times training steps of each arm that has runs to do, and returns what all of them would
     take, as plain data.
@@ -35,7 +34,7 @@ def estimate(
 
     Args:
         plan: The study.
-        folder: Of the study; runs that have ended in it take no time.
+        read: Reads the runs of the study; those that have ended take no time.
         on_arm: Told of the number of arms that are timed, and of all.
     """
     counted = set[str]()
@@ -47,7 +46,7 @@ def estimate(
         # a run that two settings share is made once
         names = {spec.folder_name for spec in arm.specs} - counted
         counted |= names
-        runs = sum(outcome(folder / name) is None for name in names)
+        runs = sum(not read.has_ended(name) for name in names)
         if runs:
             loaded = plan.loaded[arm.setting]
             dataset = loaded.dataset

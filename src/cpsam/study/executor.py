@@ -1,23 +1,26 @@
-"""Who brings the runs of a study to their ends: here, one after the other in this process; in
-`ray_executor`, several at once.
+"""Brings the runs of a study to their ends in this process, one after the other.
+
+:mod:`cpsam.study.ray_executor` executes several runs at once.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 
 from cpsam.run.events import OnEvent
-from cpsam.study.run_end import Execute, Job, attempt
+from cpsam.run.records import StoredRun
+from cpsam.study.execute_run import PlannedRun, Train, execute_run
 
 POLL_SECONDS = 1.0
 
 
 class Executor(Protocol):
-    def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-        """Return when every job has an end: this process may be killed at any time, and another one
-        may be at the same study.
+    def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
+        """Returns every run with its end, by the name of its folder.
+
+        This process may be killed at any time, and another may work on the same study.
 
         Raises:
             StoppedError: If it was interrupted; the same call continues.
@@ -26,27 +29,34 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """One run after the other. Of two processes at one study, each takes the runs that the other is
-    not at.
+    """Executes one run after the other. Two processes at one study take different runs.
 
     Args:
-        execute: Trains a run.
+        train: Trains a run.
         poll_seconds: How long to wait for another process before looking again.
     """
 
-    def __init__(self, execute: Execute, poll_seconds: float = POLL_SECONDS) -> None:
-        self.execute, self.poll_seconds = execute, poll_seconds
+    def __init__(self, train: Train, poll_seconds: float = POLL_SECONDS) -> None:
+        self.train, self.poll_seconds = train, poll_seconds
 
-    def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
+    def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
         threads = torch.get_num_threads()
-        waiting = list(jobs)
+        ended: dict[str, StoredRun] = {}
+        waiting = list(runs)
         try:
             while waiting:
-                held = [job for job in waiting if not attempt(job, self.execute, on_event)]
-                # another process is at all of them; if it dies, they are free
-                if len(held) == len(waiting):
-                    on_event({"event": "waiting", "runs": len(held)})
+                left = []
+                for run in waiting:
+                    stored = execute_run(run, self.train, on_event)
+                    if stored is None:
+                        left.append(run)
+                    else:
+                        ended[run.folder.name] = stored
+                # If another process that works on all of them dies, they are free.
+                if len(left) == len(waiting):
+                    on_event({"event": "waiting", "runs": len(left)})
                     time.sleep(self.poll_seconds)
-                waiting = held
+                waiting = left
         finally:
             torch.set_num_threads(threads)
+        return ended

@@ -18,7 +18,7 @@ from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
 from cpsam.study.budget import epochs_in_time
 from cpsam.study.control import arm_parameters, match_parameters
-from cpsam.study.duplicate_arms import twins
+from cpsam.study.duplicate_arms import duplicate_arms
 
 # The primary contrast where none is named and both take part, by block; the first arm of each block
 # stands for it.
@@ -50,6 +50,7 @@ class Plan:
         study: What was asked for, its primary contrast filled in.
         loaded: The task of each setting with its data, by the name of the setting.
         bare: The cost of the bare network in each setting.
+        heads: What becomes of the classifier of pretrained weights in each setting.
         arms: Setting by setting, in their order.
         runs: Each specification once, seed by seed, so that a study that is stopped early is paired
             as far as it got.
@@ -60,6 +61,7 @@ class Plan:
     study: Study
     loaded: Mapping[str, LoadedTask]
     bare: Mapping[str, Cost]
+    heads: Mapping[str, tuple[str, ...]]
     arms: tuple[PlannedArm, ...]
     runs: tuple[RunSpec, ...]
     notes: tuple[str, ...]
@@ -143,7 +145,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
     """
     by_files: dict[Task, LoadedTask] = {}
     known_epochs = {} if known_epochs is None else known_epochs
-    loaded, bare, notes, warnings = {}, {}, [], []
+    loaded, bare, heads, notes, warnings = {}, {}, {}, [], []
     asked = {}
     for setting in study.settings:
         with naming(setting):
@@ -166,7 +168,8 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
             found = plan_setting(
                 study, setting, asked[setting.name], primary, loaded[setting.name], known_epochs
             )
-        bare[setting.name], arms, more, warned = found
+        costs, arms, more, warned = found
+        bare[setting.name], heads[setting.name] = costs[BARE], costs.heads
         planned += arms
         warnings += warned
         notes += [f"{setting.name}: {note}" if len(study.settings) > 1 else note for note in more]
@@ -177,6 +180,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
         replace(study, primary=primary),
         loaded,
         bare,
+        heads,
         tuple(planned),
         runs,
         tuple(notes),
@@ -202,8 +206,8 @@ def plan_setting(
     primary: Contrast,
     loaded: LoadedTask,
     known_epochs: dict[str, int],
-) -> tuple[Cost, list[PlannedArm], list[str], list[str]]:
-    """The cost of the bare network, the arms, and notes and warnings on them."""
+) -> tuple["Costs", list[PlannedArm], list[str], list[str]]:
+    """Returns the costs, the arms, and notes and warnings on them."""
     costs = Costs(loaded)
     arms, notes = complete_controls(arms, costs, primary)
     recipes = {arm.name: replace(study.recipe, **own_recipe(setting, arm.name)) for arm in arms}
@@ -215,7 +219,7 @@ def plan_setting(
         epochs = ", ".join(f"{name} {recipe.epochs}" for name, recipe in recipes.items())
         notes.append(f"Equal time for every arm, in epochs: {epochs}.")
     widths = [channels for arm in arms for channels in costs[arm].widths]
-    for one, other in twins(arms, recipes, widths):
+    for one, other in duplicate_arms(arms, recipes, widths):
         where = f" in {setting.name}" if setting.name else ""
         warnings.append(
             f"{one.name} and {other.name} are the same block at the places{where}: it would be"
@@ -234,7 +238,7 @@ def plan_setting(
         )
         for arm in arms
     ]
-    return costs[BARE], planned, notes, warnings
+    return costs, planned, notes, warnings
 
 
 class Costs:
@@ -243,13 +247,25 @@ class Costs:
     def __init__(self, loaded: LoadedTask) -> None:
         self.loaded = loaded
         self.known: dict[str, Cost] = {}
+        self.notes: list[str] = []
 
     def __getitem__(self, arm: Arm) -> Cost:
         key = json.dumps([arm.attention, dict(arm.arguments)], sort_keys=True)
         if key not in self.known:
-            model = self.loaded.build(arm, seed=0)
+            model = self.loaded.build(
+                arm, seed=0, on_event=lambda event: self.notes.append(event["text"])
+            )
             self.known[key] = cost_of(model, self.loaded.input_shape)
         return self.known[key]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """A line per classifier of pretrained weights: whether it starts anew."""
+        if self.loaded.task.weights is None:
+            return ()
+        notes = [note.removeprefix("weights: ") for note in self.notes]
+        found = [note for note in dict.fromkeys(notes) if note.startswith("classifier")]
+        return tuple(found) or ("its classifier is kept",)
 
 
 def read_arm(asked: str | NamedArm) -> Arm:

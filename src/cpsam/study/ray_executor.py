@@ -1,11 +1,13 @@
-"""Several runs at once, on this machine or on many, by Ray, which places them; one whose worker
-dies goes on from its last checkpoint.
+"""Executes several runs at once by Ray, on this machine or on many.
+
+A run whose worker dies continues from its last checkpoint.
 """
 
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +17,11 @@ from cpsam.config.study import Task
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent, silent
+from cpsam.run.records import StoredRun
 from cpsam.run.spec import RunSpec
 from cpsam.run.train_run import train_run
+from cpsam.study.execute_run import PlannedRun, Train, execute_run, record_failure
 from cpsam.study.executor import POLL_SECONDS
-from cpsam.study.run_end import Execute, Job, attempt, outcome, record_end
 
 CONNECT_SECONDS = 10
 GRACE_SECONDS = 60  # for runs to write a checkpoint when they are told to stop
@@ -26,13 +29,13 @@ SPIN_COUNT = "1000"
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """What a worker has to have set before it loads torch.
+    """Returns what a worker must have set before it loads torch.
 
-    Threads that wait for each other in a loop (libgomp does so for a long time by default) take the
-    processor from those they wait for as soon as there are more threads than cores. Two processes
-    of two threads on two cores made 0.45 steps a second each; 7.6 when they wait short, and 12.6
-    with a thread each (ResNet-20 with CPSAM, 32 digits a step). So every run has its own number,
-    and waits short.
+    By default, threads of libgomp wait for each other in a long loop. If there are more threads
+    than cores, they take the processor from the threads that they wait for. Two processes of two
+    threads on two cores made 0.45 steps per second each, and 7.6 with short loops. With one thread
+    each they made 12.6 (ResNet-20 with CPSAM, 32 digits per step). So every run has its own number
+    of threads, and its loops are short.
     """
     return {
         "OMP_NUM_THREADS": str(threads),
@@ -48,8 +51,8 @@ def load_once(task: Task, skipped: frozenset[str]) -> LoadedTask:
     return load_task(task, silent, skipped)
 
 
-def execute_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-    """Train a run on data that this process loads itself.
+def train_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """Trains a run on data that this process loads itself.
 
     Raises:
         DataError: If the data here is not that of the plan.
@@ -63,7 +66,7 @@ def execute_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[st
 
 
 def check_reachable(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Refuses an address that does not answer soon. Ray itself tries for minutes."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
@@ -72,7 +75,7 @@ def check_reachable(address: str) -> None:
 
 
 class Mailbox:
-    """Where workers leave what they have to tell, an actor."""
+    """Keeps the events of the workers until they are taken. It is an actor of Ray."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -85,29 +88,26 @@ class Mailbox:
         return events
 
 
-def work(job: Job, execute: Execute, mailbox: Any) -> bool:
-    """What a worker does: one attempt at one run; False if another process is at it."""
-    if not job.folder.parent.is_dir():
+def work(run: PlannedRun, train: Train, mailbox: Any) -> StoredRun | None:
+    """Executes one run in a worker; returns None if another process works on it."""
+    if not run.folder.parent.is_dir():
         raise UserError(
-            f"{job.folder.parent} is not there on {os.uname().nodename}: --out must be on storage"
+            f"{run.folder.parent} is not there on {os.uname().nodename}: --out must be on storage"
             " that all nodes share"
         )
-    return attempt(
-        job,
-        execute,
-        lambda event: mailbox.put.remote(
-            {**event, "node": os.uname().nodename, "pid": os.getpid()}
-        ),
-    )
+    who = {"node": os.uname().nodename, "pid": os.getpid()}
+    return execute_run(run, train, lambda event: mailbox.put.remote({**event, **who}))
 
 
 class RayExecutor:
-    """Runs as tasks of a Ray cluster. A context: a cluster that it started ends with it.
+    """Executes runs as tasks of a Ray cluster.
+
+    It is a context. A cluster that it started ends with it.
 
     Args:
         address: Of a running cluster, ``"auto"`` for that of this machine; None starts one here, on
             the loopback interface alone.
-        execute: Trains a run; sent to the workers.
+        train: Trains a run; sent to the workers.
         cpus: Cores that a run is given, a fraction if wanted; None: its threads.
         gpus: GPUs that a run is given, a fraction if wanted; None: one, where the cluster has any.
         retries: How often a run is tried again after its worker died. Then it counts as failed.
@@ -121,7 +121,7 @@ class RayExecutor:
         self,
         address: str | None = None,
         *,
-        execute: Execute = execute_on_worker,
+        train: Train = train_on_worker,
         cpus: float | None = None,
         gpus: float | None = None,
         retries: int = 3,
@@ -133,14 +133,8 @@ class RayExecutor:
             raise UserError(
                 "Ray is not installed: pip install ray, or in the clone pip install -e '.[cluster]'"
             ) from error
-        self.address, self.execute, self.cpus, self.gpus, self.retries = (
-            address,
-            execute,
-            cpus,
-            gpus,
-            retries,
-        )
-        self.poll_seconds = poll_seconds
+        self.address, self.train, self.poll_seconds = address, train, poll_seconds
+        self.cpus, self.gpus, self.retries = cpus, gpus, retries
 
     def __enter__(self) -> "RayExecutor":
         if self.address and ":" in self.address:
@@ -159,29 +153,29 @@ class RayExecutor:
     def __exit__(self, *error: object) -> None:
         self.ray.shutdown()
 
-    def run(self, jobs: Sequence[Job], on_event: OnEvent) -> None:
-        Dispatch(self, on_event).run_all(jobs)
+    def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
+        return Dispatch(self, on_event).run_all(runs)
 
-    def submit(self, job: Job, mailbox: Any) -> Any:
+    def submit(self, run: PlannedRun, mailbox: Any) -> Any:
         gpus = (
             self.gpus
             if self.gpus is not None
             else float(self.ray.cluster_resources().get("GPU", 0) > 0)
         )
-        cpus = job.spec.threads if self.cpus is None else self.cpus
+        cpus = run.spec.threads if self.cpus is None else self.cpus
         self.check_fits(cpus, gpus)
-        environment = {"env_vars": worker_environment(job.spec.threads)}
+        environment = {"env_vars": worker_environment(run.spec.threads)}
         options = {
             "num_cpus": cpus,
             "num_gpus": gpus,
             "max_retries": 0,
             "runtime_env": environment,
-            "name": job.folder.name,
+            "name": run.folder.name,
         }
-        return self.ray.remote(work).options(**options).remote(job, self.execute, mailbox)
+        return self.ray.remote(work).options(**options).remote(run, self.train, mailbox)
 
     def check_fits(self, cpus: float, gpus: float) -> None:
-        """A task that no node can ever take would wait for ever."""
+        """Refuses a task that no node can ever take, because it would wait for ever."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             has = "; ".join(
@@ -194,31 +188,44 @@ class RayExecutor:
 
 
 class Dispatch:
-    """One call of :meth:`RayExecutor.run`: what is under way, and what is to be tried again."""
+    """Carries out one call of :meth:`RayExecutor.run`."""
 
     def __init__(self, executor: RayExecutor, on_event: OnEvent) -> None:
         self.executor, self.on_event, self.ray = executor, on_event, executor.ray
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0).remote()
-        self.under_way: dict[Any, Job] = {}
+        self.under_way: dict[Any, PlannedRun] = {}
         self.deaths: dict[str, int] = {}
-        self.held: list[Job] = []  # that another master's workers are at
+        self.held: list[PlannedRun] = []  # the workers of another study work on them
+        self.ended: dict[str, StoredRun] = {}
 
-    def run_all(self, jobs: Sequence[Job]) -> None:
+    def run_all(self, runs: Sequence[PlannedRun]) -> Mapping[str, StoredRun]:
         try:
-            for job in jobs:
-                if outcome(job.folder) is not None:
-                    attempt(job, self.executor.execute, self.on_event)  # reads it
+            for run in runs:
+                stored = run.read()
+                if stored.outcome is None:
+                    self.start(run)
                 else:
-                    self.start(job)
+                    self.execute_here(replace(run, stored=stored))
             while self.under_way or self.held:
                 self.step()
             self.pass_on()
+            return self.ended
         except BaseException:
             self.stop()
             raise
 
-    def start(self, job: Job) -> None:
-        self.under_way[self.executor.submit(job, self.mailbox)] = job
+    def execute_here(self, run: PlannedRun) -> None:
+        """Reads a run that has ended."""
+        self.keep(run, execute_run(run, self.executor.train, self.on_event))
+
+    def keep(self, run: PlannedRun, stored: StoredRun | None) -> None:
+        if stored is None:
+            self.held.append(run)
+        else:
+            self.ended[run.folder.name] = stored
+
+    def start(self, run: PlannedRun) -> None:
+        self.under_way[self.executor.submit(run, self.mailbox)] = run
 
     def step(self) -> None:
         waits = list(self.under_way)
@@ -234,41 +241,41 @@ class Dispatch:
             if not waits:
                 time.sleep(self.executor.poll_seconds)
             again, self.held = self.held, []
-            for job in again:
-                self.start(job)
+            for run in again:
+                self.start(run)
 
     def collect(self, task: Any) -> None:
-        job = self.under_way.pop(task)
+        run = self.under_way.pop(task)
         try:
-            if not self.ray.get(task):
-                self.held.append(job)
+            self.keep(run, self.ray.get(task))
         except (CpsamError, OSError) as error:
             if not isinstance(error, StoppedError):
                 raise getattr(error, "cause", error) from None
-            self.died(job, str(error))
+            self.died(run, str(error))
         except self.ray.exceptions.RayTaskError:
             raise
         except self.ray.exceptions.RayError as error:
-            self.died(job, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            self.died(run, f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
-    def died(self, job: Job, why: str) -> None:
-        """Its worker was killed, or its node went away: the run itself has done nothing wrong, up
-        to a number of times.
+    def died(self, run: PlannedRun, why: str) -> None:
+        """Starts a run again whose worker was killed or whose node went away.
+
+        After a number of deaths the run has failed.
         """
-        self.deaths[job.folder.name] = deaths = self.deaths.get(job.folder.name, 0) + 1
-        self.on_event({**job.header, "event": "died", "error": why, "deaths": deaths})
+        self.deaths[run.folder.name] = deaths = self.deaths.get(run.folder.name, 0) + 1
+        self.on_event({**run.header, "event": "died", "error": why, "deaths": deaths})
         if deaths <= self.executor.retries:
-            self.start(job)
+            self.start(run)
             return
-        record_end(job.folder, "failed", f"its worker died {deaths} times ({why})")
-        attempt(job, self.executor.execute, self.on_event)
+        why = f"its worker died {deaths} times ({why})"
+        self.execute_here(replace(run, stored=record_failure(run.folder, "failed", why)))
 
     def pass_on(self) -> None:
         for event in self.ray.get(self.mailbox.take.remote()):
             self.on_event(event)
 
     def stop(self) -> None:
-        """Let running tasks write a checkpoint."""
+        """Lets running tasks write a checkpoint."""
         for task in self.under_way:
             self.ray.cancel(task, force=False)
         if self.under_way:

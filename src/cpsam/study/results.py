@@ -3,86 +3,39 @@ of its runs.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from cpsam.attention import CONTROLS
 from cpsam.config.study import Contrast
 from cpsam.run.data import LoadedTask
+from cpsam.run.records import RunOutcome, StoredRun
 from cpsam.run.spec import RunSpec
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.plan import Plan, PlannedArm
-from cpsam.study.records import Environment
-from cpsam.study.run_end import Outcome, outcome, read_config
-from cpsam.train.run_folder import ENVIRONMENT, read_metrics
-from cpsam.typed import read_record
 
 NO_MATTER = {"system", "cores", "resumed"}  # of an environment, what a result does not depend on
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """What the folder of a run says of it.
-
-    Attributes:
-        spec: What the run is.
-        end: How it ended; None if it has not.
-        curve: Top-1 and train loss after each epoch; a run that stopped early has a short one.
-        environment: Where it was made, as plain data; None if it left no word of it.
-    """
-
-    spec: RunSpec
-    end: Outcome | None
-    curve: Mapping[str, list[float]]
-    environment: dict[str, Any] | None
-
-    @property
-    def done(self) -> bool:
-        return self.end is not None and self.end.status == "done"
-
-    @property
-    def seconds(self) -> float | None:
-        """The time of training; None if it is not done."""
-        return None if self.end is None else self.end.train_seconds
-
-    def describe(self) -> dict[str, Any]:
-        """Returns the record of the run as plain data. One that diverged or failed has a record
-        too: it stays in the table.
-        """
-        end = self.end or Outcome("missing")
-        numbers = {"top1": end.top1, "top5": end.top5, "loss": end.loss}
-        return {
-            "seed": self.spec.seed,
-            "folder": self.spec.folder_name,
-            "status": end.status,
-            "error": end.error,
-            **numbers,
-            "curve": self.curve,
-        }
+def describe_run(spec: RunSpec, stored: StoredRun) -> dict[str, Any]:
+    """Returns a run as plain data. A run that diverged or failed stays in the table too."""
+    outcome = stored.outcome or RunOutcome("missing")
+    return {
+        "seed": spec.seed,
+        "folder": spec.folder_name,
+        "status": outcome.status,
+        "error": outcome.error,
+        "top1": outcome.top1,
+        "top5": outcome.top5,
+        "loss": outcome.loss,
+        "curve": stored.curve,
+    }
 
 
-def read_runs(plan: Plan, folder: Path) -> dict[str, RunRecord]:
-    """Reads each run of a plan once, by the name of its folder.
-
-    Raises:
-        DataError: If a file is damaged or of another run; names it.
-    """
-    return {spec.folder_name: read_run(spec, folder / spec.folder_name) for spec in plan.runs}
-
-
-def read_run(spec: RunSpec, folder: Path) -> RunRecord:
-    config, end = read_config(folder), outcome(folder)
-    epochs = [] if config is None else read_metrics(folder, config)
-    where = read_record(Environment, folder / ENVIRONMENT)
-    curve = {key: [float(epoch[key]) for epoch in epochs] for key in ("top1", "train_loss")}
-    return RunRecord(spec, end, curve, None if where is None else where[1])
-
-
-def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
+def study_results(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, Any]:
     """Returns all that a study knows but for what depends on the clock and the machine that
     measures.
 
@@ -91,10 +44,13 @@ def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
     """
     study = plan.study
     assert study.primary is not None
-    records = {arm.key: [runs[spec.folder_name] for spec in arm.specs] for arm in plan.arms}
     top1 = {
-        key: {run.spec.seed: run.end.top1 for run in each if run.end and run.end.top1 is not None}
-        for key, each in records.items()
+        arm.key: {
+            spec.seed: outcome.top1
+            for spec in arm.specs
+            if (outcome := runs[spec.folder_name].outcome) and outcome.top1 is not None
+        }
+        for arm in plan.arms
     }
     settings = [
         describe_setting(setting.name, plan.loaded[setting.name]) for setting in study.settings
@@ -112,15 +68,15 @@ def study_results(plan: Plan, runs: Mapping[str, RunRecord]) -> dict[str, Any]:
         "primary": [plan.label(primary.setting, name) for name in (primary.arm, primary.reference)],
         "control": best_control(plan, top1),
         "contrasts": describe_contrasts(plan, top1),
-        "arms": [describe_arm(plan, arm, records[arm.key], top1) for arm in plan.arms],
+        "arms": [describe_arm(plan, arm, runs, top1) for arm in plan.arms],
         "made_by": machines(runs.values()),
-        "unlike": unlike(runs.values()),
+        "unlike": unlike(plan, runs),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }
 
 
-def machines(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
+def machines(runs: Iterable[StoredRun]) -> list[dict[str, Any]]:
     """Returns the environments in which the finished runs were begun, with how many `runs` each,
     and how many were `resumed` in another.
     """
@@ -140,16 +96,17 @@ def machines(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
     return list(counted.values())
 
 
-def unlike(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
+def unlike(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, list[str]]:
     """Returns the seeds whose finished runs were not all begun in the same environment, and in what
     these differ.
     """
     values: dict[int, dict[str, set[str]]] = {}
-    for run in runs:
+    for spec in plan.runs:
+        run = runs[spec.folder_name]
         if run.done and run.environment is not None:
             for key in run.environment.keys() - NO_MATTER:
                 said = json.dumps(run.environment[key], sort_keys=True)
-                values.setdefault(run.spec.seed, {}).setdefault(key, set()).add(said)
+                values.setdefault(spec.seed, {}).setdefault(key, set()).add(said)
     differing = {
         str(seed): sorted(key for key, found in each.items() if len(found) > 1)
         for seed, each in values.items()
@@ -172,7 +129,7 @@ def describe_setting(name: str, loaded: LoadedTask) -> dict[str, Any]:
 
 
 def describe_arm(
-    plan: Plan, planned: PlannedArm, runs: Sequence[RunRecord], top1: Top1
+    plan: Plan, planned: PlannedArm, runs: Mapping[str, StoredRun], top1: Top1
 ) -> dict[str, Any]:
     assert plan.study.primary is not None
     arm, cost, bare = planned.arm, planned.cost, plan.bare[planned.setting]
@@ -200,7 +157,7 @@ def describe_arm(
         "parameters_added": cost.parameters - bare.parameters,
         "macs": cost.macs,
         "macs_added": cost.macs - bare.macs,
-        "runs": [run.describe() for run in runs],
+        "runs": [describe_run(spec, runs[spec.folder_name]) for spec in planned.specs],
         "top1": asdict(summarize(top1[planned.key].values())),
         "difference": differences,
     }
