@@ -15,6 +15,46 @@ STOP_SIGNALS = (
     signal.SIGXCPU,
 )
 
+# What others call the same thing, and our words for it.
+SYNONYMS = {
+    "learning_rate": ("lr",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "wd": ("weight_decay",),
+    "decay": ("weight_decay",),
+    "dataset": ("data",),
+    "data_dir": ("data_root",),
+    "root": ("data_root",),
+    "arch": ("model",),
+    "net": ("model",),
+    "network": ("model",),
+    "block": ("attention",),
+    "blocks": ("attention",),
+    "arms": ("attention",),
+    "place": ("at",),
+    "placement": ("at",),
+    "output": ("out",),
+    "folder": ("out",),
+    "img_size": ("image_size",),
+    "size": ("image_size",),
+    "num_workers": ("workers",),
+    "amp": ("precision",),
+    "optim": ("optimizer",),
+    "opt": ("optimizer",),
+    "scheduler": ("schedule",),
+    "val": ("validation",),
+    "pretrained": ("weights",),
+    "checkpoint": ("weights",),
+    "test": ("eval",),
+    "evaluate": ("eval",),
+    "fit": ("train",),
+    "run": ("train",),
+    "benchmark": ("compare",),
+    "flops": ("cost",),
+    "ls": ("list",),
+    "verify": ("data",),
+}
+
 
 class CpsamError(Exception):
     """Is the parent of every error that cpsam raises on purpose. Its text is one line."""
@@ -57,7 +97,7 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> UserError:
         unknown model 'resnet21': did you mean 'resnet20'? Choices: resnet20, vgg
     """
     names = sorted(choices)
-    near = get_close_matches(str(given), names, n=6, cutoff=0.5)
+    near = nearest(str(given), names)
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = (
         names
@@ -65,3 +105,16 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> UserError:
         else [*(near or names[:6]), f"and {len(names) - len(near or names[:6]):,} more"]
     )
     return UserError(f"unknown {kind} {given!r}: {hint}Choices: {', '.join(shown)}")
+
+
+def nearest(given: str, choices: Iterable[str]) -> list[str]:
+    """Returns up to six of the choices, the nearest first; a known synonym comes before all.
+
+    Example:
+        >>> nearest("learning_rate", ["lr", "momentum"]), nearest("epoch", ["epochs", "lr"])
+        (['lr'], ['epochs'])
+    """
+    names = list(choices)
+    meant = [name for name in SYNONYMS.get(given.lower(), ()) if name in names]
+    close = get_close_matches(given, names, n=6, cutoff=0.5)
+    return list(dict.fromkeys([*meant, *close]))[:6]

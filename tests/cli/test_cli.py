@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpsam.cli import VERBS, main
-from cpsam.cli.parse import command_line, one_line
+from cpsam.cli.parse import command_line
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -55,7 +55,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (["compare", "--epochs", "few"], 2, ["--epochs", "'few'"]),
         (["compare", "--colour", "red"], 2, ["--colour"]),
         (["cost", "--attention", "none"], 2, ["'none' inserts nothing"]),
-        (["cost", "--image-size", "1", "2", "3"], 2, ["image_size is one or two numbers"]),
+        (["cost", "--image-size", "1", "2", "3"], 2, ["--image-size is one or two numbers"]),
         (["eval", "nowhere"], 2, ["nowhere holds no run"]),
         (["list", "placement"], 2, ["unknown kind 'placement'", "did you mean 'placements'"]),
     ],
@@ -306,8 +306,3 @@ def test_the_command_is_told_as_it_was_given(monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setattr(sys, "argv", [program, "study", *words])
         assert command_line("study", words) == f"{begins} study plan.toml --out 'my runs'"
-
-
-def test_a_box_of_words_becomes_one_line() -> None:
-    assert one_line("╭─ T ─╮\n│ one   │\n│ two.  │\n│ ───── │\n│ hint  │\n╰───────╯") == "one two."
-    assert one_line("no box at all\n") == "no box at all"

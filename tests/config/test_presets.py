@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from support.imagenet_tree import write_folder
 
 from cpsam.cli import main
-from cpsam.cli.parse import parse
-from cpsam.cli.train import TrainRequest, preset_request, rename_recipe
+from cpsam.cli.train import TrainRequest, read
 from cpsam.config.presets import PRESETS, find_preset
 from cpsam.errors import StoppedError
 from cpsam.models import create_model
@@ -46,7 +45,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def request(*words: str) -> TrainRequest:
-    return parse(TrainRequest, "train", list(words), "", preset_request(list(words)))
+    return read(list(words))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -120,7 +119,7 @@ def test_a_flag_changes_one_field_of_a_recipe(tmp_path: Path) -> None:
 def test_the_former_name_of_the_flag_is_understood_with_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    asked = request(*rename_recipe([*words, "--out", str(tmp_path)]))
+    asked = request(*words, "--out", str(tmp_path))
     assert asked == request("--preset", "cifar100-fast", "--out", str(tmp_path))
     assert capsys.readouterr().err == "cpsam: --recipe is called --preset now\n"
 

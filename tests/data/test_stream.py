@@ -505,7 +505,7 @@ def test_arguments_that_do_not_fit_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="imagenet is always streamed"):
         load(folder, stream=False)
     with pytest.raises(
-        UserError, match="a transform is for streamed ones: ask for them with --stream True"
+        UserError, match="a transform is for streamed ones: ask for them with stream=True"
     ):
         load_dataset("folder", folder, image_size=SIZE, transform=STRONG)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The command line: one verb a file. Each parses, calls one library function and prints."""
+"""The command line, with one file per verb. Each parses, calls one library function and prints."""
 
 import os
 import sys
@@ -12,24 +12,24 @@ from cpsam.cli.stoppable import stoppable
 from cpsam.errors import CpsamError, UserError, unknown
 
 VERBS = {
-    "compare": "train each block with each seed and put accuracy and cost side by side",
+    "compare": "train each block with each seed, and print accuracy and cost side by side",
     "study": "the same for a plan in a file, of any size, on one machine or many",
     "train": "train one network, with or without attention",
     "eval": "measure a trained run on its data",
-    "data": "look at every image of a data set before anything is trained on it",
-    "cost": "what an insertion would cost in a network, place by place, before any training",
-    "list": "names of blocks, placements, models and data sets",
+    "data": "check every image of a data set before anything is trained on it",
+    "cost": "print what an insertion adds to a network, place by place",
+    "list": "list the names of blocks, placements, models and data sets",
 }
-
 RESUMABLE = ("compare", "study", "train")
-
-USAGE = "usage: cpsam VERB [OPTIONS]\n\n" + "\n".join(
-    f"  {verb:8} {what}" for verb, what in VERBS.items()
-)
-USAGE += "\n\ncpsam VERB --help lists the options of a verb.\n"
-
-
 INTERRUPTED = 130
+USAGE = f"""usage: cpsam VERB [OPTIONS]
+
+{chr(10).join(f"  {verb:10} {what}" for verb, what in VERBS.items())}
+  help       print the options of a verb: cpsam help VERB
+  version    print the version
+
+Begin with: cpsam compare --epochs 2 --seeds 0,1
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             with stoppable(bool(words) and words[0] in RESUMABLE, program) as check:
                 answer(words, check)
         except CpsamError as error:
-            fail(error, error.exit_code)
+            fail(in_options(error, words), error.exit_code)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
         # whoever read our output has gone, and python would complain once more when it flushes
@@ -69,19 +69,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 def answer(words: list[str], check: Callable[[], None]) -> None:
     """Runs the verb, or prints what there is."""
-    if not words or words[0] in ("-h", "--help"):
+    first, *rest = words or [""]
+    if first in ("", "-h", "--help", "--help-all") or (first == "help" and not rest):
         print(USAGE, end="")
-        sys.exit(0 if words else 2)
-    if words[0] == "--version":
+        sys.exit(0 if first else 2)
+    if first in ("version", "--version"):
         from cpsam import __version__
 
         print(__version__)
         return
-    if words[0] not in VERBS:
-        raise unknown("verb", words[0], VERBS)
-    verb = import_module(f"cpsam.cli.{words[0]}")
+    if first == "help":
+        first, *rest = [*rest, "--help"]
+    if first not in VERBS:
+        raise unknown("verb", first, [*VERBS, "help", "version"])
+    verb = import_module(f"cpsam.cli.{first}")
     check()
-    verb.run(words[1:])
+    verb.run(rest)
+
+
+def in_options(error: CpsamError, words: list[str]) -> str:
+    """Returns the message of an error with options in place of the library's arguments."""
+    verb = getattr(sys.modules.get(f"cpsam.cli.{words[0]}") if words else None, "VERB", None)
+    if verb is None:
+        return str(error)
+    from cpsam.cli.translate import with_options
+
+    return with_options(str(error), verb.flags)
 
 
 def fail(reason: object, code: int) -> NoReturn:

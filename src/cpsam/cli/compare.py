@@ -1,40 +1,65 @@
 """``cpsam compare``: train each arm with each seed, then one table."""
 
 import json
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
 
-import tyro
-
-from cpsam.cli.parse import command_line, parse
-from cpsam.cli.planned import print_planned
-from cpsam.cli.table import print_results
+from cpsam.cli.names import check_names
+from cpsam.cli.parse import command_line
+from cpsam.cli.verb import Verb
 from cpsam.config.study import Comparison
-from cpsam.progress import LiveStudy
-from cpsam.report.results import Results
 
 
 @dataclass(frozen=True)
-class Compare:
-    comparison: Annotated[Comparison, tyro.conf.arg(name="")]
+class CompareRequest:
+    comparison: Comparison = field(default_factory=Comparison)
     retry_failed: bool = False
     """Try runs that failed once more."""
     dry_run: bool = False
-    """Print the runs, and the time they would take, and do nothing."""
+    """Print the runs and the time that they would take; train nothing."""
     json: bool = False
     """Print the results as JSON."""
 
 
+VERB = Verb(
+    "compare",
+    CompareRequest,
+    "Train each block with each seed, and print accuracy and cost side by side. The same command"
+    " continues after an interruption.",
+    {
+        "three arms, six seeds, on the embedded digits": (
+            "cpsam compare --attention none,non_local,cpsam --seeds 0,1,2,3,4,5"
+        ),
+        "two forms of CPSAM on your images: how long would it take?": (
+            "cpsam compare --data folder --data-root photos --model timm/resnet18"
+            " --attention none,cpsam,cpsam:fusion=sum --dry-run"
+        ),
+    },
+    first=(
+        "data",
+        "data_root",
+        "model",
+        "weights",
+        "attention",
+        "at",
+        "seeds",
+        "epochs",
+        "out",
+        "dry_run",
+    ),
+)
+
+
 def run(words: list[str]) -> None:
-    asked = parse(
-        Compare,
-        "compare",
-        words,
-        "Train each block with each seed, and put accuracy and cost side by side.",
-    )
+    asked = VERB.read(words)
+    check_names(asked.comparison.task, asked.comparison.attention)
     if asked.dry_run:
+        from cpsam.cli.planned import print_planned
+
         print_planned(asked.comparison.study(), asked.comparison.folder, asked.json)
         return
+    from cpsam.cli.table import print_results
+    from cpsam.progress import LiveStudy
+    from cpsam.report.results import Results
     from cpsam.study.conduct import conduct
 
     with LiveStudy() as live:

@@ -4,8 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cpsam.cli.parse import parse
+from cpsam.cli.names import check_names
+from cpsam.cli.verb import Verb
 from cpsam.config.recipe import check_count
+from cpsam.config.study import Task
 from cpsam.errors import UserError
 
 
@@ -45,13 +47,24 @@ class CostRequest:
             check_count(name, getattr(self, name), 1, most)
 
 
+VERB = Verb(
+    "cost",
+    CostRequest,
+    "Print what an insertion adds to a network, place by place, before any training: parameters,"
+    " multiply-adds, time and memory.",
+    {
+        "CPSAM in a ResNet-50 of timm": "cpsam cost --model timm/resnet50 --attention cpsam",
+        "Non-Local after each block of the third stage": (
+            "cpsam cost --model resnet20 --attention non_local --at layer3.*"
+        ),
+    },
+    first=("model", "attention", "at", "image_size", "batch_size", "json"),
+)
+
+
 def run(words: list[str]) -> None:
-    asked = parse(
-        CostRequest,
-        "cost",
-        words,
-        "What an insertion would cost in a network, place by place, before any training.",
-    )
+    asked = VERB.read(words)
+    check_names(Task(model=asked.model, at=asked.at), [asked.attention])
     from cpsam.run.cost import insertion_cost
 
     side = 224 if "/" in asked.model else 32

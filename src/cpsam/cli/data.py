@@ -1,15 +1,12 @@
 """``cpsam data verify``: look at every image of a data set before anything is trained on it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from cpsam.cli.parse import parse
+from cpsam.cli.verb import Verb
 from cpsam.errors import DataError, unknown
-from cpsam.progress import ProgressBars
 from cpsam.text import printable
 
 ACTIONS = ("verify",)
@@ -18,11 +15,11 @@ CLASSES_SHOWN = 30
 
 @dataclass(frozen=True)
 class DataRequest:
-    action: Annotated[str, tyro.conf.Positional]
+    action: str = field(metadata={"positional": True, "choices": ACTIONS})
     """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3
     if anything is.
     """
-    path: Annotated[Path, tyro.conf.Positional]
+    path: Path = field(metadata={"positional": True})
     """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in
     its data/.
     """
@@ -36,16 +33,27 @@ class DataRequest:
     """Print JSON, which --skip-bad of other verbs reads."""
 
 
+VERB = Verb(
+    "data",
+    DataRequest,
+    "Read every image of a data set before anything is trained on it, and list what is wrong.",
+    {
+        "check a folder of images": "cpsam data verify photos",
+        "write down the bad images, then train without them": (
+            "cpsam data verify photos --json > bad.json; cpsam train --data folder --data-root"
+            " photos --skip-bad bad.json --out runs/photos"
+        ),
+    },
+    first=("image_column", "label_column", "json"),
+)
+
+
 def run(words: list[str]) -> None:
-    asked = parse(
-        DataRequest,
-        "data",
-        words,
-        "Look at every image of a data set before anything is trained on it.",
-    )
+    asked = VERB.read(words)
     if asked.action not in ACTIONS:
         raise unknown("action", asked.action, ACTIONS)
     from cpsam.data.verify import verify
+    from cpsam.progress import ProgressBars
 
     with ProgressBars() as bars:
         columns = asked.image_column, asked.label_column

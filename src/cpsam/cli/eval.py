@@ -1,19 +1,15 @@
 """``cpsam eval``: measure a trained run on its data."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from cpsam.cli.parse import parse
-from cpsam.progress import ProgressBars
+from cpsam.cli.verb import Verb
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Path = field(metadata={"positional": True})
     """A run folder."""
     data_root: Path | None = None
     """Folder of data sets; for --data folder, the tree itself. Default: the environment variable
@@ -25,8 +21,21 @@ class EvalRequest:
     """Print JSON."""
 
 
+VERB = Verb(
+    "eval",
+    EvalRequest,
+    "Measure a trained run on its data.",
+    {
+        "measure a run on the images that it was measured on before": "cpsam eval runs/first",
+        "measure it on its train split": "cpsam eval runs/first --split train",
+    },
+    first=("data_root", "split", "json"),
+)
+
+
 def run(words: list[str]) -> None:
-    asked = parse(EvalRequest, "eval", words, "Measure a trained run on its data.")
+    asked = VERB.read(words)
+    from cpsam.progress import ProgressBars
     from cpsam.run.evaluate_run import evaluate_run
 
     with ProgressBars() as progress:

@@ -1,61 +1,141 @@
 """``cpsam list``: the names that other verbs take."""
 
+import inspect
 import json
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Any
 
-import tyro
-
-from cpsam.cli.parse import parse
+from cpsam.cli.help import wrap
+from cpsam.cli.names import LIBRARIES, registry
+from cpsam.cli.source import arguments, summary
+from cpsam.cli.verb import Verb
 from cpsam.errors import UserError, unknown
 
 KINDS = ("attention", "placements", "models", "data")
+DATA = {
+    "digits": "1,797 handwritten digits, embedded.",
+    "cifar10": "60,000 images of 10 classes.",
+    "cifar100": "60,000 images of 100 classes.",
+    "imagenet": "One folder per class, or the parquet shards of the hub; streamed.",
+    "folder": "Your images, in one folder per class.",
+}
+SEVERAL = ("attention", "models")  # kinds after which more can be asked
 
 
 @dataclass(frozen=True)
-class List:
-    kinds: Annotated[tuple[str, ...], tyro.conf.Positional] = KINDS
-    """What to list: attention, placements, models, data."""
+class ListRequest:
+    kinds: tuple[str, ...] = field(default=KINDS, metadata={"positional": True})
+    """What to list: attention, placements, models, data. The name of a block after attention lists
+    its arguments. After models, timm or torchvision lists the models of that library.
+    """
     json: bool = False
     """Print JSON."""
 
 
-def summary(thing: object) -> str:
-    return " ".join((thing.__doc__ or "").split("\n\n")[0].split()).replace("``", "")
+VERB = Verb(
+    "list",
+    ListRequest,
+    "List the names of blocks, placements, models and data sets.",
+    {
+        "the blocks, each in a sentence": "cpsam list attention",
+        "the arguments of one block": "cpsam list attention cpsam",
+        "the models of timm": "cpsam list models timm",
+    },
+    first=("json",),
+)
 
 
 def run(words: list[str]) -> None:
-    asked = parse(List, "list", words, "Names of blocks, placements, models and data sets.")
-    for kind in asked.kinds:
-        if kind not in KINDS:
-            raise unknown("kind", kind, KINDS)
-    if len(set(asked.kinds)) < len(asked.kinds):
-        raise UserError(f"a kind is given more than once: {' '.join(asked.kinds)}")
-    from cpsam.attention import ATTENTION
-    from cpsam.data import DATASETS
-    from cpsam.insert import PLACEMENTS
-    from cpsam.models import CIFAR_RESNETS
-
-    names = {
-        "attention": {"none": "The bare network."}
-        | {name: summary(block) for name, block in ATTENTION.items()},
-        "placements": {name: summary(placement) for name, placement in PLACEMENTS.items()},
-        "models": dict.fromkeys(CIFAR_RESNETS, "For small images.")
-        | {"timm/NAME": "Any model of timm.", "torchvision/NAME": "Any model of torchvision."},
-        "data": {
-            "digits": "1,797 handwritten digits, embedded.",
-            "cifar10": "60,000 images of 10 classes.",
-            "cifar100": "60,000 images of 100 classes.",
-            "imagenet": "A folder a class, or the parquet shards of the hub; streamed.",
-            "folder": "Your images, a folder a class.",
-        },
-    }
-    assert set(names["data"]) == set(DATASETS)
+    asked = VERB.read(words)
+    first, *names = asked.kinds
+    if first in SEVERAL and names and not set(names) & set(KINDS):
+        found = {first: {name: more(first, name) for name in names}}
+        if first == "models":
+            found = {first: {key: "" for each in found[first].values() for key in each}}
+    else:
+        for kind in asked.kinds:
+            if kind not in KINDS:
+                raise unknown("kind", kind, KINDS)
+        if len(set(asked.kinds)) < len(asked.kinds):
+            raise UserError(f"a kind is given more than once: {' '.join(asked.kinds)}")
+        found = {kind: names_of(kind) for kind in asked.kinds}
     if asked.json:
-        print(json.dumps({kind: names[kind] for kind in asked.kinds}, indent=1))
+        print(json.dumps(found, indent=1))
         return
-    for kind in asked.kinds:
+    for kind, entries in found.items():
         print(f"{kind}:")
-        width = max(map(len, names[kind]))
-        for name, what in names[kind].items():
-            print(f"  {name:{width}}  {what}")
+        width = max(map(len, entries))
+        for name, what in entries.items():
+            if isinstance(what, dict):
+                print_block(name, what)
+            else:
+                print(f"  {name:{width}}  {what}".rstrip())
+
+
+def names_of(kind: str) -> dict[str, str]:
+    """Returns the names of a kind, each with what it is."""
+    names = registry(kind)
+    if kind == "attention":
+        return {"none": "The bare network."} | names
+    if kind == "models":
+        libraries = {
+            f"{library}/NAME": f"Any model of {library}: cpsam list models {library}"
+            for library in LIBRARIES
+        }
+        return dict.fromkeys(names, "For small images.") | libraries
+    return {name: DATA[name] for name in names} if kind == "data" else names
+
+
+def more(kind: str, name: str) -> dict[str, Any]:
+    return describe(name) if kind == "attention" else models(name)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Returns what a block is, and its arguments with their defaults.
+
+    Raises:
+        UserError: If there is no such block.
+    """
+    if name not in (names := registry("attention")):
+        raise unknown("attention", name, names)
+    from cpsam.attention import ATTENTION, argument_names
+
+    block = ATTENTION[name]
+    said = dict(arguments(inspect.getdoc(block) or ""))
+    parameters = inspect.signature(block).parameters
+    about = {
+        each: {"default": parameters[each].default, "about": " ".join(said.get(each, "").split())}
+        for each in argument_names(block)
+        if each != "in_channels"
+    }
+    return {"about": summary(block.__doc__), "arguments": about}
+
+
+def models(library: str) -> dict[str, str]:
+    """Returns the names of all models of a library, also those that we add.
+
+    Raises:
+        UserError: If there is no such library.
+    """
+    if library not in LIBRARIES:
+        raise unknown("library of models", library, LIBRARIES)
+    import timm
+    import torchvision
+
+    import cpsam.models  # noqa: F401  # adds models to timm
+
+    if library == "timm":
+        return {f"timm/{name}": "" for name in timm.list_models()}
+    names = torchvision.models.list_models(module=torchvision.models)
+    return {f"torchvision/{name}": "" for name in names}
+
+
+def print_block(name: str, block: dict[str, Any]) -> None:
+    print("\n".join([f"  {name}", *wrap(block["about"], 4)]))
+    for argument, entry in block["arguments"].items():
+        needed = entry["default"] is inspect.Parameter.empty
+        value = "VALUE" if needed else entry["default"]
+        print("\n".join(["", f"    {argument}={value}", *wrap(entry["about"], 8)]))
+    if block["arguments"]:
+        example = next(iter(block["arguments"]))
+        print(f"\n  as in --attention {name}:{example}=VALUE")

@@ -1,57 +1,120 @@
-"""Flags from frozen dataclasses, and the command as it was given."""
+"""Reads the words of a command into the values of flags."""
 
-import io
 import re
 import shlex
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-import tyro
+from cpsam.cli.flags import Flag, option
+from cpsam.errors import UserError, nearest
 
-from cpsam.errors import UserError
+HELP = ("-h", "--help", "--help-all")
+RENAMED = {"recipe": "preset"}
+DEVICES = ("device", "devices", "gpu", "gpus", "cuda")
+DEVICE_HINT = (
+    "a GPU is used if there is one; the environment variable CUDA_VISIBLE_DEVICES hides it"
+)
 
-T = TypeVar("T")
 
+def parse(flags: Mapping[str, Flag], words: list[str]) -> dict[str, Any]:
+    """Returns the values that are given, by the names of their fields.
 
-def parse(
-    kind: type[T], verb: str, words: list[str], description: str, default: T | None = None
-) -> T:
-    """Read the flags of a verb into the dataclass `kind`; nested fields are flags of their own
-    name. What is not given is as in `default`.
+    A flag with several values takes all words up to the next flag, and splits each at its commas.
+    A flag that is given twice has its last value.
 
     Raises:
-        UserError: If the flags do not fit, in one line where tyro draws a box.
+        UserError: If a flag is unknown, a value is missing or of another kind, or a flag that must
+            be given is not.
     """
-    if "" in words:
-        before = [verb, *words][words.index("")]
-        raise UserError(f"{before}: the value after it is empty; leave both out, or name a value")
-    box = io.StringIO()
-    try:
-        with (
-            redirect_stderr(box),
-            redirect_stdout(getattr(sys.stdout, "underneath", sys.stdout)),
-        ):  # help has colours
-            config = (tyro.conf.OmitArgPrefixes,)
-            return tyro.cli(
-                kind,
-                prog=f"cpsam {verb}",
-                args=words,
-                description=description,
-                config=config,
-                default=default,
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UserError(
-            f"{one_line(box.getvalue())} (cpsam {verb} --help lists the options)"
-        ) from None
+    given: dict[str, Any] = {}
+    places = [flag for flag in flags.values() if flag.positional]
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not is_flag(word):
+            if not places:
+                raise UserError(f"{word!r} belongs to no option")
+            flag = places.pop(0)
+            given[flag.name] = flag.read([word, *take(rest)] if flag.many else [word])
+            continue
+        name, equals, value = word.partition("=")
+        flag, on = find_flag(name, flags)
+        if flag.kind is bool:
+            if equals:
+                raise UserError(f"{name} takes no value; got {value!r}")
+            given[flag.name] = on
+        elif flag.many:
+            found = [value] if equals else take(rest)
+            given[flag.name] = flag.read([each for word in found for each in split(word)])
+        elif equals or (rest and not is_flag(rest[0])):
+            given[flag.name] = flag.read([value if equals else rest.pop(0)])
+        else:
+            raise UserError(f"{name} needs a value: {flag.option} {flag.value}")
+    for flag in flags.values():
+        if flag.needed and flag.name not in given:
+            shown = flag.value if flag.positional else f"{flag.option} {flag.value}"
+            raise UserError(f"{shown} is missing: {flag.text.split('. ')[0].rstrip('.').lower()}")
+    return given
+
+
+def is_flag(word: str) -> bool:
+    return word.startswith("--") or word == "-h"
+
+
+def take(rest: list[str]) -> list[str]:
+    """Removes and returns the words before the next flag."""
+    end = next((index for index, word in enumerate(rest) if is_flag(word)), len(rest))
+    words = rest[:end]
+    del rest[:end]
+    return words
+
+
+def split(word: str) -> list[str]:
+    """Splits a word at its commas. The arguments of a block stay with it.
+
+    After a colon, a comma before ``word=`` belongs to the block.
+
+    Example:
+        >>> split("none,cpsam:fusion=sum,reduction=8,eca")
+        ['none', 'cpsam:fusion=sum,reduction=8', 'eca']
+    """
+    parts: list[str] = []
+    for part in word.split(","):
+        if parts and ":" in parts[-1] and re.match(r"\w+=", part):
+            parts[-1] += f",{part}"
+        elif part.strip():
+            parts.append(part.strip())
+    return parts
+
+
+def find_flag(given: str, flags: Mapping[str, Flag]) -> tuple[Flag, bool]:
+    """Returns the flag of this name, and whether it is switched on.
+
+    Raises:
+        UserError: If there is none. It names the nearest one.
+    """
+    name = given.lstrip("-").replace("-", "_")
+    if name in RENAMED and RENAMED[name] in flags:
+        print(f"cpsam: {given} is called {option(RENAMED[name])} now", file=sys.stderr)
+        name = RENAMED[name]
+    options = {key: flag for key, flag in flags.items() if not flag.positional}
+    if name in options:
+        return options[name], True
+    bare = name.removeprefix("no_")
+    if bare in options and options[bare].kind is bool:
+        return options[bare], False
+    near = nearest(name, options)
+    hint = f": did you mean {option(near[0])}?" if near else ""
+    if name in DEVICES:
+        hint = f": {DEVICE_HINT}"
+    raise UserError(f"unknown option {given}{hint}")
 
 
 def command_line(verb: str, words: list[str]) -> str:
-    """The command as it was given, but for how it prints; a script of one's own may have brought
-    blocks and networks of its own.
+    """Returns the command as it was given, but for how it prints.
+
+    A script of one's own is named, because it may add blocks and networks.
     """
     script = sys.argv[0]
     program = (
@@ -62,17 +125,3 @@ def command_line(verb: str, words: list[str]) -> str:
     return shlex.join(
         [*program, verb, *(word for word in words if word not in ("--json", "--no-json"))]
     )
-
-
-def one_line(box: str) -> str:
-    """What stands in a box between its title and its second rule; tyro draws one with lines, or
-    plainly where those cannot be shown.
-
-    Example:
-        >>> one_line("╭─ Error ────╮\\n│ lr must be │\\n│ above 0    │\\n│ ────────── │")
-        'lr must be above 0'
-    """
-    rows = [row.strip(" │╭╮╰╯─-") for row in box.strip().splitlines()][1:]  # a rule becomes empty
-    first = next((index for index, row in enumerate(rows) if row), 0)
-    end = next((index for index, row in enumerate(rows) if not row and index > first), len(rows))
-    return re.sub(r"^Error parsing [\w.]+: ", "", " ".join(rows[first:end])) or box.strip()

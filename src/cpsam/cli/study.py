@@ -3,25 +3,21 @@
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from cpsam.cli.parse import command_line, parse
-from cpsam.cli.planned import print_planned
-from cpsam.cli.table import print_results
+from cpsam.cli.names import check_names
+from cpsam.cli.parse import command_line
+from cpsam.cli.verb import Verb
 from cpsam.errors import UserError, unknown
-from cpsam.progress import LiveStudy
-from cpsam.report.results import Results
 
 EXECUTORS = ("here", "ray")
 
 
 @dataclass(frozen=True)
 class StudyRequest:
-    plan: Annotated[Path, tyro.conf.Positional]
+    plan: Path = field(metadata={"positional": True})
     """The plan, a TOML file: seeds, arms, settings and the question, all fixed before anything
     runs.
     """
@@ -33,7 +29,7 @@ class StudyRequest:
     """
     workers: int | None = None
     """Streamed images: processes that load them. Default: the processors."""
-    executor: str = "here"
+    executor: str = field(default="here", metadata={"choices": EXECUTORS})
     """Who trains: here, this process, one run after the other, or ray, several at once on one
     machine or many.
     """
@@ -52,7 +48,7 @@ class StudyRequest:
     report: bool = False
     """Train nothing: report on what there is."""
     dry_run: bool = False
-    """Print the runs, and the time they would take, and do nothing."""
+    """Print the runs and the time that they would take; train nothing."""
     json: bool = False
     """Print the results as JSON."""
 
@@ -74,26 +70,55 @@ class StudyRequest:
             )
 
 
+VERB = Verb(
+    "study",
+    StudyRequest,
+    "Carry out a plan from a file, on one machine or many, then write one report. The same command"
+    " continues after an interruption.",
+    {
+        "see the runs of a plan and how long they would take": "cpsam study plan.toml --dry-run",
+        "carry it out, two runs per GPU": (
+            "cpsam study plan.toml --executor ray --gpus-per-run 0.5 --out runs"
+        ),
+    },
+    first=(
+        "data_root",
+        "out",
+        "dry_run",
+        "report",
+        "retry_failed",
+        "executor",
+        "address",
+        "gpus_per_run",
+        "workers",
+        "json",
+    ),
+)
+
+
 def run(words: list[str]) -> None:
-    asked = parse(
-        StudyRequest,
-        "study",
-        words,
-        "Carry out a plan; the same command continues it after an interruption.",
-    )
-    # Before torch is loaded: of two studies on the same cores, threads that wait in a loop would
-    # slow both some twentyfold.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    asked = VERB.read(words)
     from cpsam.config.plan_file import read_plan
-    from cpsam.study.conduct import conduct
 
     study = read_plan(asked.plan, data_root=asked.data_root, workers=asked.workers)
+    for setting in study.settings:
+        check_names(setting.task, setting.arms)
     folder = asked.out / study.name
+    # Set this before torch is imported. Two studies on the same cores would otherwise slow each
+    # other some twentyfold, because their threads wait in a loop.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if asked.dry_run:
+        from cpsam.cli.planned import print_planned
+
         print_planned(study, folder, asked.json)
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
+    from cpsam.cli.table import print_results
+    from cpsam.progress import LiveStudy
+    from cpsam.report.results import Results
+    from cpsam.study.conduct import conduct
+
     options = {
         "command": command_line("study", words),
         "retry_failed": asked.retry_failed,

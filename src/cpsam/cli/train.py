@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from cpsam.cli.parse import parse
+from cpsam.cli.flags import build, option
+from cpsam.cli.names import check_names
+from cpsam.cli.verb import Verb
 from cpsam.config.presets import find_preset
 from cpsam.config.recipe import MOST_SEED, Recipe, check_count
 from cpsam.config.run_options import RunOptions
 from cpsam.config.study import MOST_THREADS, Task
 from cpsam.errors import CpsamError, UserError
-from cpsam.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,58 @@ class TrainRequest:
         check_count("threads", self.threads, 0, MOST_THREADS)
 
 
+VERB = Verb(
+    "train",
+    TrainRequest,
+    "Train one network, with or without attention. The same command continues after an"
+    " interruption.",
+    {
+        "CPSAM in a ResNet-20, on the embedded digits": (
+            "cpsam train --data digits --attention cpsam --epochs 6 --out runs/first"
+        ),
+        "your images, in train/CLASS and val/CLASS": (
+            "cpsam train --data folder --data-root photos --model timm/resnet18 --out runs/photos"
+        ),
+    },
+    first=(
+        "out",
+        "data",
+        "data_root",
+        "model",
+        "weights",
+        "attention",
+        "at",
+        "epochs",
+        "preset",
+        "dry_run",
+    ),
+)
+
+
+def read(words: list[str]) -> TrainRequest:
+    """Returns the request that the words stand for; a preset gives what they leave open.
+
+    Raises:
+        UserError: If a word or a value does not fit, or the preset needs a flag that is missing.
+    """
+    given = VERB.parse(words)
+    if "preset" not in given:
+        return build(TrainRequest, given)
+    preset = find_preset(given["preset"])
+    for name in preset.needs:
+        if name not in given:
+            raise UserError(f"preset {given['preset']} needs {option(name)}")
+    values = {**preset.task, **vars(preset.recipe), "attention": preset.attention}
+    return build(TrainRequest, {**values, **given})
+
+
 def run(words: list[str]) -> None:
-    words = rename_recipe(words)
-    asked = parse(
-        TrainRequest,
-        "train",
-        words,
-        "Train one network; the same command continues it after an interruption.",
-        preset_request(words),
-    )
-    for flag in find_preset(asked.preset).needs if asked.preset else ():
-        if getattr(asked.task, flag) is None:
-            raise UserError(f"preset {asked.preset} needs --{flag}")
+    asked = read(words)
+    check_names(asked.task, [asked.attention])
     if asked.dry_run:
         print_plan(asked)
         return
+    from cpsam.progress import ProgressBars
     from cpsam.run.train_run import train_arm
     from cpsam.train.distributed import SHARED_ERROR, process_group
 
@@ -106,40 +142,8 @@ def silent(event: dict[str, Any]) -> None:
     """One process prints for all."""
 
 
-def rename_recipe(words: list[str]) -> list[str]:
-    """Returns the words with ``--preset`` in place of its former name ``--recipe``, and says so."""
-    if any(is_flag("--recipe", word) for word in words):
-        print("cpsam: --recipe is called --preset now", file=sys.stderr)
-    return [
-        word.replace("--recipe", "--preset", 1) if is_flag("--recipe", word) else word
-        for word in words
-    ]
-
-
-def preset_request(words: list[str]) -> TrainRequest | None:
-    """Returns the request that ``--preset NAME`` stands for. The other words change its fields."""
-    given = [
-        word.partition("=")[2] or (words[index + 1 : index + 2] or [""])[0]
-        for index, word in enumerate(words)
-        if is_flag("--preset", word)
-    ]
-    if not given:
-        return None
-    found = find_preset(given[-1])
-    return TrainRequest(
-        out=tyro.MISSING,
-        task=Task(**found.task),
-        attention=found.attention,
-        recipe=found.recipe,
-        preset=given[-1],
-    )
-
-
-def is_flag(flag: str, word: str) -> bool:
-    return word.partition("=")[0] == flag
-
-
 def print_plan(asked: TrainRequest) -> None:
+    from cpsam.progress import ProgressBars
     from cpsam.report.values import duration
     from cpsam.run.dry_run import dry_run
 

@@ -20,8 +20,8 @@ class RunOptions:
         checkpoint_minutes: Save after so many minutes without a checkpoint; 0: not by time.
         keep: Checkpoints to keep; a damaged one falls back to the one before, so one is few.
         max_minutes: Stop after so many minutes with a checkpoint, as on a signal; 0: never.
-        tensorboard: Write what is reported for TensorBoard too, into `tensorboard/` of the run
-            folder (extra `tensorboard`).
+        tensorboard: Write what is reported for TensorBoard too, into tensorboard/ of the run
+            folder (extra tensorboard).
 
     Raises:
         UserError: If a value breaks its rule.

@@ -74,7 +74,7 @@ def load_dataset(
         refuse(name, image_size=image_size, stream=stream or None, transform=how, skip=skip or None)
         refuse(name, image_column=image_column, label_column=label_column)
     elif name == "imagenet" and stream is False:
-        raise UserError("imagenet is always streamed; a folder with stream False is not")
+        raise UserError("imagenet is always streamed; a folder with stream=False is not")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be at least 0; got {workers}")
     given = root or os.environ.get("CPSAM_DATA") or None

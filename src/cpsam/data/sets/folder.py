@@ -84,7 +84,7 @@ def load_folder(
     if transform not in (None, Transform()):
         raise UserError(
             f"{root}: these images are decoded once, and a transform is for streamed ones: ask for"
-            " them with --stream True"
+            " them with stream=True"
         )
     content = [
         [part.classes, part.paths, part.labels.tolist(), part.stamps] for part in parts.values()
