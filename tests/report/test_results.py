@@ -1,14 +1,19 @@
 """Results as typed records: what a file says is kept, and what is damaged is named."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.whole_study import whole_content, whole_study
+from support.whole_study import ARMS, changed, whole_content, whole_study
 
 import cpsam
-from cpsam.errors import DataError
+from cpsam.errors import DataError, UserError
+from cpsam.report.answer import control_words
+from cpsam.report.formats import written_forms
+from cpsam.report.remarks import remarks
 from cpsam.report.results import Results, read_results
 
 KEPT = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/results.json"))
@@ -88,3 +93,70 @@ def test_a_damaged_field_is_named(change: Any, words: str, tmp_path: Path) -> No
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{tmp_path}/results.json: there are no results"):
         read_results(tmp_path)
+
+
+def test_results_show_the_answer_its_control_and_the_tables() -> None:
+    control = {"arm": "conv_control @ late", "of": 1, "n": 7, "mean": 0.01, "low": None}
+    results = changed(control=control)
+    said = [results.answer, *control_words(results), *remarks(results)]
+    text, html = repr(results), results._repr_html_()
+    assert text == str(results) and text.splitlines()[: len(said)] == said and len(said) == 4
+    for words in (*said, *ARMS):
+        assert words in text and words in html
+    for setting in ARMS:
+        table = results.table(setting)
+        assert repr(table) in text
+        assert len({len(line) for line in repr(table).splitlines()}) == 1, "the columns are aligned"
+        for row in table.rows:
+            assert all(f"<td>{cell}</td>" in html for cell in row)
+    assert "src=" not in html and "href=" not in html and html.count("<table>") == len(ARMS)
+    assert [row[0] for row in results.table().rows] == [arm.name for arm in results.arms]
+    with pytest.raises(UserError, match="unknown setting 'lat': did you mean 'late'"):
+        results.table("lat")
+
+
+def test_a_name_is_text_in_a_notebook_and_a_terminal() -> None:
+    first, *others = whole_content()["arms"]
+    results = changed(arms=[first | {"arm": "<b>\x1b[31m"}, *others], warnings=["<i>\x1b]0;x"])
+    html, text = results._repr_html_(), repr(results)
+    assert "&lt;b&gt;\\x1b[31m" in html and "<b>" not in html and "<i>" not in html
+    assert "<b>\\x1b[31m" in text and "\x1b" not in text + html
+
+
+@pytest.mark.parametrize("rows", ["runs", "arms", "contrasts"])
+def test_results_are_saved_in_the_form_of_the_suffix(rows: str, tmp_path: Path) -> None:
+    results, forms = whole_study(), written_forms(whole_study())
+    for name, known in (
+        ("a.html", forms["report.html"]),
+        ("a.md", forms["report.md"]),
+        ("a.csv", forms[f"{rows}.csv"]),
+    ):
+        results.save(tmp_path / name, rows=rows)
+        assert (tmp_path / name).read_text() == known
+    results.save(str(tmp_path / "a.json"))
+    assert read_results(tmp_path / "a.json") == results
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown suffix '\.htm': did you mean '\.html'"):
+        whole_study().save(tmp_path / "report.htm")
+    with pytest.raises(UserError, match="unknown kind of rows 'run': did you mean 'runs'"):
+        whole_study().save(tmp_path / "report.csv", rows="run")
+    with pytest.raises(UserError, match="missing is not a folder"):
+        whole_study().save(tmp_path / "missing" / "report.md")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_frame_has_one_row_per_run_and_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="to_dataframe needs pandas: pip install pandas"):
+        whole_study().to_dataframe()
+    frame = SimpleNamespace(DataFrame=lambda records, columns: (records, columns))
+    monkeypatch.setitem(sys.modules, "pandas", frame)
+    records, columns = whole_study().to_dataframe()
+    assert columns[:5] == ["setting", "arm", "seed", "status", "top1"]
+    runs = [(arm, run) for arm in whole_study().arms for run in arm.runs]
+    assert [record[:5] for record in records] == [
+        [arm.setting, arm.arm, run.seed, run.status, run.top1] for arm, run in runs
+    ]
+    assert len(whole_study().to_dataframe("arms")[0]) == len(whole_study().arms)

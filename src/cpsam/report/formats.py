@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from cpsam.errors import unknown
 from cpsam.report.answer import answer, control_words, evidence
 from cpsam.report.escape import markdown, markdown_code, spreadsheet
 from cpsam.report.facts import blocks, data_notes, facts_words, made_by, protocol
@@ -26,10 +27,35 @@ def written_forms(results: Results) -> dict[str, str]:
     return {
         "report.html": render_page(results),
         "report.md": render_markdown(results),
-        "arms.csv": comma_separated(ARM, arm_records(results)),
-        "contrasts.csv": comma_separated(CONTRAST, contrast_records(results)),
-        "runs.csv": comma_separated(RUN, run_records(results)),
+        **{f"{rows}.csv": render_csv(results, rows) for rows in RECORDS},
     }
+
+
+def rendered(results: Results, suffix: str, rows: str = "runs") -> str:
+    """Returns one form of a report.
+
+    Args:
+        results: Of a study.
+        suffix: Of its file: ".html", ".md", ".csv" or ".json".
+        rows: What a line of CSV is about: "arms", "contrasts" or "runs".
+
+    Raises:
+        UserError: If the suffix or the kind of rows is unknown.
+    """
+    forms = {
+        ".html": render_page,
+        ".md": render_markdown,
+        ".csv": lambda results: render_csv(results, rows),
+        ".json": render_json,
+    }
+    if suffix not in forms:
+        raise unknown("suffix", suffix, forms)
+    return forms[suffix](results)
+
+
+def render_json(results: Results) -> str:
+    """Returns the content of a `results.json`."""
+    return json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n"
 
 
 def render_markdown(results: Results) -> str:
@@ -80,15 +106,28 @@ def markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
 
 
-def comma_separated(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns numbers in full, text that no spreadsheet takes for a formula, and nothing for what
-    is missing.
+def render_csv(results: Results, rows: str) -> str:
+    """Returns the records of :func:`records_of` as CSV: numbers in full, text that no spreadsheet
+    takes for a formula, and nothing for what is missing.
     """
+    header, records = records_of(results, rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(map(spreadsheet, row) for row in rows)
+    writer.writerows(map(spreadsheet, record) for record in records)
     return text.getvalue()
+
+
+def records_of(results: Results, rows: str) -> tuple[Sequence[str], list[list[object]]]:
+    """Returns the names of the fields and one record per arm, contrast or run.
+
+    Raises:
+        UserError: If `rows` is none of "arms", "contrasts" and "runs".
+    """
+    if rows not in RECORDS:
+        raise unknown("kind of rows", rows, RECORDS)
+    header, records = RECORDS[rows]
+    return header, records(results)
 
 
 def arm_records(results: Results) -> list[list[object]]:
@@ -116,3 +155,10 @@ def run_records(results: Results) -> list[list[object]]:
         for arm in results.arms
         for run in arm.runs
     ]
+
+
+RECORDS = {
+    "arms": (ARM, arm_records),
+    "contrasts": (CONTRAST, contrast_records),
+    "runs": (RUN, run_records),
+}

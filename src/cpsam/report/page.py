@@ -5,11 +5,9 @@ paper. `page.html.j2` holds the markup, this file what is put there.
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from cpsam.report.answer import answer, control_words, evidence, subject
@@ -18,8 +16,8 @@ from cpsam.report.figures import Figure, contrasts_figure, setting_figures
 from cpsam.report.records import SettingRecord
 from cpsam.report.remarks import remarks
 from cpsam.report.results import Results
-from cpsam.report.svg import safe
 from cpsam.report.table import Table, arms_table, contrasts_table, failures_table, runs_table
+from cpsam.report.templates import template
 from cpsam.report.values import duration, unbroken, words
 from cpsam.typed import as_json
 
@@ -70,22 +68,6 @@ def render_page(results: Results) -> str:
         facts=facts_part(results),
         runs=runs_table(results),
     )
-
-
-@cache
-def template(name: str) -> Template:
-    """Returns a template of this package. It escapes all text, and writes characters that do not
-    print as escapes.
-    """
-    return Environment(
-        loader=PackageLoader("cpsam.report", ""),
-        autoescape=True,
-        finalize=safe,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    ).get_template(name)
 
 
 def policy(style: str) -> str:

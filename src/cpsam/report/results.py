@@ -6,11 +6,12 @@ What an older file lacks gets its default here and in :mod:`cpsam.report.records
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cpsam.errors import DataError
-from cpsam.files import read_json
+from cpsam.errors import DataError, UserError, unknown
+from cpsam.files import read_json, write_atomically
 from cpsam.report.records import (
     ArmResult,
     ArmTiming,
@@ -27,13 +28,21 @@ from cpsam.statistics import PairedDifference
 from cpsam.text import shorten
 from cpsam.typed import STUDY_BYTES, as_json, checked
 
+if TYPE_CHECKING:
+    from cpsam.report.table import Table
+
 SCHEMA = 1
 RESULTS = "results.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Results:
-    """What a study found.
+    """What a study found. It prints as the answer in a sentence and the table, also in a notebook.
+
+    Example:
+        >>> results = cpsam.read_results("runs/blocks")                     # doctest: +SKIP
+        >>> results.answer                                                  # doctest: +SKIP
+        >>> results.save("report.html")                                     # doctest: +SKIP
 
     Attributes:
         command: The command line that made the results.
@@ -103,6 +112,77 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a `results.json` that describes these results."""
         return as_json(self)
+
+    @property
+    def answer(self) -> str:
+        """The primary contrast in one sentence."""
+        from cpsam.report.answer import answer
+
+        return answer(self)
+
+    def table(self, setting: str | None = None) -> "Table":
+        """Returns the comparison as text, one row per arm; for numbers, see :meth:`to_dataframe`.
+
+        Args:
+            setting: Only the arms of this one; None: all.
+
+        Raises:
+            UserError: If there is no such setting.
+        """
+        from cpsam.report.table import arms_table
+
+        names = [each.name for each in self.settings]
+        if setting is not None and setting not in names:
+            raise unknown("setting", setting, names)
+        return arms_table(self, setting)
+
+    def to_dataframe(self, rows: str = "runs") -> Any:
+        """Returns the numbers as a `pandas.DataFrame`.
+
+        Args:
+            rows: What a row is about: "runs", "arms" or "contrasts".
+
+        Raises:
+            UserError: If pandas is not installed, or the kind of rows is unknown.
+        """
+        from cpsam.report.formats import records_of
+
+        header, records = records_of(self, rows)
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise UserError("to_dataframe needs pandas: pip install pandas") from None
+        return pandas.DataFrame(records, columns=list(header))
+
+    def save(self, path: str | Path, rows: str = "runs") -> None:
+        """Writes a report.
+
+        Args:
+            path: The file; its suffix says the form: ".html", ".md", ".csv" or ".json". After a
+                crash it has either its old content or the new.
+            rows: What a line of CSV is about: "runs", "arms" or "contrasts".
+
+        Raises:
+            UserError: If the suffix or the kind of rows is unknown, or the folder does not exist.
+            OSError: If the file cannot be written.
+        """
+        from cpsam.report.formats import rendered
+
+        file = Path(path)
+        text = rendered(self, file.suffix, rows)
+        if not file.parent.is_dir():
+            raise UserError(f"path: {file.parent} is not a folder")
+        write_atomically(file, text.encode())
+
+    def __repr__(self) -> str:
+        from cpsam.report.show import results_text
+
+        return results_text(self)
+
+    def _repr_html_(self) -> str:
+        from cpsam.report.show import results_html
+
+        return results_html(self)
 
     @property
     def primary_contrast(self) -> ContrastResult:

@@ -17,6 +17,7 @@ from cpsam.report.values import (
     percent,
     points,
 )
+from cpsam.text import printable
 
 ARMS = (
     "Top-1 is the mean over n seeds ± sample standard deviation, after the last epoch, on the"
@@ -41,13 +42,33 @@ FAILURES = (
 RUNS = "One line a run, as its folder has it."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
-    """A header, rows of the same length, and sentences on how to read them."""
+    """A header, rows of the same length, and sentences on how to read them. It prints as a table,
+    and shows as one in a notebook.
+
+    Example:
+        >>> Table(("arm", "n"), (("none", "3"), ("cpsam", "12")))
+        arm     n
+        none    3
+        cpsam  12
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+
+    def __repr__(self) -> str:
+        lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
+        first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+        return "\n".join(
+            "  ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in lines
+        )
+
+    def _repr_html_(self) -> str:
+        from cpsam.report.templates import template
+
+        return template("table.html.j2").render(table=self)
 
 
 def arms_table(results: Results, setting: str | None = None) -> Table:
