@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet18, swin_t
 
-from cpsam.attention import CPSAM
+from cpsam.attention import CPSAM, ConvControl
 from cpsam.errors import UserError
 from cpsam.insert import attention_config, insert_attention, insert_from_config, remove_attention
 
@@ -289,10 +289,11 @@ class ReturnsTwo(nn.Module):
         (
             "conv_control",
             (
-                "ConvControl: missing a required argument: 'hidden_channels'; give it with"
-                " functools.partial or a lambda"
+                "conv_control needs a value for hidden_channels, as in"
+                " conv_control:hidden_channels=16"
             ),
         ),
+        (ConvControl, "missing a required argument: 'hidden_channels'; give it by keyword"),
         (partial(CPSAM, ratio=4), "cannot be made: .*ratio"),
         (
             lambda channels: nn.Conv2d(channels, 8, 1),
@@ -310,16 +311,17 @@ class ReturnsTwo(nn.Module):
             r"cannot insert ShrinksInTraining: .*got \(2, 6, 6, 9\)",
         ),
         (lambda channels: ReturnsTwo(), "cannot insert ReturnsTwo: .*got a tuple"),
-        (lambda: CPSAM(6), "in_channels=6 alone cannot be made: .*positional argument"),
-        (lambda channels: channels, "make must return a torch.nn.Module; got int"),
-        (lambda channels: None, "make must return a torch.nn.Module; got NoneType"),
-        (7, "make must be a name or a callable .*got int"),
-        (None, "make must be a name or a callable .*got NoneType"),
-        (CPSAM(6), "make must .*got CPSAM"),
+        (lambda: CPSAM(6), "a block on 6 channels cannot be made: .*positional argument"),
+        (lambda channels: channels, "block must make a torch.nn.Module; got int"),
+        (lambda channels: None, "block must make a torch.nn.Module; got NoneType"),
+        (7, "block must be a name or a callable .*got int"),
+        (None, "block must be a name or a callable .*got NoneType"),
+        (CPSAM(6), "block must .*got CPSAM"),
     ],
     ids=[
         "unknown",
         "conv_control",
+        "a class that lacks one",
         "ratio",
         "width",
         "odd sizes",
@@ -335,6 +337,22 @@ class ReturnsTwo(nn.Module):
 )
 def test_what_makes_no_block_is_refused(make, message):
     refuse(Host(), message, make=make)
+
+
+@pytest.mark.parametrize(
+    "block, arguments, message",
+    [
+        ("cpsam", {"fusio": "sum"}, "unknown argument of cpsam 'fusio': did you mean 'fusion'"),
+        ("cpsam", {"fusion": "summ"}, "fusion must be one of .*did you mean 'sum'"),
+        ("cpsam:fusion=sum", {"fusion": "sum"}, "fusion is given twice: in 'cpsam:fusion=sum'"),
+        ("cpsam:fusion", {}, "unknown argument of cpsam 'fusion'"),
+        (CPSAM, {"fusio": "sum"}, "unknown argument of CPSAM 'fusio': did you mean 'fusion'"),
+        (lambda channels: CPSAM(channels), {"fusion": "sum"}, "unknown argument of <lambda>"),
+        ("none", {}, "unknown attention 'none'"),
+    ],
+)
+def test_what_does_not_fit_as_an_argument_is_refused(block, arguments, message):
+    refuse(Host(), message, make=block, **arguments)
 
 
 def test_the_same_class_twice_at_one_place_is_refused():

@@ -19,7 +19,7 @@ from cpsam.insert import (
     remove_attention,
 )
 from cpsam.insert.probe import probe
-from cpsam.models.cifar_resnet import cifar_resnet
+from cpsam.models import cifar_resnet, create_model
 from cpsam.testing import randomise
 
 
@@ -55,6 +55,39 @@ def at_place(model, path, x):
         model(x)
     handle.remove()
     return seen[0]
+
+
+WAYS = {
+    "keywords": ("cpsam", {"fusion": "sum", "reduction": 4}),
+    "words": ("cpsam:fusion=sum,reduction=4", {}),
+    "both": ("CPSAM:fusion=sum", {"reduction": 4}),
+    "a class": (CPSAM, {"fusion": "sum", "reduction": 4}),
+    "a callable": (lambda channels: CPSAM(channels, fusion="sum", reduction=4), {}),
+}
+
+
+@pytest.mark.parametrize("block, arguments", WAYS.values(), ids=WAYS)
+def test_arguments_of_a_block_reach_every_place(block, arguments):
+    model = host()
+    assert insert_attention(model, block, at="Before-Last", **arguments) == ["layer2.1", "layer3.1"]
+    for entry, channels in zip(attention_config(model), (32, 64), strict=True):
+        given = {"in_channels": channels, "reduction": 4, "fusion": "sum"}
+        assert entry["attention"] == "cpsam"
+        assert entry["arguments"] == {**given, "interaction": "mlp", "norm": "batch"}
+
+
+def test_the_default_place_is_the_same_everywhere():
+    model = host()
+    assert insert_attention(model, Scale, factor=2, shift=0.5) == ["layer2.1", "layer3.1"]
+    created = create_model("resnet20", 5, attention="Non_Local", reduction=4, mode="gaussian")
+    assert [entry["at"] for entry in attention_config(created)] == ["layer2.1", "layer3.1"]
+    assert attention_config(created)[0]["arguments"]["mode"] == "gaussian"
+
+
+def test_arguments_without_a_block_are_refused():
+    for attention in (None, "none", "None"):
+        with pytest.raises(UserError, match="fusion is for blocks"):
+            create_model("resnet20", 5, attention=attention, fusion="sum")
 
 
 def test_two_blocks_at_one_place_compose_in_the_order_of_insertion():

@@ -4,7 +4,7 @@ import pytest
 
 from cpsam.attention import CPSAM, ConvControl
 from cpsam.errors import UserError
-from cpsam.run.arm import Arm, checked_arm, missing_arguments, parse_arm
+from cpsam.run.arm import Arm, checked_arm, parse_arm
 
 
 def test_a_bare_name_makes_the_block_with_its_defaults() -> None:
@@ -13,6 +13,11 @@ def test_a_bare_name_makes_the_block_with_its_defaults() -> None:
     block = make(24)
     assert isinstance(block, CPSAM)
     assert (block.in_channels, block.reduction) == (24, 16)
+
+
+def test_the_case_of_a_name_does_not_matter() -> None:
+    assert parse_arm("CPSAM:fusion=sum") == parse_arm("cpsam:fusion=sum")
+    assert parse_arm("None") == parse_arm("none")
 
 
 def test_none_makes_nothing() -> None:
@@ -58,9 +63,9 @@ def test_a_table_gives_each_width_its_own_value() -> None:
 
 
 def test_arguments_without_a_default_are_known() -> None:
-    assert missing_arguments("conv_control", {}) == ["hidden_channels"]
-    assert missing_arguments("conv_control", {"hidden_channels": 3}) == []
-    assert missing_arguments("none", {}) == []
+    assert parse_arm("conv_control").missing == ["hidden_channels"]
+    assert parse_arm("conv_control:hidden_channels=3").missing == []
+    assert parse_arm("none").missing == []
 
 
 def test_a_slug_is_safe_as_a_part_of_a_file_name() -> None:

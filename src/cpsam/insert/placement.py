@@ -153,8 +153,8 @@ def resolve(model: nn.Module, at: str | Sequence[str], probe: Probe) -> list[str
     trunk = cache(lambda: Trunk(model, probe))
     found: set[str] = set()
     for pattern in wanted:
-        if pattern in PLACEMENTS:
-            paths = named_places(pattern, trunk)
+        if pattern.lower() in PLACEMENTS:
+            paths = named_places(pattern.lower(), trunk)
         else:
             paths = [path for path in names if matches(pattern, path)]
             if not paths:

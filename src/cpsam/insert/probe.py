@@ -4,25 +4,18 @@ buffer moves.
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-from cpsam.errors import CpsamError, UserError
+from cpsam.errors import UserError
 from cpsam.insert.dataflow import DataFlow, Node
+from cpsam.insert.inputs import GROWTH, PROBE_SIZES, Inputs, inputs_of
 from cpsam.torch_state import call_on_meta, without_hooks
-
-# H != W, and no axis of one size repeats in the other, down to a stride of 32.
-PROBE_SIZES = ((128, 160), (192, 96))
-# From an example to its second size. Multiples of 32, so that a size that fits all strides still
-# does.
-GROWTH = (32, 96)
 
 
 class Span(NamedTuple):
@@ -137,88 +130,6 @@ def nearest_stride(sizes: Sequence[tuple[int, int]], features: Sequence[tuple[in
     return 2 ** round(sum(map(math.log2, ratios)) / len(ratios))
 
 
-class Inputs(NamedTuple):
-    """What a forward takes. Its images are the tensors of four axes, wherever they are."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def images(self) -> list[Tensor]:
-        return [leaf for leaf in tree_leaves(tuple(self)) if is_image(leaf)]
-
-    def resized(self, size: tuple[int, int]) -> "Inputs":
-        """The same with images of `size`, or in proportion if they have several sizes."""
-        first = self.images()[0]
-        height, width = (new / old for new, old in zip(size, first.shape[2:], strict=True))
-
-        def resize(leaf: Tensor) -> Tensor:
-            if not is_image(leaf):
-                return leaf
-            return leaf.new_empty(
-                (*leaf.shape[:2], round(leaf.shape[2] * height), round(leaf.shape[3] * width))
-            )
-
-        return Inputs(*tree_map_only(Tensor, resize, tuple(self)))
-
-
-def is_image(value: object) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 4
-
-
-def inputs_of(model: nn.Module, example: Any) -> Inputs:
-    """The arguments of the forward, on the meta device, from an example or guessed from the first
-    convolution.
-    """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    if example is None:
-        return Inputs(
-            (torch.empty(2, image_channels(model), *PROBE_SIZES[0], device="meta", dtype=dtype),),
-            {},
-        )
-    if isinstance(example, Tensor) and is_image(example):
-        return Inputs((torch.empty(2, *example.shape[1:], device="meta", dtype=dtype),), {})
-    leaves = tree_leaves(example)
-    if not any(map(is_image, leaves)):
-        given = (
-            f"the shape {tuple(example.shape)}"
-            if isinstance(example, Tensor)
-            else type(example).__name__
-        )
-        other = any(isinstance(leaf, Tensor) and leaf.dim() in (3, 5) for leaf in leaves)
-        raise UserError(
-            "example_input must be images (N, C, H, W); got"
-            f" {given}{', and attention is for 2-D networks only' if other else ''}"
-        )
-
-    def on_meta(leaf: Tensor) -> Tensor:
-        return torch.empty_like(
-            leaf, device="meta", dtype=dtype if leaf.is_floating_point() else leaf.dtype
-        )
-
-    args, kwargs = tree_map_only(
-        Tensor,
-        on_meta,
-        ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {}),
-    )
-    return Inputs(args, kwargs)
-
-
-def image_channels(model: nn.Module) -> int:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    for module in model.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv3d)):
-            raise UserError(
-                f"attention is for 2-D networks only: {type(model).__name__} has"
-                f" {type(module).__name__} and no Conv2d"
-            )
-    raise UserError(
-        "cannot tell how many channels the images have, because the model has no Conv2d: pass"
-        " example_input"
-    )
-
-
 def probe(model: nn.Module, example_input: Any = None) -> Probe:
     """Runs `model` on meta tensors of two sizes and records what each module returns, and from
     what.
@@ -312,39 +223,3 @@ def record(model: nn.Module, first: Inputs, second_size: tuple[int, int]) -> Pro
                 failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         flows.append(flow.nodes)
     return Probe(visits, sizes, failure, first, (flows[0], flows[1]))
-
-
-class Bystander(nn.Module):
-    """A child that is there and must not be called."""
-
-    def __init__(self, path: str, place: nn.Module) -> None:
-        super().__init__()
-        self.message = (
-            f"cannot insert at {path!r}: {type(place).__name__} calls every module that it holds,"
-            " and would call the block, too"
-        )
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        raise UserError(self.message)
-
-
-def refuse_collectors(model: nn.Module, places: Mapping[str, nn.Module], images: Inputs) -> None:
-    """Refuse places that run whatever they hold, as a container that goes through its children
-    does: a block would run inside them, too.
-
-    Raises:
-        UserError: If a child that is new in one of `places` is called.
-    """
-    if not places:
-        return
-    for path, place in places.items():
-        place.add_module("attention", Bystander(path, place))
-    try:
-        call_on_meta(model, *images.args, **images.kwargs)
-    except CpsamError:
-        raise
-    except Exception:  # The host fails late, as it did when it was probed.
-        return
-    finally:
-        for place in places.values():
-            del place.attention

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from cpsam.errors import UserError, unknown
 from cpsam.insert import insert_attention
 from cpsam.insert.hook import places
-from cpsam.insert.surgery import Make
+from cpsam.insert.make import Block
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
 from cpsam.models.lookalikes import lookalike
 from cpsam.models.run_weights import check_model
@@ -62,12 +63,13 @@ def create_model(
     num_classes: int,
     *,
     in_channels: int = 3,
-    attention: Make | None = None,
+    attention: Block | None = None,
     at: str | Sequence[str] = "before-last",
     weights: Path | str | None = None,
     weights_key: str | None = None,
     seed: int | None = None,
     on_note: Callable[[str], None] = lambda text: None,
+    **arguments: Any,
 ) -> nn.Module:
     """Builds a network, inserts attention, and loads pretrained weights, in this order.
 
@@ -75,8 +77,8 @@ def create_model(
         name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
-        attention: A name in ``ATTENTION``, or a callable from channels to a block. None: the
-            network as its name says. ``"none"``: the bare network.
+        attention: As `block` in :func:`cpsam.insert_attention`. None: the network as its name says.
+            ``"none"``: the bare network.
         at: Where, as in :func:`cpsam.insert.insert_attention`.
         weights: A file of weights of the bare network, safetensors or one of torch, of which only
             tensors are read; or the folder of a finished run of the same network, bare or with the
@@ -86,7 +88,8 @@ def create_model(
             :func:`load_pretrained`.
         seed: Draw the network from one stream and the blocks from another, so that the networks of
             all arms of a comparison start alike. None: from torch's global generator.
-        on_note: Told, a line each, what was decided about the network and its weights.
+        on_note: Receives one line for each decision about the network and its weights.
+        **arguments: Arguments of the blocks, such as ``fusion="sum"``.
 
     Raises:
         UserError: If a name is unknown, the weights do not fit or `weights_key` is given without
@@ -98,6 +101,9 @@ def create_model(
         >>> model(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 100])
     """
+    bare = attention is None or (isinstance(attention, str) and attention.lower() == "none")
+    if bare and arguments:
+        raise UserError(f"{next(iter(arguments))} is for blocks; give the block as attention")
     if weights is None and weights_key is not None:
         raise UserError(
             f"weights_key says which weights of a file to take; got {weights_key!r} and no weights"
@@ -116,10 +122,10 @@ def create_model(
                 f"{name} has no auxiliary heads here, and rescales its input as torchvision's"
                 " published weights want (transform_input)"
             )
-        if attention not in (None, "none"):
+        if attention is not None and not bare:
             if seed is not None:
                 torch.manual_seed(derive_seed(seed, "attention"))
-            insert_attention(model, attention, at)
+            insert_attention(model, attention, at, **arguments)
     if weights is not None:
         check_model(Path(weights), name)
         try:

@@ -14,7 +14,7 @@ from torch import nn
 from cpsam.errors import DataError, UserError
 from cpsam.files import read_json
 from cpsam.identity import check_identity
-from cpsam.insert.surgery import attention_config
+from cpsam.insert import attention_config
 from cpsam.models.state_choice import listed
 
 NAMES = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
@@ -151,7 +151,7 @@ def summary(entries: Any) -> str:
     Example:
         >>> entries = [{"at": at, "attention": "cpsam", "arguments": {}} for at in ("1", "2")]
         >>> summary(entries)
-        'cpsam at layer1, layer2'
+        'cpsam at 1, 2'
     """
     if not isinstance(entries, Sequence) or not all(
         isinstance(entry, Mapping) for entry in entries

@@ -11,7 +11,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from cpsam.insert import insert_attention
-from cpsam.insert.surgery import Make
+from cpsam.insert.make import Block
 from cpsam.models.cifar_resnet import ThinResNet
 
 STAGES = ("layer1", "layer2", "layer3")
@@ -48,7 +48,7 @@ class TimmThinResNet(ThinResNet):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         shortcut: str = "padded",
-        attention: Make | None = None,
+        attention: Block | None = None,
         at: str | Sequence[str] = "before-last",
         device=None,
         dtype=None,

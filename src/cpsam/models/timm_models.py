@@ -17,7 +17,7 @@ from torch import nn
 
 from cpsam.attention import ATTENTION, NonLocal
 from cpsam.insert import insert_attention
-from cpsam.insert.surgery import Make
+from cpsam.insert.make import Block
 from cpsam.models.cifar_resnet import THIN_DEPTHS
 from cpsam.models.timm_cifar import TimmThinResNet
 from cpsam.models.weights import with_new_blocks
@@ -41,7 +41,7 @@ class AttentionResNet(ResNet):
     """
 
     def __init__(
-        self, *args: Any, attention: Make, at: str | Sequence[str] = "before-last", **kwargs: Any
+        self, *args: Any, attention: Block, at: str | Sequence[str] = "before-last", **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         insert_attention(self, attention, at)
@@ -68,7 +68,7 @@ def before_last(layers: Sequence[int]) -> tuple[str, ...]:
 
 
 def imagenet(
-    depth: int, attention: Make, at: str | Sequence[str]
+    depth: int, attention: Block, at: str | Sequence[str]
 ) -> tuple[type[nn.Module], dict[str, Any]]:
     block = Bottleneck if depth >= 50 else BasicBlock
     return AttentionResNet, {

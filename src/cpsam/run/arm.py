@@ -1,8 +1,5 @@
-"""One arm of a comparison: a block with its arguments, and the words that name it on a command
-line.
-"""
+"""One arm of a comparison: a name for tables, and a block with its arguments."""
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,15 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from cpsam.attention import ATTENTION, argument_names
+from cpsam.attention import ATTENTION
+from cpsam.attention.by_name import (
+    MOST_LETTERS,
+    block_maker,
+    check_block,
+    check_nothing_missing,
+    missing_arguments,
+    parse_block,
+)
 from cpsam.errors import UserError, unknown
-from cpsam.files import parse_json
-from cpsam.measure import count_parameters
 from cpsam.text import shorten
-
-MOST_LETTERS = 1000
-TRIED_CHANNELS = 32
-MOST_PARAMETERS = 2**26  # 256 MiB for each place
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,8 @@ class Arm:
         return plain[:215] or self.attention  # of 255, with a seed of twenty digits and a hash
 
     def maker(self) -> Callable[[int], nn.Module] | None:
-        """A callable from channels to a block; None for no block."""
-        if self.attention == "none":
-            return None
-        block = ATTENTION[self.attention]
-
-        def make(in_channels: int) -> nn.Module:
-            values = {
-                name: value[str(in_channels)] if isinstance(value, Mapping) else value
-                for name, value in self.arguments.items()
-            }
-            return block(in_channels, **values)
-
-        return make
+        """Returns a callable from channels to a block; None for no block."""
+        return None if self.attention == "none" else block_maker(self.attention, self.arguments)
 
 
 BARE = Arm("none", "none")
@@ -75,26 +63,12 @@ def check_complete(arm: Arm) -> Arm:
     Raises:
         UserError: If an argument without a default is not given.
     """
-    if missing := arm.missing:
-        raise UserError(
-            f"{arm.name} needs a value for {', '.join(missing)}, as in {arm.name}:{missing[0]}=16"
-        )
+    check_nothing_missing(arm.attention, arm.arguments, arm.name)
     return arm
 
 
-def parse_value(text: str) -> Any:
-    """A JSON number or boolean, or a word as it stands."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, int | float) else text
-
-
 def parse_arm(text: str) -> Arm:
-    """Read ``NAME`` or ``NAME:ARGUMENT=VALUE,ARGUMENT=VALUE``.
+    """Reads ``NAME`` or ``NAME:ARGUMENT=VALUE,ARGUMENT=VALUE``.
 
     Raises:
         UserError: If the block or an argument is unknown, a value is refused by the block, or the
@@ -104,20 +78,8 @@ def parse_arm(text: str) -> Arm:
         >>> parse_arm("cpsam:fusion=sum,reduction=4").arguments
         {'fusion': 'sum', 'reduction': 4}
     """
-    if len(text) > MOST_LETTERS:
-        raise UserError(
-            f"an arm has at most {MOST_LETTERS:,} letters; got {len(text):,}, {shorten(text)}"
-        )
-    attention, _, rest = text.partition(":")
-    arguments: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals and attention in ATTENTION:
-            raise unknown(f"argument of {attention}", name, allowed_arguments(attention))
-        if name in arguments:
-            raise UserError(f"argument {name} is given twice in {shorten(text)}")
-        arguments[name] = parse_value(value)
-    return checked_arm(text, attention, arguments)
+    attention, arguments = parse_block(text)
+    return checked_arm(attention + text[len(attention) :], attention, arguments)
 
 
 def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
@@ -145,63 +107,5 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
                 f"the arm 'none' has no block and takes no argument; got {shorten(name)}"
             )
         return Arm(name, attention)
-    for argument in arguments:
-        if argument not in allowed_arguments(attention):
-            raise unknown(f"argument of {attention}", argument, allowed_arguments(attention))
-    for argument, value in arguments.items():
-        check_argument(f"{shorten(name)}: {argument}", value)
-    if not missing_arguments(attention, arguments):
-        try:
-            parameters = count_parameters(
-                ATTENTION[attention](TRIED_CHANNELS, **arguments, device="meta")
-            )
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise UserError(
-                f"{shorten(name)}: {(str(error).splitlines() or [type(error).__name__])[0]}"
-            ) from error
-        if parameters > MOST_PARAMETERS:
-            raise UserError(
-                f"{shorten(name)} has {parameters:,} parameters on {TRIED_CHANNELS} channels, and a"
-                f" block may have {MOST_PARAMETERS:,}; an argument is too large"
-            )
+    check_block(attention, arguments, name)
     return Arm(name, attention, arguments)
-
-
-def check_argument(name: str, value: object, nested: bool = True) -> None:
-    """Refuses what no block takes: numbers that are not finite or have more than 64 bits, and lists
-    or tables of more than one level.
-
-    Raises:
-        UserError: If the value is one of them.
-    """
-    if isinstance(value, str | bool) or value is None:
-        return
-    if isinstance(value, int | float):
-        if not -(2**63) <= value < 2**63:
-            raise UserError(
-                f"{name} must be a finite number of at most 64 bits; got {shorten(value)}"
-            )
-    elif nested and isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            check_argument(name, inner, nested=False)
-    else:
-        raise UserError(
-            f"{name} must be text, a number, true or false, or a list or a table of these; got"
-            f" {shorten(value)}"
-        )
-
-
-def allowed_arguments(attention: str) -> list[str]:
-    return [known for known in argument_names(ATTENTION[attention]) if known != "in_channels"]
-
-
-def missing_arguments(attention: str, arguments: Mapping[str, Any]) -> list[str]:
-    """The arguments without a default that are not given."""
-    if attention == "none":
-        return []
-    parameters = inspect.signature(ATTENTION[attention]).parameters.values()
-    return [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.name != "in_channels" and p.name not in arguments
-    ]
