@@ -162,7 +162,7 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
     except FileNotFoundError:
         if steps:
             warnings.append(f"{folder / LATEST} is missing")
-    except Damaged as damage:
+    except (Damaged, DataError) as damage:
         warnings.append(f"{folder / LATEST} is damaged: {damage}")
     except OSError as error:
         warnings.append(f"{folder / LATEST} cannot be read ({error.strerror})")

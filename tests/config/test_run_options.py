@@ -8,7 +8,6 @@ from support.tiny_runs import records, run
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import UserError
 from cpsam.train import Recipe
-from cpsam.train.writer import Writer
 
 
 @pytest.mark.parametrize(
@@ -48,19 +47,3 @@ def test_what_is_off_is_not_in_the_description_of_a_run() -> None:
     }
     assert not names & later
     assert set(Recipe(ema_decay=0.9, accumulate=2).to_dict()) - names == {"ema_decay", "accumulate"}
-
-
-def test_a_failed_write_is_told_once_and_before_the_next() -> None:
-    writer, done = Writer(), []
-
-    def fail() -> None:
-        raise OSError(28, "No space left on device")
-
-    writer.start(lambda: done.append(1))
-    writer.join()
-    assert not writer.failed
-    writer.start(fail)
-    with pytest.raises(OSError, match="No space left"):
-        writer.start(lambda: done.append(2))
-    writer.join()
-    assert done == [1]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cpsam.train import Recipe
-from cpsam.train.loop import Event
+from cpsam.train.events import Event
 from cpsam.train.train import train
 from support.tiny import RECIPE, tiny_dataset, tiny_model
 

@@ -85,7 +85,7 @@ def test_stopped_and_continued_equals_uninterrupted(
 def test_stopped_at_every_step_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, precision: str
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.throughput.REPORT_SECONDS", 0.0)
     recipe = Recipe(**{**FULL, "optimizer": optimizer, "precision": precision})  # pyrefly: ignore
     reference, model = tiny_residual(), tiny_residual()
     run(tmp_path / "whole", reference, recipe)
@@ -205,7 +205,7 @@ def test_killed_and_continued_equals_uninterrupted(
 def test_sigterm_ends_the_run_before_the_epoch_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.throughput.REPORT_SECONDS", 0.0)
     seen: list[str] = []
 
     def on_event(event: Event) -> None:
@@ -278,7 +278,7 @@ def test_metrics_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
         run(tmp_path)
 
 
-def test_what_is_settled_stays_as_it_was_begun(tmp_path: Path) -> None:
+def test_the_compute_stays_as_it_was_begun(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     recipe = Recipe(epochs=2, batch_size=8, lr=0.05)  # precision is "auto"
     with pytest.raises(StoppedError):

@@ -29,6 +29,7 @@ def test_a_run_says_what_it_does_before_its_first_step_and_again_when_it_continu
         "data": "tiny",
         "train_images": 29,
         "test_images": 13,
+        "measured_on": "test split",
         "classes": 7,
         "parameters": sum(parameter.numel() for parameter in tiny_model().parameters()),
         "places": [],

@@ -14,10 +14,10 @@ from cpsam.errors import DivergedError
 from cpsam.train import Recipe
 from cpsam.train.compute import Compute
 from cpsam.train.distributed import Distributed
-from cpsam.train.health import Spikes, listed
-from cpsam.train.step import Update
+from cpsam.train.divergence import SpikeDetector, shorten
+from cpsam.train.step import TrainStep
 
-SETTING = Compute("cpu", "float32", False, 1)
+COMPUTE = Compute("cpu", "float32", False, 1)
 
 
 def linear() -> nn.Module:
@@ -25,8 +25,8 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(60, 9), nn.Tanh(), nn.Linear(9, 7)).double()
 
 
-def update(model: nn.Module, compute: Compute = SETTING, **fields: Any) -> Update:
-    return Update(
+def make_step(model: nn.Module, compute: Compute = COMPUTE, **fields: Any) -> TrainStep:
+    return TrainStep(
         model,
         Recipe(**fields),
         seed=2,
@@ -51,10 +51,10 @@ def test_parts_add_up_to_the_gradient_of_the_whole(
 ) -> None:
     x, y = batch()
     model, whole = linear(), linear()
-    gradients = update(model, accumulate=accumulate, label_smoothing=0.1, **mixed).compute(
-        x, y, 5, 11
-    )
-    expected = update(whole, label_smoothing=0.1, **mixed).compute(x, y, 5, 11)
+    gradients = make_step(
+        model, accumulate=accumulate, label_smoothing=0.1, **mixed
+    ).compute_gradients(x, y, 5, 11)
+    expected = make_step(whole, label_smoothing=0.1, **mixed).compute_gradients(x, y, 5, 11)
     assert gradients.loss == pytest.approx(expected.loss, rel=1e-12)
     for ours, theirs in zip(model.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-11, atol=1e-13)
@@ -72,7 +72,7 @@ def test_each_part_draws_dropout_of_its_own() -> None:
     seen: list[Tensor] = []
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(60, 7)).double()
     model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
-    update(model, accumulate=2).compute(x, y, 5, 8)
+    make_step(model, accumulate=2).compute_gradients(x, y, 5, 8)
     assert not torch.equal(seen[0], seen[1])
 
 
@@ -81,7 +81,7 @@ def test_the_gradient_is_clipped_to_its_norm(clip_norm: float) -> None:
     x, y = batch()
     model, free = linear(), linear()
     clipped, plain = (
-        update(net, clip_norm=clip).compute(x, y, 0, 11)
+        make_step(net, clip_norm=clip).compute_gradients(x, y, 0, 11)
         for net, clip in ((model, clip_norm), (free, 0.0))
     )
     norms = [
@@ -182,17 +182,17 @@ def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_spike_is_a_loss_far_above_the_median() -> None:
-    spikes = Spikes()
-    assert [spikes.usual(1.0 + 0.01 * index) for index in range(20)] == [None] * 20
-    assert spikes.usual(2.1) is None
-    assert spikes.usual(9.0) == pytest.approx(1.1, abs=0.02)
-    low = Spikes()
+    spikes = SpikeDetector()
+    assert [spikes.update(1.0 + 0.01 * index) for index in range(20)] == [None] * 20
+    assert spikes.update(2.1) is None
+    assert spikes.update(9.0) == pytest.approx(1.1, abs=0.02)
+    low = SpikeDetector()
     # near zero, a factor says nothing
-    assert [low.usual(loss) for loss in [0.01] * 20 + [0.4]] == [None] * 21
+    assert [low.update(loss) for loss in [0.01] * 20 + [0.4]] == [None] * 21
 
 
 def test_spikes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.throughput.REPORT_SECONDS", 0.0)
     events: list[dict[str, Any]] = []
     model = tiny_model()
     model.fc.register_forward_hook(
@@ -206,10 +206,10 @@ def test_spikes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     spikes = [event for event in events if event["event"] == "spike"]
     assert len(spikes) == 1
-    assert spikes[0].keys() == {"event", "step", "loss", "usual"}
-    assert spikes[0]["loss"] > 2 * spikes[0]["usual"]
+    assert spikes[0].keys() == {"event", "step", "loss", "median"}
+    assert spikes[0]["loss"] > 2 * spikes[0]["median"]
 
 
 def test_long_lists_are_cut() -> None:
-    assert listed([1, 2]) == "1, 2"
-    assert listed(list(range(11))) == "0, 1, 2, 3, 4, 5, 6, 7 and 3 more"
+    assert shorten([1, 2]) == "1, 2"
+    assert shorten(list(range(11))) == "0, 1, 2, 3, 4, 5, 6, 7 and 3 more"

@@ -46,7 +46,7 @@ def network() -> nn.Module:
 def test_the_bits_do_not_depend_on_who_loads(
     tmp_path: Path, pictures: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cpsam.train.clock.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("cpsam.train.throughput.REPORT_SECONDS", 0.0)
     recipe = Recipe(**{**FULL, "epochs": 2, "precision": precision})  # pyrefly: ignore
 
     def run(name: str, workers: int, stop_at: int | None = None) -> nn.Module:

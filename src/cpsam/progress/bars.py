@@ -114,8 +114,8 @@ class ProgressBars:
             self.line(event["text"])
 
     def on_spike(self, event: dict[str, Any]) -> None:
-        usual = f"{event['usual']:.3f} was usual"
-        self.run_line(f"loss {event['loss']:.3f} at step {event['step']}, where {usual}")
+        median = f"the median before it is {event['median']:.3f}"
+        self.run_line(f"loss {event['loss']:.3f} at step {event['step']}; {median}")
 
     def on_epoch(self, event: dict[str, Any]) -> None:
         if not self.view.visible:

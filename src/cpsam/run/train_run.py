@@ -33,7 +33,7 @@ def train_run(
         seed=spec.seed,
         folder=folder,
         config=spec.as_config(),
-        on_event=on_event,
+        on_event=lambda event: on_event(dict(event)),
         options=options,
         distributed=distributed,
     )

@@ -1,394 +1,275 @@
-"""Epochs of steps, each a pure function of the weights, the recipe, the seed and the step
-number.
-"""
+"""The training loop: epochs of steps, an evaluation after each, and the summary at the end."""
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpsam.checkpoint import save_weights
-from cpsam.config.recipe import Recipe
-from cpsam.config.run_options import RunOptions
-from cpsam.data.batches import rank_slice, train_batches, train_indices
-from cpsam.data.dataset import Dataset
-from cpsam.errors import DataError, DivergedError
+from cpsam.data.batches import Batch, train_batches
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
 from cpsam.measure import count_parameters
-from cpsam.train.checkpointing import Keeper, Position
-from cpsam.train.clock import Clock
-from cpsam.train.compute import Compute
-from cpsam.train.distributed import Distributed
+from cpsam.train.checkpointing import CheckpointManager, TrainState
+from cpsam.train.context import TrainContext
+from cpsam.train.divergence import DivergenceReporter, SpikeDetector
 from cpsam.train.ema import Ema
-from cpsam.train.environment import environment
-from cpsam.train.health import Spikes, broken_tensors, listed
-from cpsam.train.regularise import regularised
-from cpsam.train.run_folder import RunFolder
-from cpsam.train.schedule import learning_rate
-from cpsam.train.step import Gradients, Update
+from cpsam.train.events import EpochEvent, EpochRecord, OnEvent, StartEvent
+from cpsam.train.step import TrainStep
 from cpsam.train.stop import Stop, StopRequest
-from cpsam.train.sync_norm import synchronous
-from cpsam.train.tensorboard import Board
+from cpsam.train.throughput import ThroughputMeter
 
-Event = dict[str, Any]
 LEAST_SECONDS = 1e-9  # A clock may stand still.
 
 
-@dataclass
 class Training:
-    """One call of :func:`train`: what it works with, and where it is."""
+    """Trains one run from where its state is to its end.
 
-    model: nn.Module
-    dataset: Dataset
-    recipe: Recipe
-    seed: int
-    run: RunFolder
-    compute: Compute
-    device: torch.device
-    on_event: Callable[[Event], None]
-    options: RunOptions
-    distributed: Distributed
-    board: Board | None
+    Args:
+        context: What does not change during the run.
+        state: Where the run is; changed in place.
+        train_step: Makes a step.
+        ema: The moving average of the weights, if the recipe has one.
+        checkpoints: Saves the run.
+        stop_request: Knows whether this process was asked to stop.
+        emit: Receives every event.
+    """
 
-    def __post_init__(self) -> None:
-        if not self.recipe.augment:
-            self.dataset = self.dataset.unaugmented()
-        batches = train_indices(
-            len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=0
-        )
-        self.batch_sizes = [len(batch) for batch in batches]  # those of every epoch
-        self.steps_per_epoch, self.images_per_epoch = len(batches), sum(self.batch_sizes)
-        self.steps = self.recipe.epochs * self.steps_per_epoch
-        self.request = StopRequest(self.options.max_minutes, echoes=self.distributed.launched)
-        self.keeper = Keeper(self.run, self.options, self.distributed, self.steps_per_epoch)
-        self.spikes = Spikes()
-        self.position = Position()
+    def __init__(
+        self,
+        context: TrainContext,
+        state: TrainState,
+        train_step: TrainStep,
+        ema: Ema | None,
+        checkpoints: CheckpointManager,
+        stop_request: StopRequest,
+        emit: OnEvent,
+    ) -> None:
+        self.context = context
+        self.state = state
+        self.train_step = train_step
+        self.ema = ema
+        self.checkpoints = checkpoints
+        self.stop_request = stop_request
+        self.emit = emit
+        self.eval_model: nn.Module = context.model if ema is None else ema.module
+        self.divergence = DivergenceReporter(context, self.eval_model, checkpoints)
+        self.spikes = SpikeDetector()
+        self.throughput = ThroughputMeter(context.steps - state.step)
 
-    @property
-    def step(self) -> int:
-        return self.position.step
+    def run(self) -> dict[str, Any]:
+        """Trains, and returns the summary.
 
-    @property
-    def shipped(self) -> nn.Module:
-        """The network that is measured and kept."""
-        return self.model if self.ema is None else self.ema.module
+        Raises:
+            Stop: If a process was asked to stop; the step that was reached is saved.
+            DivergedError: If a loss, a gradient or a weight is not finite.
+            DataError: If an image cannot be read, or an initial weight is not finite.
+        """
+        self.emit(self.start_event())
+        self.divergence.check_start()
+        try:
+            while self.state.epochs < self.context.recipe.epochs:
+                self.check_stop()
+                self.train_epoch()
+                self.finish_epoch()
+        except Stop:
+            self.checkpoints.save()
+            raise
+        finally:
+            self.checkpoints.wait()
+        return self.context.distributed.run_on_main(self.write_summary)
 
-    def run_all(self) -> dict[str, Any]:
-        recipe, distributed = self.recipe, self.distributed
-        self.model.to(self.device).to(memory_format=self.compute.memory_format)
-        self.ema = Ema(self.model, recipe.ema_decay) if recipe.ema_decay else None
-        classes = self.dataset.num_classes
-        with ExitStack() as stack:
-            stack.enter_context(
-                regularised(self.model, classes, recipe.drop_rate, recipe.drop_path)
-            )
-            if recipe.sync_bn and distributed.world_size > 1:
-                stack.enter_context(synchronous(self.model, self.device))
-            self.update = Update(
-                self.model,
-                recipe,
-                seed=self.seed,
-                num_classes=classes,
-                compute=self.compute,
-                device=self.device,
-                distributed=distributed,
-            )
-            if distributed.is_main:
-                self.run.write_environment(
-                    {**environment(self.compute, self.device), "processes": distributed.world_size}
-                )
-            self.resume()
-            self.tell(self.opening())
-            if wrong := broken_tensors(self.model):
-                raise self.distributed.mark_as_shared(
-                    DataError(
-                        f"the weights of the network are not finite before the first step: {wrong}"
-                    )
-                )
-            self.update.wrap()
-            if self.board is not None:
-                self.board.open(self.step)
-                stack.callback(self.board.close)
-            self.clock = Clock(self.steps - self.step)
-            try:
-                while self.position.epochs < recipe.epochs:
-                    self.look()
-                    self.train_epoch()
-                    self.finish_epoch()
-            except Stop:
-                self.save()
-                raise
-            finally:
-                self.keeper.finish()
-        return self.summarise()
-
-    def opening(self) -> Event:
-        """Returns the event that says what the run does."""
-        data = self.dataset
-        sizes = {
+    def start_event(self) -> StartEvent:
+        context, data, compute = self.context, self.context.dataset, self.context.compute
+        return {
+            "event": "start",
+            "data": data.name,
             "train_images": len(data.train),
             "test_images": len(data.evaluation),
             "measured_on": data.evaluation_name,
             "classes": data.num_classes,
+            "parameters": count_parameters(context.model),
+            "places": [entry["at"] for entry in attention_config(context.model)],
+            "device": compute.device,
+            "precision": compute.precision,
+            "channels_last": compute.channels_last,
+            "threads": compute.threads,
+            "processes": context.distributed.world_size,
+            "epochs": context.recipe.epochs,
+            "steps": context.steps,
         }
-        places = [entry["at"] for entry in attention_config(self.model)]
-        model = {"parameters": count_parameters(self.model), "places": places}
-        computes = {**asdict(self.compute), "processes": self.distributed.world_size}
-        return {
-            "event": "start",
-            "data": data.name,
-            **sizes,
-            **model,
-            **computes,
-            "epochs": self.recipe.epochs,
-            "steps": self.steps,
-        }
-
-    def resume(self) -> None:
-        average = None if self.ema is None else self.ema.module
-        found = self.keeper.load(self.model, average, self.update)
-        self.position, warnings = found if found is not None else (self.position, [])
-        self.run.records = self.distributed.run_on_main(
-            lambda: self.run.keep_records(self.position.epochs)
-        )
-        if found is not None:
-            where = {"epoch": self.position.epochs, "step": self.step, "steps": self.steps}
-            self.tell({"event": "resumed", **where, "warnings": warnings})
 
     def train_epoch(self) -> None:
-        """Make the steps of an epoch that are still to be made."""
-        position, epoch = self.position, self.position.epochs
-        started, before = time.perf_counter(), self.position.seconds
-        self.model.train()
-        batches = train_batches(
-            self.dataset,
-            batch_size=self.recipe.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            start=self.step - epoch * self.steps_per_epoch,
-            rank=self.distributed.rank,
-            world_size=self.distributed.world_size,
-            device=self.device,
-            channels_last=self.compute.channels_last,
-        )
-        with closing(batches):  # pyrefly: ignore
+        """Makes the steps of the current epoch that are still to be made."""
+        context, state = self.context, self.state
+        started, before = time.perf_counter(), state.seconds
+        context.model.train()
+        with closing(self.batches()) as batches:  # pyrefly: ignore
             for x, y in batches:
-                images = self.batch_sizes[self.step % self.steps_per_epoch]
-                loss, lr, leave = self.make_step(x, y, images)
-                position.seconds = before + time.perf_counter() - started
-                if (pace := self.clock.tick(images)) is not None:
-                    where = {
-                        "epoch": epoch + 1,
-                        "epochs": self.recipe.epochs,
-                        "step": self.step,
-                        "steps": self.steps,
-                    }
-                    self.tell({"event": "step", **where, "lr": lr, "loss": loss, **pace})
-                if (usual := self.spikes.usual(loss)) is not None:
-                    self.tell({"event": "spike", "step": self.step, "loss": loss, "usual": usual})
-                if leave:
+                images = context.batch_sizes[state.step % context.steps_per_epoch]
+                loss, lr, stop = self.make_step(x, y, images)
+                state.seconds = before + time.perf_counter() - started
+                self.report_step(loss, lr, images)
+                if stop:
                     raise Stop
-                if self.keeper.due(self.step):
-                    self.save()
+                if self.checkpoints.is_due():
+                    self.checkpoints.save()
+
+    def batches(self) -> Iterator[Batch]:
+        """Returns this process's part of the batches that the current epoch still has."""
+        context, epoch = self.context, self.state.epochs
+        return train_batches(
+            context.dataset,
+            batch_size=context.recipe.batch_size,
+            seed=context.seed,
+            epoch=epoch,
+            start=self.state.step - epoch * context.steps_per_epoch,
+            rank=context.distributed.rank,
+            world_size=context.distributed.world_size,
+            device=context.device,
+            channels_last=context.compute.channels_last,
+        )
 
     def make_step(self, x: Tensor, y: Tensor, images: int) -> tuple[float, float, bool]:
-        """One optimizer step; returns the loss before it, its learning rate, and whether to leave
-        after it.
-        """
-        lr = learning_rate(self.recipe, self.step, self.steps_per_epoch)
-        gradients = self.update.compute(x, y, self.step, images)
-        loss_sum, broken, leave = self.over_all(gradients.loss, not gradients.finite, self.asked)
-        if broken:
-            raise self.diverged(gradients, loss_sum / images, lr)
-        if not self.update.move(lr):
-            raise self.diverged(gradients, loss_sum / images, lr)
-        self.position.step += 1
-        self.position.loss_sum += loss_sum
-        if self.ema is not None:
-            self.ema.update(self.step)
-        return loss_sum / images, lr, leave
+        """Makes one optimizer step.
 
-    @property
-    def asked(self) -> bool:
-        return self.request.requested or self.keeper.writer.failed
-
-    def over_all(self, loss: float, broken: bool, asked: bool) -> tuple[float, bool, bool]:
-        """The sum of the losses over all processes, and whether anything is wrong or asked for in
-        any: one message a step.
-        """
-        if self.distributed.world_size == 1:
-            return loss, broken, asked
-        values = torch.tensor([loss, broken, asked], dtype=torch.float64, device=self.device)
-        loss, anywhere_broken, anywhere_asked = self.distributed.all_reduce(values).tolist()
-        return loss, anywhere_broken > 0, anywhere_asked > 0
-
-    def look(self) -> None:
-        """Leave if any process was asked to."""
-        if self.over_all(0.0, False, self.asked)[2]:
-            raise Stop
-
-    def tell(self, event: Event) -> None:
-        if self.board is not None:
-            self.board(event)
-        try:
-            self.on_event(event)
-        except KeyboardInterrupt:  # all processes must hear of it, and leave at the same step
-            self.request.signalled = True
-
-    def save(self, best: bool = False) -> None:
-        self.keeper.save(
-            self.position,
-            self.model,
-            None if self.ema is None else self.ema.module,
-            self.update,
-            best,
-        )
-
-    def diverged(self, gradients: Gradients, loss: float, lr: float) -> DivergedError:
-        """Says what is not finite, where, and on which images of the train split."""
-        self.keeper.finish()
-        epoch = self.step // self.steps_per_epoch
-        batches = train_indices(
-            len(self.dataset.train), batch_size=self.recipe.batch_size, seed=self.seed, epoch=epoch
-        )
-        batch = batches[self.step % self.steps_per_epoch]
-        bad = torch.zeros(len(self.dataset.train), dtype=torch.float64, device=self.device)
-        part = rank_slice(batch, self.distributed.rank, self.distributed.world_size)
-        bad[part[gradients.bad]] = 1
-        found = self.distributed.all_reduce(bad).nonzero().flatten().tolist()
-        if not math.isfinite(loss):
-            what = f"the loss is {loss}"
-        elif gradients.norm is not None:
-            what = f"the gradient norm is {gradients.norm}"
-        else:
-            what = f"the gradients overflow at every scale, with a loss of {loss:.4g}"
-        where = (
-            f"step {self.step + 1} of {self.steps}, in epoch {epoch + 1} of {self.recipe.epochs},"
-            f" with lr {lr:.4g}"
-        )
-        wrong = broken_tensors(self.model, statistics=False)  # A training step does not read them.
-        why = (
-            f"because weights are not finite: {wrong}"
-            if wrong
-            else f"on train images {listed(found or batch.tolist())}"
-        )
-        return self.distributed.mark_as_shared(
-            DivergedError(
-                f"{what} at {where}, {why}; {self.keeper.newest} ({self.run.checkpoints})"
-            )
-        )
-
-    def check_end(self, loss: float, epoch: int) -> None:
-        """Checks what an epoch ends with, before it is kept: no step comes after the last one to
-        find out.
+        Returns:
+            The mean loss before it, its learning rate, and whether to stop after it.
 
         Raises:
-            DivergedError: If the loss of the evaluation or, after the last epoch, a weight or its
-                average is not finite.
+            DivergedError: If the loss or the gradient is not finite; the step is not applied.
         """
-        wrong = [] if math.isfinite(loss) else [f"the evaluation loss is {loss}"]
-        if epoch == self.recipe.epochs:
-            for name, module in {
-                "the weights": self.model,
-                "the averaged weights": self.shipped,
-            }.items():
-                if (found := broken_tensors(module)) and not (
-                    name != "the weights" and module is self.model
-                ):
-                    wrong.append(f"{name} are not finite: {found}")
-        if wrong:
-            self.keeper.finish()
-            where = (
-                f"at the end of epoch {epoch} of {self.recipe.epochs}, after step {self.step} of"
-                f" {self.steps}"
-            )
-            raise self.distributed.mark_as_shared(
-                DivergedError(
-                    f"{'; '.join(wrong)}, {where}; {self.keeper.newest} ({self.run.checkpoints})"
-                )
-            )
+        lr = self.context.lr(self.state.step)
+        gradients = self.train_step.compute_gradients(x, y, self.state.step, images)
+        loss_sum, diverged, stop = self.reduce(
+            gradients.loss, not gradients.is_finite, self.stop_requested
+        )
+        loss = loss_sum / images
+        if diverged or not self.train_step.apply(lr):
+            raise self.divergence.step_error(gradients, loss, lr, self.state.step)
+        self.state.step += 1
+        self.state.loss_sum += loss_sum
+        if self.ema is not None:
+            self.ema.update(self.state.step)
+        return loss, lr, stop
 
-    def finish_epoch(self) -> None:
-        """Measure, then write the metrics, then the checkpoint: with a checkpoint, its metrics are
-        always there.
-        """
-        started, position, epoch = time.perf_counter(), self.position, self.position.epochs + 1
-
-        def on_batch(done: int, of: int) -> None:
-            self.look()
-            self.tell(
+    def report_step(self, loss: float, lr: float, images: int) -> None:
+        state, recipe = self.state, self.context.recipe
+        if (throughput := self.throughput.update(images)) is not None:
+            self.emit(
                 {
-                    "event": "evaluation",
-                    "epoch": epoch,
-                    "epochs": self.recipe.epochs,
-                    "images": done,
-                    "of": of,
+                    "event": "step",
+                    "epoch": state.epochs + 1,
+                    "epochs": recipe.epochs,
+                    "step": state.step,
+                    "steps": self.context.steps,
+                    "lr": lr,
+                    "loss": loss,
+                    "images_per_s": throughput[0],
+                    "seconds_left": throughput[1],
                 }
             )
+        if (median := self.spikes.update(loss)) is not None:
+            self.emit({"event": "spike", "step": state.step, "loss": loss, "median": median})
 
-        self.distributed.broadcast_tensors(self.shipped.buffers())
-        measured = evaluate(
-            self.shipped,
-            self.dataset,
-            batch_size=self.recipe.batch_size,
-            precision=self.compute.precision,
-            device=self.device,
-            channels_last=self.compute.channels_last,
-            rank=self.distributed.rank,
-            world_size=self.distributed.world_size,
-            all_reduce=self.distributed.all_reduce,
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this process was asked to stop, or cannot write its checkpoints."""
+        return self.stop_request.requested or self.checkpoints.writer.failed
+
+    def check_stop(self) -> None:
+        """Stops if any process was asked to."""
+        if self.reduce(0.0, False, self.stop_requested)[2]:
+            raise Stop
+
+    def reduce(self, loss: float, diverged: bool, stop: bool) -> tuple[float, bool, bool]:
+        """Returns the sum of the losses over all processes, and whether any process diverged or is
+        to stop: one message per step.
+        """
+        distributed = self.context.distributed
+        if distributed.world_size == 1:
+            return loss, diverged, stop
+        values = torch.tensor(
+            [loss, diverged, stop], dtype=torch.float64, device=self.context.device
+        )
+        total, diverged_anywhere, stop_anywhere = distributed.all_reduce(values).tolist()
+        return total, diverged_anywhere > 0, stop_anywhere > 0
+
+    def finish_epoch(self) -> None:
+        """Evaluates, then writes the metrics, then saves: where there is a checkpoint, the metrics
+        of its epochs are there too.
+        """
+        context, state = self.context, self.state
+        started, epoch = time.perf_counter(), state.epochs + 1
+        metrics = self.evaluate(epoch)
+        self.divergence.check_epoch(metrics["loss"], epoch, state.step)
+        record: EpochRecord = {
+            "epoch": epoch,
+            "step": state.step,
+            "lr": context.lr(state.step - 1),
+            "train_loss": state.loss_sum / context.images_per_epoch,
+            "top1": metrics["top1"],
+            "top5": metrics["top5"],
+            "loss": metrics["loss"],
+            "n": int(metrics["n"]),
+            "timing": {
+                "train_seconds": state.seconds,
+                "evaluation_seconds": time.perf_counter() - started,
+                "images_per_s": context.images_per_epoch / max(state.seconds, LEAST_SECONDS),
+            },
+        }
+        best = all(record["top1"] > earlier["top1"] for earlier in context.run.records)
+        if context.distributed.is_main:
+            context.run.add_record(record)
+        else:
+            context.run.records.append(record)
+        state.finish_epoch()
+        self.checkpoints.save(best)
+        event: EpochEvent = {"event": "epoch", "epochs": context.recipe.epochs, **record}
+        self.emit(event)
+
+    def evaluate(self, epoch: int) -> dict[str, float | int]:
+        context = self.context
+
+        def on_batch(done: int, of: int) -> None:
+            self.check_stop()
+            epochs = context.recipe.epochs
+            self.emit(
+                {"event": "evaluation", "epoch": epoch, "epochs": epochs, "images": done, "of": of}
+            )
+
+        context.distributed.broadcast_tensors(self.eval_model.buffers())
+        return evaluate(
+            self.eval_model,
+            context.dataset,
+            batch_size=context.recipe.batch_size,
+            precision=context.compute.precision,
+            device=context.device,
+            channels_last=context.compute.channels_last,
+            rank=context.distributed.rank,
+            world_size=context.distributed.world_size,
+            all_reduce=context.distributed.all_reduce,
             on_batch=on_batch,
         )
-        self.check_end(measured["loss"], epoch)
-        lr = learning_rate(self.recipe, self.step - 1, self.steps_per_epoch)
-        timing = {
-            "train_seconds": position.seconds,
-            "evaluation_seconds": time.perf_counter() - started,
-            "images_per_s": self.images_per_epoch / max(position.seconds, LEAST_SECONDS),
-        }
-        train_loss = position.loss_sum / self.images_per_epoch
-        record = {
-            "epoch": epoch,
-            "step": self.step,
-            "lr": lr,
-            "train_loss": train_loss,
-            **measured,
-            "timing": timing,
-        }
-        best = all(measured["top1"] > earlier["top1"] for earlier in self.run.records)
-        if self.distributed.is_main:
-            self.run.add_record(record)
-        else:
-            self.run.records.append(record)
-        self.position = Position(self.step, epoch)
-        self.save(best)
-        self.tell({"event": "epoch", "epochs": self.recipe.epochs, **record})
-
-    def summarise(self) -> dict[str, Any]:
-        return self.distributed.run_on_main(self.write_summary)
 
     def write_summary(self) -> dict[str, Any]:
-        records = self.run.records
-        timings = [record["timing"] for record in records]
-        self.run.check_lock()
-        about = {"attention": attention_config(self.shipped), "identity": self.run.identity}
-        save_weights(self.run.weights, self.shipped.state_dict(), about)
+        """Writes the weights, then the summary, and returns it."""
+        run, epochs = self.context.run, self.context.recipe.epochs
+        run.check_lock()
+        about = {"attention": attention_config(self.eval_model), "identity": run.identity}
+        save_weights(run.weights, self.eval_model.state_dict(), about)
         timing = {
-            name: sum(timing[name] for timing in timings)
+            name: sum(record["timing"][name] for record in run.records)
             for name in ("train_seconds", "evaluation_seconds")
         }
-        timing["images_per_s"] = (
-            self.images_per_epoch * self.recipe.epochs / max(timing["train_seconds"], LEAST_SECONDS)
-        )
-        metrics = {name: records[-1][name] for name in ("train_loss", "top1", "top5", "loss", "n")}
-        best = max(records, key=lambda record: record["top1"])
+        images, seconds = self.context.images_per_epoch * epochs, timing["train_seconds"]
+        timing["images_per_s"] = images / max(seconds, LEAST_SECONDS)
+        last = run.records[-1]
+        metrics = {name: last[name] for name in ("train_loss", "top1", "top5", "loss", "n")}
+        best = max(run.records, key=lambda record: record["top1"])
         metrics["best"] = {"epoch": best["epoch"], "top1": best["top1"]}
-        return self.run.finish(
-            {"epochs": self.recipe.epochs, "steps": self.steps, **metrics, "timing": timing}
-        )
+        steps = self.context.steps
+        return run.finish({"epochs": epochs, "steps": steps, **metrics, "timing": timing})

@@ -11,7 +11,7 @@ from cpsam.measure import synchronize
 from cpsam.seeds import generator
 from cpsam.train.compute import Compute, find_device, reproducible
 from cpsam.train.distributed import Distributed
-from cpsam.train.step import Update
+from cpsam.train.step import TrainStep
 
 STEPS = 2
 STEP_SECONDS = 1.5  # A timed step has as many images as fit into this time.
@@ -44,7 +44,7 @@ def seconds_per_image(
     target = find_device(device)
     with reproducible(compute, target):
         model = copy.deepcopy(model).to(target).to(memory_format=compute.memory_format).train()
-        update = Update(
+        train_step = TrainStep(
             model,
             recipe,
             seed=0,
@@ -63,8 +63,8 @@ def seconds_per_image(
             x = x.contiguous(memory_format=compute.memory_format)
             synchronize()
             started = time.perf_counter()
-            update.compute(x, y, number, images)
-            update.move(recipe.lr)
+            train_step.compute_gradients(x, y, number, images)
+            train_step.apply(recipe.lr)
             synchronize()
             return time.perf_counter() - started
 

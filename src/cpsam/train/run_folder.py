@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from cpsam.checkpoint import checkpoint_steps
 from cpsam.errors import DataError, UserError
 from cpsam.files import (
     append_durably,
@@ -61,7 +62,7 @@ class RunFolder:
         self.path = path
         self.config = config
         self.lock = lock
-        self.records: list[dict[str, Any]] = []  # of `metrics.jsonl`, one per epoch
+        self.records: list[Mapping[str, Any]] = []  # of `metrics.jsonl`, one per epoch
 
     @cached_property
     def identity(self) -> str:
@@ -71,6 +72,14 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
+
+    @property
+    def newest_checkpoint(self) -> str:
+        """Returns in words which checkpoint is the newest."""
+        steps = checkpoint_steps(self.checkpoints)
+        if not steps:
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is of step {steps[-1]}"
 
     @property
     def weights(self) -> Path:
@@ -99,7 +108,7 @@ class RunFolder:
                 " process may write here; stopped before the next write"
             )
 
-    def keep_records(self, epochs: int) -> list[dict[str, Any]]:
+    def keep_records(self, epochs: int) -> list[Mapping[str, Any]]:
         """Reads the metrics of the first epochs and drops what a killed epoch may have left behind
         them.
 
@@ -107,7 +116,7 @@ class RunFolder:
             DataError: If one of these epochs is missing or damaged.
         """
         lines = metric_lines(self.path)[:epochs]
-        self.records = checked_records(lines, self.identity, self.path / METRICS)
+        self.records = [*checked_records(lines, self.identity, self.path / METRICS)]
         if [record["epoch"] for record in self.records] != list(range(1, epochs + 1)):
             raise DataError(
                 f"{self.path / METRICS}: the lines of epochs 1 to {epochs}, of which there is a"
@@ -117,7 +126,7 @@ class RunFolder:
         write_atomically(self.path / METRICS, b"".join(lines))
         return self.records
 
-    def add_record(self, record: dict[str, Any]) -> None:
+    def add_record(self, record: Mapping[str, Any]) -> None:
         """Appends the metrics of an epoch; they are on the disk when this returns."""
         self.check_lock()
         append_durably(

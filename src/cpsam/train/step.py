@@ -21,40 +21,41 @@ from cpsam.train.compute import Compute
 from cpsam.train.distributed import Distributed
 from cpsam.train.mix import mix_batch
 
-LEAST_SCALE = 1.0  # below it, the scaler has halved its way out of what overflows alone explain
+SMALLEST_SCALE = 1.0  # Overflows alone do not make the scaler halve its scale below this.
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What is known when the gradients are there and the optimizer has not moved.
+    """What is known once the gradients are there, before the optimizer applies them.
 
     Args:
-        loss: Sum over this process's images of the batch.
-        norm: Length of the gradient over all parameters; None under a scaler, whose overflows are
+        loss: Sum of the losses of this process's images of the batch.
+        norm: L2 norm of the gradient over all parameters. None under a scaler, where an overflow is
             routine.
-        bad: Which of this process's images have a loss that is not finite.
+        nonfinite_images: Positions, in this process's part of the batch, of the images whose loss
+            is not finite.
     """
 
     loss: float
     norm: float | None
-    bad: list[int]
+    nonfinite_images: list[int]
 
     @property
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         return math.isfinite(self.loss) and (self.norm is None or math.isfinite(self.norm))
 
 
-class Update:
-    """Makes steps on one model.
+class TrainStep:
+    """Makes optimizer steps on one model: :meth:`compute_gradients`, then :meth:`apply`.
 
     Args:
         model: On `device`, in its memory format.
-        recipe: How.
+        recipe: Optimizer, loss, mixing, clipping and accumulation.
         seed: The run's seed.
         num_classes: Width of the logits.
-        compute: Precision.
-        device: Where it computes.
-        distributed: The processes that compute a step together.
+        compute: Its precision.
+        device: Where the model computes.
+        distributed: The processes that compute a step together. The gradients are their mean.
     """
 
     def __init__(
@@ -68,27 +69,21 @@ class Update:
         device: torch.device,
         distributed: Distributed,
     ) -> None:
-        self.recipe, self.seed, self.num_classes, self.device, self.distributed = (
-            recipe,
-            seed,
-            num_classes,
-            device,
-            distributed,
-        )
+        self.recipe = recipe
+        self.seed = seed
+        self.num_classes = num_classes
         self.precision = compute.precision
+        self.device = device
+        self.distributed = distributed
+        self.model = distributed.data_parallel(model, device)
         self.optimizer = make_optimizer(model, recipe)
         self.parameters = [
             parameter for group in self.optimizer.param_groups for parameter in group["params"]
         ]
-        self.scaler = torch.amp.GradScaler(device.type) if compute.precision == "float16" else None
-        self.model = model
+        self.scaler = torch.amp.GradScaler(device.type) if self.precision == "float16" else None
 
-    def wrap(self) -> None:
-        """From here on, gradients are means over all processes; the weights are in place."""
-        self.model = self.distributed.data_parallel(self.model, self.device)
-
-    def compute(self, x: Tensor, y: Tensor, step: int, images: int) -> Gradients:
-        """The gradient of the mean loss of a batch.
+    def compute_gradients(self, x: Tensor, y: Tensor, step: int, images: int) -> Gradients:
+        """Computes the gradient of the mean loss of a batch, and clips it if the recipe says so.
 
         Args:
             x: This process's images, (N, C, H, W).
@@ -96,61 +91,56 @@ class Update:
             step: Optimizer steps made before.
             images: Images of the batch over all processes.
         """
-        recipe, readings, targets = self.recipe, [], y
+        recipe, targets = self.recipe, y
         if recipe.mixup or recipe.cutmix:
-            x, targets = mix_batch(
-                x,
-                y,
-                self.num_classes,
-                mixup=recipe.mixup,
-                cutmix=recipe.cutmix,
-                seed=self.seed,
-                step=step,
-            )
-        # BatchNorm cannot train on a single image
-        parts = max(1, min(recipe.accumulate, len(x) // 2))
+            rates = {"mixup": recipe.mixup, "cutmix": recipe.cutmix}
+            x, targets = mix_batch(x, y, self.num_classes, **rates, seed=self.seed, step=step)
+        # BatchNorm cannot train on a single image.
+        count = max(1, min(recipe.accumulate, len(x) // 2))
+        micro_batches = zip(x.tensor_split(count), targets.tensor_split(count), strict=True)
         self.optimizer.zero_grad(set_to_none=True)
-        for part, (inputs, labels) in enumerate(
-            zip(x.tensor_split(parts), targets.tensor_split(parts), strict=True)
-        ):
-            # dropout and the like
-            torch.manual_seed(derive_seed(self.seed, "step", step, self.distributed.rank, part))
-            with self.alone(part + 1 < parts):
+        losses: list[tuple[HostScalar, int]] = []
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for index, (inputs, labels) in enumerate(micro_batches):
+            # Dropout and the like draw from torch's global generator.
+            torch.manual_seed(derive_seed(self.seed, "step", step, self.distributed.rank, index))
+            with self.gradient_sync(last=index + 1 == count):
                 with autocast(self.precision, self.device):
                     logits = checked_logits(self.model(inputs), len(inputs), self.num_classes)
                 loss = self.cross_entropy(logits, labels, "mean")
-                readings.append((Reading(loss), len(inputs), logits.detach(), labels))
-                share = len(inputs) * self.distributed.world_size / images
-                scaled = loss if share == 1 else loss * share
-                (scaled if self.scaler is None else self.scaler.scale(scaled)).backward()
-        norm = self.limit()
-        total = sum(reading.value() * count for reading, count, _, _ in readings)
-        bad: list[int] = []
+                losses.append((HostScalar(loss), len(inputs)))
+                outputs.append((logits.detach(), labels))
+                weight = len(inputs) * self.distributed.world_size / images
+                weighted = loss if weight == 1 else loss * weight
+                (weighted if self.scaler is None else self.scaler.scale(weighted)).backward()
+        norm = self.clip_gradients()
+        total = sum(loss.item() * size for loss, size in losses)
+        nonfinite: list[int] = []
         if not math.isfinite(total):
-            losses = torch.cat(
-                [self.cross_entropy(logits, labels, "none") for _, _, logits, labels in readings]
-            )
-            bad = losses.isfinite().logical_not().nonzero().flatten().tolist()
-        return Gradients(total, None if norm is None else norm.item(), bad)
+            each = torch.cat([self.cross_entropy(*output, "none") for output in outputs])  # (N,)
+            nonfinite = each.isfinite().logical_not().nonzero().flatten().tolist()
+        return Gradients(total, None if norm is None else norm.item(), nonfinite)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        """In float32 at least; labels are classes, or a distribution over them for each image."""
+        """Returns the loss in float32 at least. Labels are classes, or a distribution over them per
+        image.
+        """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
         return F.cross_entropy(
             logits, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing
         )
 
-    def alone(self, more: bool) -> AbstractContextManager[object]:
-        """Gradients travel with the last part of a batch, not with those before it."""
-        return (
-            self.model.no_sync()
-            if more and isinstance(self.model, DistributedDataParallel)
-            else nullcontext()
-        )
+    def gradient_sync(self, last: bool) -> AbstractContextManager[object]:
+        """Returns a context in which gradients are reduced over the processes only if this is the
+        last micro-batch.
+        """
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
 
-    def limit(self) -> Tensor | None:
-        """The length of the gradient, which is clipped if the recipe says so."""
+    def clip_gradients(self) -> Tensor | None:
+        """Clips the gradient if the recipe says so, and returns its norm from before."""
         if self.scaler is not None:
             if not self.recipe.clip_norm:
                 return None
@@ -162,9 +152,11 @@ class Update:
             clip_grads_with_norm_(self.parameters, self.recipe.clip_norm, norm)
         return norm if self.scaler is None else None
 
-    def move(self, lr: float) -> bool:
-        """Let the optimizer make the step; False if its scaler has shrunk so far that the gradients
-        cannot be finite any more.
+    def apply(self, lr: float) -> bool:
+        """Makes the optimizer step with this learning rate.
+
+        Returns:
+            False if the scaler has shrunk so far that the gradients cannot become finite again.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -173,15 +165,15 @@ class Update:
             return True
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return self.scaler.get_scale() >= LEAST_SCALE
+        return self.scaler.get_scale() >= SMALLEST_SCALE
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """timm's factory; parameters with one axis, biases and norms among them, get no weight
-    decay.
+    """Returns the optimizer of timm's factory. Parameters with one axis, such as biases and those
+    of norms, get no weight decay.
     """
-    # A fused SGD whose first step the scaler skips goes on with a momentum that was never set
-    # (torch 2.14).
+    # If the scaler skips the first step of a fused SGD, the next one uses a momentum that was never
+    # set (torch 2.14).
     options: dict[str, Any] = {"fused": recipe.precision != "float16"}
     if recipe.optimizer != "adamw":
         options["momentum"] = recipe.momentum
@@ -190,18 +182,18 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-class Reading:
-    """The value of a loss, on its way to the host while the device computes on: asked for after the
-    backward pass, it is there.
+class HostScalar:
+    """Copies a scalar to the host while the device computes on, so that reading it after the
+    backward pass does not wait.
     """
 
-    def __init__(self, loss: Tensor) -> None:
-        self.host = loss.detach().to("cpu", non_blocking=True)
-        self.arrived = torch.cuda.Event() if loss.is_cuda else None
-        if self.arrived is not None:
-            self.arrived.record()
+    def __init__(self, value: Tensor) -> None:
+        self.host = value.detach().to("cpu", non_blocking=True)
+        self.copied = torch.cuda.Event() if value.is_cuda else None
+        if self.copied is not None:
+            self.copied.record()
 
-    def value(self) -> float:
-        if self.arrived is not None:
-            self.arrived.synchronize()
+    def item(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
         return self.host.item()
