@@ -107,6 +107,6 @@ def test_names_are_checked() -> None:
         with pytest.raises(UserError, match=f"{name} has a size of its own; given 64"):
             load_dataset(name, image_size=64)
     with pytest.raises(
-        DataError, match="no folder of images given; name it with --data-root or CPSAM_DATA"
+        DataError, match="no folder of images given; name it with `root` or CPSAM_DATA"
     ):
         load_dataset("folder")

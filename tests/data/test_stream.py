@@ -443,7 +443,7 @@ def test_what_is_wrong_with_a_set_is_said(tmp_path: Path) -> None:
     ):
         load(tmp_path / "nowhere")
     with pytest.raises(
-        DataError, match="no folder with ImageNet given; name it with --data-root or CPSAM_DATA"
+        DataError, match="no folder with ImageNet given; name it with `root` or CPSAM_DATA"
     ):
         load_dataset("imagenet")
     (fresh("gap") / "data/train-00001-of-00003.parquet").unlink()

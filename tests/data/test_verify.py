@@ -227,7 +227,7 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
         (tmp_path / "list.json").write_text(text)
         with pytest.raises(
             DataError,
-            match=r"list\.json: not a list of faults as cpsam data verify --json prints it",
+            match=r"list\.json: not a list of faults as cpsam data verify prints it in JSON",
         ):
             read_skip(tmp_path / "list.json")
 

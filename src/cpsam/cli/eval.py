@@ -12,8 +12,8 @@ class EvalRequest:
     run: Path = field(metadata={"positional": True})
     """A run folder."""
     data_root: Path | None = None
-    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable
-    CPSAM_DATA.
+    """Folder of data sets; for images in folders, the tree itself. Default: the environment
+    variable CPSAM_DATA.
     """
     split: str = "test"
     """What to measure on: test (the validation split, if the run held one out) or train."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from cpsam.cli.flags import Flag, option
 
+# Arguments of the library that have another name among the flags.
+ALIASES = {"root": "data_root", "skip": "skip_bad"}
 QUOTED = r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\""
 SAYS = r"must|needs?|takes?|is|are|has|of|and"  # what follows an argument that is a plain word
 
@@ -24,6 +26,7 @@ def with_options(message: str, flags: Mapping[str, Flag]) -> str:
         "--stream needs 'data_root'; see /x/data_root"
     """
     names = {name: flag for name, flag in flags.items() if not flag.positional}
+    names |= {name: names[flag] for name, flag in ALIASES.items() if flag in names}
     if not names:
         return message
     name = "|".join(sorted(names, key=len, reverse=True))
@@ -32,7 +35,7 @@ def with_options(message: str, flags: Mapping[str, Flag]) -> str:
         rf"{QUOTED}"
         rf"|`(?P<ticked>{name})`"
         rf"|(?<![\w/.:,-])(?P<set>{name})=(?P<value>[\w.]+)"
-        rf"|(?<![\w/.-])(?P<long>{long})(?![\w/-]|\.\w)"
+        rf"|(?<![\w/.:,-])(?P<long>{long})(?![\w/-]|\.\w)"
         rf"|(?:^|(?<=[:;] )|(?<=, )|(?<=and ))(?P<plain>{name})(?= (?:{SAYS})\b)"
     )
 
@@ -41,9 +44,9 @@ def with_options(message: str, flags: Mapping[str, Flag]) -> str:
         value = given.pop("value", None)
         if not given:
             return found[0]
-        (key,) = given.values()
-        if value is not None and names[key].kind is bool:
-            return option(key if value == "True" else f"no_{key}")
-        return f"{option(key)} {value}" if value is not None else option(key)
+        flag = names[next(iter(given.values()))]
+        if flag.kind is bool and value in ("True", "False"):
+            return flag.option if value == "True" else option(f"no_{flag.name}")
+        return flag.option if value is None else f"{flag.option} {value}"
 
     return pattern.sub(put, message)

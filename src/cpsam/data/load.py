@@ -86,7 +86,7 @@ def load_dataset(
     if folder is None:
         raise DataError(
             f"no folder {'of images' if name == 'folder' else 'with ImageNet'} given; name it with"
-            " --data-root or CPSAM_DATA"
+            " `root` or CPSAM_DATA"
         )
     size = 224 if image_size is None else image_size
     if size < 1:

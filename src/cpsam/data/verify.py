@@ -330,5 +330,5 @@ def read_skip(path: Path) -> frozenset[str]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not a list of faults as cpsam data verify --json prints it"
+            f"{path}: not a list of faults as cpsam data verify prints it in JSON"
         ) from error

@@ -92,8 +92,8 @@ def work(run: PlannedRun, train: Train, mailbox: Any) -> StoredRun | None:
     """Executes one run in a worker; returns None if another process works on it."""
     if not run.folder.parent.is_dir():
         raise UserError(
-            f"{run.folder.parent} is not there on {os.uname().nodename}: --out must be on storage"
-            " that all nodes share"
+            f"{run.folder.parent} is not there on {os.uname().nodename}: the folder of a study must"
+            " be on storage that all nodes share"
         )
     who = {"node": os.uname().nodename, "pid": os.getpid()}
     return execute_run(run, train, lambda event: mailbox.put.remote({**event, **who}))

@@ -110,7 +110,7 @@ class Worker:
         if code is not None and code < 0:
             how = (
                 f"was killed by {signal.Signals(-code).name}, perhaps for want of memory; fewer"
-                " --workers need less"
+                " `workers` need less"
             )
         else:
             how = f"ended with exit code {code}"

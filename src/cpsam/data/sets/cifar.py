@@ -130,14 +130,14 @@ def has_parquet(folder: Path, inner: str) -> bool:
 def fetch_files(name: str, hub: HubDataset) -> dict[str, list[Path]]:
     advice = (
         f"where there is no internet, copy {hub.folder}/ of the hub's data set"
-        f" {hub.repository} to FOLDER/{name} and name FOLDER with --data-root or CPSAM_DATA"
+        f" {hub.repository} to FOLDER/{name} and name FOLDER with `root` or CPSAM_DATA"
     )
     return {split: [fetch(hub.hub_file(split), advice)] for split in SPLITS}
 
 
 def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
     advice = (
-        f"name the folder that holds {folder.name}/ with --data-root or CPSAM_DATA, "
+        f"name the folder that holds {folder.name}/ with `root` or CPSAM_DATA, "
         "or neither, to fetch the files from the Hugging Face hub"
     )
     return {split: find_shards([folder, folder / inner], split, advice) for split in SPLITS}

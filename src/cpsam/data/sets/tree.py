@@ -107,7 +107,7 @@ class Reader:
     def read(self) -> Tree:
         if not self.root.is_dir():
             advice = (
-                "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with --data-root or"
+                "name one with train/CLASS/ and val/CLASS/, or CLASS/, in it with `root` or"
                 " CPSAM_DATA"
             )
             name = printable(str(self.root))

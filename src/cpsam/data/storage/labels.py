@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ADVICE = (
     "name the folder with train/CLASS/ and val/CLASS/ in it, or with the hub's train-*.parquet and"
-    " validation-*.parquet, or the one that holds it as imagenet/, with --data-root or CPSAM_DATA"
+    " validation-*.parquet, or the one that holds it as imagenet/, with `root` or CPSAM_DATA"
 )
 NONE = -1  # the class of a row that has none
 
