@@ -61,7 +61,7 @@ def training_table(file: str) -> str:
         ratio = timing["ratios"].get(f"our_loop / {name}")
         compared = [spread(ratio, 2), f">= {ratio['target']}"] if ratio else ["", ""]
         rows.append([f"`{name}`", spread(speed, 0), *compared])
-    header = ["way to train", "images a second", "`our_loop` is so many times as fast", "wanted"]
+    header = ["way to train", "images per second", "speed of `our_loop` / its speed", "wanted"]
     milliseconds = spread(timing["milliseconds_of_a_checkpoint"], 1)
     fraction = timing["share_of_a_checkpoint_in_an_epoch"]
     environment = checked(Environment, report["environment"], file)

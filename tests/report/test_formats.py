@@ -61,7 +61,7 @@ def test_columns_of_tests_stand_only_where_a_test_was_made() -> None:
     none = dict.fromkeys(("p", "p_holm", "p_sign_flip"))
     few = changed(contrasts=[each | none for each in whole_content()["contrasts"]])
     table = contrasts_table(few)
-    assert table.header[1:] == ["difference, points", "n", "could be found, points"]
+    assert table.header[1:] == ["difference, points", "n", "detectable, points"]
     assert {len(row) for row in table.rows} == {4}
     assert "Holm" in render_page(whole_study()) and "Holm" not in render_page(few)
 
@@ -127,7 +127,7 @@ def test_the_best_control_stands_beside_the_answer_in_every_form(
     }
     results = changed(control=control)
     (said,) = control_words(results)
-    assert said == words.format("the best of 2 controls, which attend to nothing", pairs)
+    assert said == words.format("the best of 2 controls without attention", pairs)
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
     page, markdown = render_page(results), render_markdown(results)
@@ -137,9 +137,9 @@ def test_the_best_control_stands_beside_the_answer_in_every_form(
         and unbroken(said) in page
     )
     (one,) = control_words(changed(control=control | {"of": 1}))
-    assert one == words.format("the control, which attends to nothing", pairs)
+    assert one == words.format("the control without attention", pairs)
     (fewer,) = control_words(changed(control=control | {"fewer": ["norm_only @ every-branch"]}))
-    assert fewer == f"{said} Left out there, with fewer seeds: norm_only."
+    assert fewer == f"{said} Controls with fewer seeds are left out: norm_only."
     assert control_words(whole_study()) == []
 
 
@@ -241,10 +241,12 @@ def test_the_terminal_shows_what_the_page_shows(capsys: pytest.CaptureFixture[st
 
 def test_images_that_were_held_out_are_not_called_test_images() -> None:
     content = whole_content()
-    assert "45 images to train on, 5 held out to measure on" in render_page(whole_study())
+    assert "45 images to train on, 5 of the validation split to measure on" in render_page(
+        whole_study()
+    )
     data = content["data"] | {"measured_on": "test split"}
     on_test = changed(settings=[setting | {"data": data} for setting in content["settings"]])
-    assert "45 images to train on, 5 to test on" in render_page(on_test)
+    assert "45 images to train on, 5 of the test split to measure on" in render_page(on_test)
 
 
 def test_every_dataset_of_a_study_is_named_once_in_every_form(
@@ -302,8 +304,8 @@ def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
 def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
     late, every_branch = render_page(whole_study()).split('id="plot-curves.every-branch"')
     assert (
-        "Dashed: a run that broke off" in late
-        and "Dashed: a run that broke off" not in every_branch
+        "A dashed line is a run that broke off" in late
+        and "A dashed line is a run that broke off" not in every_branch
     )
     # of a run that broke off before its first epoch was over
     empty = {"top1": [], "train_loss": []}
@@ -311,7 +313,7 @@ def test_a_dashed_curve_is_explained_where_there_is_one() -> None:
         {**a, "runs": [r if r["status"] == "done" else {**r, "curve": empty} for r in a["runs"]]}
         for a in whole_content()["arms"]
     ]
-    assert "Dashed" not in render_page(changed(arms=arms))
+    assert "A dashed line is a run" not in render_page(changed(arms=arms))
 
 
 def test_a_picture_of_questions_names_both_sides_unless_one_is_the_same_in_all() -> None:

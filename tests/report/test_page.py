@@ -422,7 +422,7 @@ def test_a_row_in_words():
         "arm",
         "parameters added",
         "MACs",
-        "ms a batch of 64",
+        "ms per batch of 64",
         "top-1, %",
         "n",
         "vs non_local, points",

@@ -330,13 +330,13 @@ def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_pa
     )
     for form in ("report.md", "report.html"):
         assert (
-            "seed 0 were not all made alike: precision, versions differ"
+            "seed 0 come from different environments: precision, versions differ"
             in (tmp_path / form).read_text()
         )
     for spec in plan.runs:
         (tmp_path / spec.folder_name / "environment.json").write_text(json.dumps(alike))
     assert conduct(STUDY, tmp_path, train=False)["unlike"] == {}
-    assert "made alike" not in (tmp_path / "report.md").read_text()
+    assert "different environments" not in (tmp_path / "report.md").read_text()
 
 
 def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def evidence(results: Results) -> list[str]:
     # more than all is no difference
     if found.detectable is not None and found.detectable < 1:
         said.append(
-            "With this spread and so many seeds, a true difference of"
+            "With this spread and this number of seeds, a true difference of"
             f" {100 * found.detectable:.2f} points would be found four times in five."
         )
     return said
@@ -107,9 +107,9 @@ def control_words(results: Results) -> list[str]:
         return []
     name, other = results.short_name(results.primary[0]), results.short_name(control.arm)
     kind = (
-        f"the best of {control.of} controls, which attend to nothing"
+        f"the best of {control.of} controls without attention"
         if control.of > 1
-        else "the control, which attends to nothing"
+        else "the control without attention"
     )
     mean, pairs = points(control.mean), pairs_of(control)
     if control.low is None or control.high is None:
@@ -122,4 +122,4 @@ def control_words(results: Results) -> list[str]:
         gap = f"{mean[1:]} points, {interval_words(control)} ({pairs})"
         said = f"{name} is {side} {other}, {kind}: by {gap}."
     fewer = [results.short_name(arm) for arm in control.fewer]
-    return [f"{said} Left out there, with fewer seeds: {words(fewer)}." if fewer else said]
+    return [f"{said} Controls with fewer seeds are left out: {words(fewer)}." if fewer else said]

@@ -19,9 +19,8 @@ def facts_words(results: Results) -> str:
     has_blocks = any(arm.places for arm in results.arms)
     facts = [f"{networks} {f'with a block at {places}' if has_blocks else 'without a block'}"]
     for data in results.datasets:
-        held_out = data.measured_on == "validation split"
-        what_for = "held out to measure on" if held_out else "to test on"
-        images = f"{data.train_images:,} images to train on, {data.test_images:,} {what_for}"
+        measured = f"{data.test_images:,} of the {data.measured_on} to measure on"
+        images = f"{data.train_images:,} images to train on, {measured}"
         facts.append(f"{data.name}: {images}, {data.classes} classes")
     facts.append(f"{numbered(len(results.seeds), 'seed')} ({words(results.seeds)})")
     return "; ".join([*facts, count_words(results)]) + "."

@@ -8,18 +8,18 @@ from cpsam.report.plots import cost_plot, curve_plot, measured
 from cpsam.report.results import Results
 from cpsam.report.row_plots import contrast_plot, difference_plot, seed_plot
 
-DIFFERENCE = "Mean and 95 % interval, seeds paired."
+DIFFERENCE = "Mean and 95 % interval, paired by seed."
 COST = (
-    "A dot is a run, the bar their mean; dashed: what nothing as cheap beats. Columns that would"
-    " cover each other stand apart."
+    "A dot is a run, a bar the mean of an arm. The dashed line joins the arms that no arm beats at"
+    " the same or a lower cost. Columns that would cover each other are moved apart."
 )
-SEEDS = "A dot is a run, the bar their mean; a thin line joins the runs of one seed."
+SEEDS = "A dot is a run, a bar the mean of an arm; a thin line joins the runs of one seed."
 CURVE = (
-    "Mean over the seeds in a band from the lowest to the highest. The height fits the second half"
-    " of the epochs."
+    "The line is the mean over the seeds, in a band from the lowest to the highest. The vertical"
+    " axis fits the second half of the epochs."
 )
-BROKEN = " Dashed: a run that broke off."
-CONTRASTS = "Mean and 95 % interval, seeds paired, not adjusted for their number."
+BROKEN = " A dashed line is a run that broke off."
+CONTRASTS = "Mean and 95 % interval, paired by seed, not adjusted for the number of questions."
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def costs_of(results: Results, setting: str | None) -> dict[str, dict[str, float
     return {
         "parameters added": {arm.name: arm.parameters_added for arm in arms},
         "MACs added": {arm.name: arm.macs_added for arm in arms},
-        f"ms a batch of {timing.batch_size}": {
+        f"ms per batch of {timing.batch_size}": {
             arm.name: results.timing_of(arm).median_ms for arm in arms
         },
         f"MiB to train on {timing.memory_batch_size} images": {

@@ -65,7 +65,7 @@ def render_markdown(results: Results) -> str:
     parts += [f"> {markdown(text)}" for text in (*data_notes(results), *remarks(results))]
     if len(results.contrasts) > 1:
         table = markdown_table(contrasts_table(results))
-        parts += ["## The questions, as written in the plan", table]
+        parts += ["## The questions of the plan", table]
     for setting in results.settings:
         name = setting.name if results.has_settings else None
         title = f"{name or 'Arms'}: {setting.model}, blocks at {words(setting.at)}"

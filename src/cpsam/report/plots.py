@@ -66,7 +66,8 @@ def run_words(arm: ArmResult, seed: int, top1: float) -> str:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns the Pareto front of (cost, value): what nothing as cheap beats, the cheapest first.
+    """Returns the Pareto front of (cost, value): the points that no other beats at
+    the same or a lower cost, the cheapest first.
 
     Example:
         >>> front([(3, 0.7), (1, 0.5), (2, 0.4), (2, 0.6), (3, 0.6)])
@@ -123,7 +124,7 @@ def cost_plot(
     )
     if len(chosen) > 1:
         names = ", ".join(arms[each].arm for each in chosen)
-        description += f". Not beaten at less cost: {names}"
+        description += f". Not beaten at the same or a lower cost: {names}"
     return frame(
         identity_of(words, setting),
         f"Top-1 against {words}",

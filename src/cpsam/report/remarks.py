@@ -88,8 +88,8 @@ def unlike_words(results: Results) -> list[str]:
     for seed, keys in results.unlike.items():
         seeds.setdefault(keys, []).append(seed)
     return [
-        f"The runs of seed{'s' * (len(alike) > 1)} {words(alike)} were not all made alike:"
-        f" {words(keys)} differ{'s' * (len(keys) == 1)}. Their pairs share the order of the images"
-        " and their augmentation, and not that."
+        f"The runs of seed{'s' * (len(alike) > 1)} {words(alike)} come from different environments:"
+        f" {words(keys)} differ{'s' * (len(keys) == 1)}. The runs of a pair share the order of the"
+        " images and their augmentation, but not that."
         for keys, alike in seeds.items()
     ]

@@ -39,10 +39,11 @@ RESULTS = "results.json"
 class Results:
     """What a study found. It prints as the answer in a sentence and the table, also in a notebook.
 
-    Example:
-        >>> results = cpsam.read_results("runs/blocks")                     # doctest: +SKIP
-        >>> results.answer                                                  # doctest: +SKIP
-        >>> results.save("report.html")                                     # doctest: +SKIP
+    Example::
+
+        results = cpsam.read_results("runs/blocks")
+        print(results.answer)
+        results.save("report.html")
 
     Attributes:
         command: The command line that made the results.

@@ -21,25 +21,26 @@ from cpsam.text import printable
 
 ARMS = (
     "Top-1 is the mean over n seeds ± sample standard deviation, after the last epoch, on the"
-    " {split}. A difference pairs the seeds; in brackets its 95 % t-interval. MACs are"
-    " multiply-adds of one image; milliseconds are the median of a batch, in brackets the"
-    " quartiles, timed in turn with the other arms."
+    " {split}. A difference pairs the seeds; its 95 % t-interval stands in brackets. MACs are"
+    " multiply-adds per image. Milliseconds are the median per batch, with the quartiles in"
+    " brackets; the arms were timed in turn."
 )
-CONTRASTS = "The first row is the question that the study is for."
+CONTRASTS = "The first row is the primary question of the study."
 CONTRAST_COLUMNS = {
     "p, Holm": (
-        "Holm's adjustment is for the others together, so that it is a one in twenty chance that"
-        " any of them is found without being there."
+        "Holm's method adjusts the p of the other questions together. Where no difference exists,"
+        " it finds any at all with a probability of at most 5 %."
     ),
-    "p, sign flips": "The exact sign-flip test is a check; it assumes less, and finds less.",
-    "could be found, points": (
-        "The last column is the true difference that would be found four times in five."
+    "p, sign flips": "The exact sign-flip test is a check: it assumes less and finds less.",
+    "detectable, points": (
+        "The last column is the true difference that a study of this size and spread finds four"
+        " times in five."
     ),
 }
 FAILURES = (
-    "These runs are in no mean and no difference; a pair that lacks one of its runs is left out."
+    "These runs are in no mean and no difference. A pair that lacks one of its runs is left out."
 )
-RUNS = "One line a run, as its folder has it."
+RUNS = "One row per run, with the values from its folder."
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +86,7 @@ def arms_table(results: Results, setting: str | None = None) -> Table:
     split = next(each.data for each in results.settings if setting in (None, each.name)).measured_on
     batch = f" of {timing.batch_size}" if timing.batch_size else ""
     differences = [f"vs {name}, points" for name in references]
-    header = ["arm", "parameters added", "MACs", f"ms a batch{batch}", "top-1, %", "n"]
+    header = ["arm", "parameters added", "MACs", f"ms per batch{batch}", "top-1, %", "n"]
     rows = [
         [arm.name if setting is None else arm.arm, *arm_cells(results, arm, references)]
         for arm in results.arms_in(setting)
@@ -113,7 +114,7 @@ def contrasts_table(results: Results) -> Table:
     firsts = {results.short_name(contrast.arm) for contrast in results.contrasts}
     name = f"{next(iter(firsts))} {MINUS}" if len(firsts) == 1 else "contrast"
     header = [name, "difference, points", "n", "p", "p, Holm", "p, sign flips"]
-    header.append("could be found, points")
+    header.append("detectable, points")
     rows = [
         contrast_cells(results, contrast, with_arm=len(firsts) > 1)
         for contrast in results.contrasts
