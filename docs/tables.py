@@ -2,7 +2,8 @@
 ``make tables``. A test fails when one is stale.
 
 In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is written from
-``FOLDER/results.json``, FOLDER from the root; ``<!-- training: FILE -->`` what is written from the
+``FOLDER/results.json``, FOLDER from the root; ``<!-- answer: FOLDER -->`` its answer alone, with
+the best control; ``<!-- training: FILE -->`` what is written from the
 JSON of `benchmarks/training.py`; ``<!-- layers: FILE -->`` what is written from the contract of
 import-linter in pyproject.toml.
 """
@@ -23,7 +24,7 @@ from cpsam.report.values import numbered
 from cpsam.typed import checked
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"(<!-- (results|training|layers): (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (results|answer|training|layers): (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def results_table(folder: str) -> str:
@@ -48,6 +49,14 @@ def results_table(folder: str) -> str:
     elsewhere = any(made.commit != here.commit for made in results.made_by)
     made = f" Made by {'; '.join(made_by(results))}." if elsewhere else ""
     return f"{titled}\n{notes}\nMeasured by `{results.command}`: {where(here)}.{made}\n"
+
+
+def answer_lines(folder: str) -> str:
+    """Returns the answer of a comparison and how it stands to the best control, a sentence per
+    line.
+    """
+    results = read_results(ROOT / folder)
+    return "".join(f"{line}\n" for line in [answer(results), *control_words(results)])
 
 
 def training_table(file: str) -> str:
@@ -101,7 +110,12 @@ def where(made: Environment) -> str:
     return f"{machine}, {versions}, commit {str(made.commit)[:10]}"
 
 
-TABLES = {"results": results_table, "training": training_table, "layers": layers}
+TABLES = {
+    "results": results_table,
+    "answer": answer_lines,
+    "training": training_table,
+    "layers": layers,
+}
 
 
 def updated(document: Path) -> str:
