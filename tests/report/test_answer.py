@@ -1,0 +1,180 @@
+"""The answer claims what the interval allows, and names its best control."""
+
+from pathlib import Path
+
+import pytest
+from support.comparisons import VARIANTS, comparison
+from support.html_page import Page
+from support.whole_study import changed, whole_study
+
+from cpsam.cli.table import print_results
+from cpsam.report.answer import answer, control_words
+from cpsam.report.formats import render_markdown
+from cpsam.report.page import render_page
+from cpsam.report.values import unbroken
+
+
+def plain(text: str) -> str:
+    """With a hyphen for minus and dash, so that a test can be typed."""
+    return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+
+
+@pytest.mark.parametrize(
+    "cpsam, non_local, sentence",
+    [
+        (
+            {0: 0.92, 1: 0.93, 2: 0.925},
+            {0: 0.91, 1: 0.921, 2: 0.914},
+            "cpsam is 1.00 points of top-1 ahead of non_local (95 % interval",
+        ),
+        (
+            {0: 0.91, 1: 0.921, 2: 0.914},
+            {0: 0.92, 1: 0.93, 2: 0.925},
+            "cpsam is 1.00 points of top-1 behind non_local (95 % interval -1.25 to",
+        ),
+        (
+            {0: 0.92, 1: 0.90},
+            {0: 0.91, 1: 0.905},
+            (
+                "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25"
+                " points"
+            ),
+        ),
+        (
+            {0: 0.5, 1: 0.6},
+            {0: 0.5, 1: 0.6},
+            (
+                "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no"
+                " interval (n = 2 paired seeds"
+            ),
+        ),
+        (
+            {0: 0.9},
+            {0: 0.95},
+            (
+                "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so"
+                " there is no interval)."
+            ),
+        ),
+        (
+            {0: 0.9},
+            {1: 0.95},
+            "cpsam against non_local is not answered: no seed finished with both.",
+        ),
+    ],
+)
+def test_the_answer_claims_what_the_interval_allows(cpsam, non_local, sentence):
+    words = plain(answer(comparison({"cpsam": cpsam, "non_local": non_local})))
+    assert sentence in words and words.endswith(".")
+    claims = "ahead of" in words or "behind" in words
+    assert claims == all(
+        no not in words for no in ("are not told apart", "no claim", "not answered", "no interval")
+    )
+    assert len(cpsam) == 1 or f"n = {len(cpsam)} paired seeds" in words
+
+
+def test_the_answer_names_an_arm_that_did_not_take_part():
+    assert (
+        answer(VARIANTS["without non_local"])
+        == "cpsam against non_local is not answered: non_local did not take part."
+    )
+    assert answer(comparison({"none": {0: 0.9}})).endswith("cpsam and non_local did not take part.")
+
+
+def test_an_arm_alone_is_compared_with_nothing():
+    alone, begun = VARIANTS["one arm"], VARIANTS["one arm, not finished"]
+    assert (
+        answer(alone)
+        == "cpsam is the only arm, so there is nothing to compare it with; its top-1 is 91.83 ±"
+        " 0.31 %."
+    )
+    assert (
+        answer(begun)
+        == "none is the only arm, so there is nothing to compare it with; no run of it has"
+        " finished."
+    )
+    for results, name in ((alone, "cpsam"), (begun, "none")):
+        assert Page(render_page(results)).find("title")[0][1] == f"{name} on digits"
+        assert f"cpsam compare: {name} on digits" in render_page(results)
+
+
+def test_the_answer_is_of_the_setting_of_the_question() -> None:
+    assert answer(whole_study()).startswith("At late: cpsam is ")
+    assert " ahead of non_local (95 % interval +" in answer(whole_study())
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "words"),
+    [
+        (
+            0.004,
+            0.006,
+            0.008,
+            (
+                "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80"
+                " ({})."
+            ),
+        ),
+        (
+            -0.008,
+            -0.006,
+            -0.004,
+            (
+                "cpsam is behind conv_control, {}: by 0.60 points, 95 % interval \N{MINUS SIGN}0.80"
+                " to \N{MINUS SIGN}0.40 ({})."
+            ),
+        ),
+        (
+            -0.01,
+            0.006,
+            0.022,
+            (
+                "cpsam is not told apart from conv_control, {}: +0.60 points, 95 % interval"
+                " \N{MINUS SIGN}1.00 to +2.20 ({})."
+            ),
+        ),
+        (None, 0.006, None, "cpsam minus conv_control, {}, is +0.60 points ({})."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("n", "pairs"),
+    [
+        (7, "n = 7 paired seeds"),
+        (2, "n = 2 paired seeds, too few for a test"),
+        (1, "n = 1 paired seed, too few for a test"),
+    ],
+)
+def test_the_best_control_stands_beside_the_answer_in_every_form(
+    low: float | None,
+    mean: float,
+    high: float | None,
+    words: str,
+    n: int,
+    pairs: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    control = {
+        "arm": "conv_control @ late",
+        "of": 2,
+        "fewer": [],
+        "n": n,
+        "mean": mean,
+        "low": low,
+        "high": high,
+    }
+    results = changed(control=control)
+    (said,) = control_words(results)
+    assert said == words.format("the best of 2 controls without attention", pairs)
+    print_results(results, Path("out"))
+    shown = capsys.readouterr().out
+    page, markdown = render_page(results), render_markdown(results)
+    assert (
+        shown.index(answer(results)) < shown.index(said)
+        and said in markdown
+        and unbroken(said) in page
+    )
+    (one,) = control_words(changed(control=control | {"of": 1}))
+    assert one == words.format("the control without attention", pairs)
+    (fewer,) = control_words(changed(control=control | {"fewer": ["norm_only @ every-branch"]}))
+    assert fewer == f"{said} Controls with fewer seeds are left out: norm_only."
+    assert control_words(whole_study()) == []
