@@ -12,7 +12,8 @@ from support import processes
 from support import worker_process as teammate
 
 from cpsam.errors import UserError
-from cpsam.train.distributed import FIRST_PORT, PORTS, Distributed, first_host, read_launcher
+from cpsam.train.distributed import Distributed
+from cpsam.train.launcher import FIRST_PORT, PORTS, first_host, read_launcher
 from cpsam.train.rendezvous import rendezvous
 
 
@@ -191,7 +192,7 @@ def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> No
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpsam.train.rendezvous.FIRST_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("cpsam.train.rendezvous.FIRST_REPORT_SECONDS", 0.1)
     monkeypatch.setattr("cpsam.train.rendezvous.GIVE_UP_SECONDS", 0.5)
 
 

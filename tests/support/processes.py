@@ -86,7 +86,7 @@ def member(
             "MASTER_PORT": port,
         }
     os.environ.update({name: str(value) for name, value in names.items()} | variables)
-    from cpsam.train.distributed import process_group
+    from cpsam.train.launcher import process_group
 
     with process_group() as found:
         function(found, *arguments)

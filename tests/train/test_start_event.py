@@ -14,7 +14,7 @@ from cpsam.checkpoint import seal
 from cpsam.cli import main
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.train import Recipe
-from cpsam.train.distributed import read_launcher
+from cpsam.train.launcher import read_launcher
 from cpsam.train.rendezvous import rendezvous
 
 

@@ -100,7 +100,8 @@ def run(words: list[str]) -> None:
         return
     from cpsam.progress import ProgressBars
     from cpsam.run.train_run import train_arm
-    from cpsam.train.distributed import SHARED_ERROR, process_group
+    from cpsam.train.distributed import SHARED_ERROR
+    from cpsam.train.launcher import process_group
 
     with (
         process_group(on_wait=report_wait) as distributed,

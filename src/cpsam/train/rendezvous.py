@@ -14,20 +14,20 @@ from torch.distributed import DistError, DistNetworkError, PrefixStore, Store, T
 
 from cpsam.errors import StoppedError, UserError
 
-FIRST_WORD_SECONDS, NEXT_WORD_SECONDS, GIVE_UP_SECONDS = 5.0, 60.0, 1800.0
+FIRST_REPORT_SECONDS, NEXT_REPORT_SECONDS, GIVE_UP_SECONDS = 5.0, 60.0, 1800.0
 POLL_SECONDS = 0.05
 
 OnWait = Callable[[str], None]
 
 
-class Patience:
-    """Says what is waited for, first after five seconds and then every minute, and gives up after
-    half an hour.
+class WaitReporter:
+    """Reports what is waited for, first after five seconds and then every minute, and gives up
+    after half an hour.
     """
 
-    def __init__(self, tell: OnWait) -> None:
-        self.tell, self.started = tell, time.monotonic()
-        self.next = self.started + FIRST_WORD_SECONDS
+    def __init__(self, on_wait: OnWait) -> None:
+        self.on_wait, self.started = on_wait, time.monotonic()
+        self.next_report = self.started + FIRST_REPORT_SECONDS
 
     def wait(self, what: str) -> None:
         """Sleeps for a moment.
@@ -38,29 +38,29 @@ class Patience:
         now = time.monotonic()
         if now - self.started > GIVE_UP_SECONDS:
             raise UserError(f"gave up {what} after {GIVE_UP_SECONDS / 60:.0f} minutes")
-        if now >= self.next:
-            self.tell(what)
-            self.next = now + NEXT_WORD_SECONDS
+        if now >= self.next_report:
+            self.on_wait(what)
+            self.next_report = now + NEXT_REPORT_SECONDS
         time.sleep(POLL_SECONDS)
 
 
-def rendezvous(rank: int, world_size: int, address: str, port: int, tell: OnWait) -> Store:
+def rendezvous(rank: int, world_size: int, address: str, port: int, on_wait: OnWait) -> Store:
     """Returns the store in which all processes of a run have met.
 
     Args:
         rank: Which process this is. Process 0 listens, unless the launcher does.
-        world_size: How many there are.
+        world_size: How many processes there are.
         address: Where process 0 listens.
         port: Its port.
-        tell: Called with what is waited for.
+        on_wait: Called with what is waited for.
 
     Raises:
         UserError: If the address is unknown, the port is in use, or a process does not come.
         StoppedError: If process 0 ends meanwhile.
     """
-    patience, place = Patience(tell), f"{address}:{port}"
-    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun listens itself
-    listens = rank == 0 and not agent
+    reporter, peer = WaitReporter(on_wait), f"{address}:{port}"
+    launcher_listens = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun does
+    listens = rank == 0 and not launcher_listens
 
     def connect() -> Store:
         socket.getaddrinfo(address, port)
@@ -68,48 +68,43 @@ def rendezvous(rank: int, world_size: int, address: str, port: int, tell: OnWait
         return TCPStore(address, port, world_size, listens, timeout=timeout, wait_for_workers=False)
 
     try:
-        waiting = (
-            f"waiting for its own port {place}" if listens else f"waiting for process 0 at {place}"
-        )
-        tcp = in_background(connect, lambda: patience.wait(waiting))
+        what = f"waiting for {'its own port' if listens else 'process 0 at'} {peer}"
+        tcp = in_background(connect, lambda: reporter.wait(what))
         store = PrefixStore(f"cpsam/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
         store.add("here", 1)
         while (here := store.add("here", 0)) < world_size:
-            patience.wait(f"waiting for {world_size - here} of {world_size} processes at {place}")
+            reporter.wait(f"waiting for {world_size - here} of {world_size} processes at {peer}")
         return store
     except (socket.gaierror, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no name of a machine"
+        why = getattr(error, "strerror", None) or "no machine can have this name"
         raise UserError(
             f"MASTER_ADDR: the address {address[:60]!r} is not known ({why})"
         ) from error
-    except DistNetworkError as error:
-        if listens and "EADDRINUSE" in str(error):
+    except (DistError, RuntimeError) as error:
+        in_use = isinstance(error, DistNetworkError) and "EADDRINUSE" in str(error)
+        if listens and in_use:
             raise UserError(
                 f"MASTER_PORT: port {port} of this machine is in use; choose another one"
             ) from error
         raise StoppedError(
-            f"the processes of this run did not meet at {place}; the same command continues"
-        ) from error
-    except (DistError, RuntimeError) as error:
-        raise StoppedError(
-            f"the processes of this run did not meet at {place}; the same command continues"
+            f"the processes of this run did not meet at {peer}; the same command continues"
         ) from error
 
 
 def in_background(work: Callable[[], Any], wait: Callable[[], None]) -> Any:
-    """Returns what `work` does in a thread: a signal is heard meanwhile, and the thread is
-    abandoned.
+    """Calls `work` in a thread, so that a signal is noticed meanwhile, and returns its result. A
+    signal abandons the thread.
     """
     done: list[Any] = []
     errors: list[BaseException] = []
 
-    def do() -> None:
+    def call() -> None:
         try:
             done.append(work())
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=do, daemon=True)
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(POLL_SECONDS)
     while thread.is_alive():

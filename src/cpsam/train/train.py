@@ -75,7 +75,7 @@ def train(
         device: "cpu" or "cuda"; by default the GPU if there is one.
         options: When to save and when to stop.
         distributed: The processes that train together, from
-            :func:`cpsam.train.distributed.process_group`; by default this one alone.
+            :func:`cpsam.train.launcher.process_group`; by default this one alone.
 
     Returns:
         The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and
