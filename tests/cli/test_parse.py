@@ -6,6 +6,7 @@ import pytest
 
 from cpsam.cli import compare, cost, data, eval, study, train
 from cpsam.cli.parse import split
+from cpsam.config.plan_file import read_plan
 from cpsam.errors import UserError
 
 
@@ -93,3 +94,22 @@ def test_words_without_a_flag_have_their_place() -> None:
     asked = data.VERB.read(["verify", "--json", "photos", "--image-column", "img"])
     assert (asked.action, asked.path, asked.image_column) == ("verify", Path("photos"), "img")
     assert study.VERB.read(["plan.toml"]).executor == "here"
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("[recipe]\nlearning_rate = 1", "lr"),
+        ("[recipe]\nbs = 64", "batch_size"),
+        ("[recipe]\nwd = 0.1", "weight_decay"),
+        ("[recipe]\nepoch = 3", "epochs"),
+        ("[task]\ndataset = 'digits'", "data"),
+        ("[task]\narch = 'resnet20'", "model"),
+    ],
+)
+def test_a_slip_in_a_plan_names_what_was_meant(tmp_path: Path, line: str, meant: str) -> None:
+    plan = tmp_path / "plan.toml"
+    setting = "\n[[setting]]\nname = 'a'\nat = ['early']\narms = ['none']\n"
+    plan.write_text(f"name = 's'\nseeds = [0]\n{line}{setting}")
+    with pytest.raises(UserError, match=f"did you mean '{meant}'"):
+        read_plan(plan)
