@@ -17,8 +17,11 @@ if TYPE_CHECKING:
         insert_from_config,
         remove_attention,
     )
+    from cpsam.insert.cost import cost
+    from cpsam.measure import count_macs
     from cpsam.models import create_model
     from cpsam.report.results import Results, read_results
+    from cpsam.testing import check_attention
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,9 @@ PUBLIC = {
     "UserError": "cpsam.errors",
     "attention_config": "cpsam.insert",
     "attention_parameters": "cpsam.insert",
+    "check_attention": "cpsam.testing",
+    "cost": "cpsam.insert.cost",
+    "count_macs": "cpsam.measure",
     "create_model": "cpsam.models",
     "insert_attention": "cpsam.insert",
     "insert_from_config": "cpsam.insert",
@@ -53,6 +59,9 @@ __all__ = [
     "UserError",
     "attention_config",
     "attention_parameters",
+    "check_attention",
+    "cost",
+    "count_macs",
     "create_model",
     "insert_attention",
     "insert_from_config",

@@ -1,6 +1,4 @@
-"""What a network costs: parameters, multiply-adds, latency, peak memory. Knows nothing of
-attention.
-"""
+"""Measures what a network costs: parameters, multiply-adds, latency, memory."""
 
 import copy
 import os
@@ -9,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cpsam.errors import UserError
 from cpsam.seeds import generator
 from cpsam.torch_state import ONE_THREAD, call_on_meta
+
+ExampleOrShape = Sequence[int] | Tensor | Sequence[Any] | Mapping[str, Any]
 
 # torch counts a multiplication and an addition; the only division by it is in `count_macs`
 FLOPS_PER_MAC = 2
@@ -63,7 +64,7 @@ MISSING_FORMULAS = {
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters; one that is shared by several modules counts once.
+    """Returns the number of parameters; one that several modules share counts once.
 
     Example:
         >>> count_parameters(nn.Linear(4, 3))
@@ -72,21 +73,21 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
-    """Multiply-accumulate operations of one forward in eval mode.
+def count_macs(module: nn.Module, example: ExampleOrShape) -> int:
+    """Returns the multiply-accumulate operations of one forward in eval mode.
 
-    Counted are convolutions and matrix products (biases are not), and one MAC for each element of a
-    softmax, the accumulation of its denominator. Not counted, as usual: norms, activations,
-    pooling, products written element by element. Masked attention counts as dense.
+    It counts convolutions and matrix products without their biases, and one MAC per element of a
+    softmax, for its denominator. As usual it leaves out norms, activations, pooling, and products
+    written element by element. Masked attention counts as dense.
 
-    Nothing is computed: parameters, buffers and input are replaced by meta tensors, and `module` is
-    left as it was.
+    Nothing is computed: meta tensors replace parameters, buffers and input, and `module` stays as
+    it was.
 
     Args:
-        module: A module whose forward takes one tensor.
+        module: Any module.
         example: The shape of its input, batch included, such as ``(1, 3, 224, 224)``, or a tensor
-            of that shape, whose values are not read. A shape alone gets the dtype of the module's
-            first floating-point parameter.
+            of that shape, whose values are not read. Several arguments are a tuple, or a dict by
+            name. A shape alone gets the dtype of the module's first floating-point parameter.
 
     Raises:
         UserError: If the forward fails without values: the shape does not fit, or the module reads
@@ -96,30 +97,41 @@ def count_macs(module: nn.Module, example: Sequence[int] | Tensor) -> int:
         >>> count_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), (1, 4, 5, 7))
         3780
     """
-    if isinstance(example, Tensor):
-        shape, dtype = tuple(example.shape), example.dtype
-    else:
-        tensors = [*module.parameters(), *module.buffers()]
-        shape, dtype = (
-            tuple(example),
-            next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None),
-        )
     counter = FlopCounterMode(display=False, custom_mapping=MISSING_FORMULAS)
     try:
+        args, kwargs = arguments_of(module, example)
         with ONE_THREAD, counter:
-            call_on_meta(module, torch.empty(shape, dtype=dtype, device="meta"))
+            call_on_meta(module, *args, **kwargs)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"cannot count the MACs of {type(module).__name__} on an input of shape {shape}:"
-            f" {reason}"
-        ) from error
+        what = f"{type(module).__name__} on an input of shape {shape_of(example)}"
+        raise UserError(f"cannot count the MACs of {what}: {reason}") from error
     return counter.get_total_flops() // FLOPS_PER_MAC
+
+
+def shape_of(example: ExampleOrShape) -> str:
+    if isinstance(example, Tensor):
+        return str(tuple(example.shape))
+    values = example.values() if isinstance(example, Mapping) else example
+    return str(tuple(tuple(x.shape) if isinstance(x, Tensor) else x for x in values))
+
+
+def arguments_of(module: nn.Module, example: ExampleOrShape) -> tuple[Sequence[Any], dict]:
+    """Returns an example as arguments of a forward, by position and by name."""
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if not all(isinstance(side, int) for side in example):
+        return tuple(example), {}
+    tensors = (*module.parameters(), *module.buffers())
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+    return (torch.empty(tuple(example), dtype=dtype, device="meta"),), {}
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call: median and quartiles over `n` calls."""
+    """Holds the milliseconds of one call: median and quartiles over `n` calls."""
 
     median: float
     q1: float
@@ -139,17 +151,16 @@ def measure_latency(
     warmup: int = 3,
     min_time: float = 0.0,
 ) -> dict[str, Latency]:
-    """Time several things against each other, interleaved, so that a machine that slows down slows
-    all of them.
+    """Times several steps in turn, so that a machine that slows down slows all of them.
 
-    A round calls each step once, in an order of its own: no step shall always follow the same
-    neighbour, and find the caches as that one leaves them.
+    A round calls each step once, in a new random order. So no step always finds the caches as the
+    same neighbour leaves them.
 
     Args:
         steps: Name -> what to time.
-        repeats: Rounds at least.
-        warmup: Rounds before, not counted.
-        min_time: Seconds that all counted rounds together last at least.
+        repeats: The least number of rounds.
+        warmup: Rounds before, which are not counted.
+        min_time: The least number of seconds that all counted rounds last together.
 
     Returns:
         Name -> its :class:`Latency` in milliseconds, in the order of `steps`.
@@ -189,14 +200,15 @@ def forward_step(
     autocast: torch.dtype | None = None,
     channels_last: bool = False,
 ) -> Callable[[], Tensor]:
-    """What :func:`measure_latency` times for a model: one forward in eval mode, without gradients,
-    of a copy that leaves `model` as it is.
+    """Returns one forward of a copy of a model as a step for :func:`measure_latency`.
+
+    It runs in eval mode, without gradients.
 
     Args:
         model: The network; the copy stays on its device.
         batch: Its input, (N, C, H, W), on the same device.
-        autocast: The dtype of autocast, such as ``torch.bfloat16``; None is without.
-        channels_last: Lay weights and batch out channels-last.
+        autocast: The dtype of autocast, such as ``torch.bfloat16``, or None for none.
+        channels_last: Whether weights and batch are channels-last.
     """
     model = copy.deepcopy(model).eval()
     if channels_last:
@@ -213,16 +225,43 @@ def forward_step(
     return step
 
 
-def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str = "cpu") -> int:
-    """The most bytes that were allocated at once during `step`, above what was there before.
+def saved_bytes(module: nn.Module, features: Tensor) -> int:
+    """Returns the bytes that a training forward saves for the backward pass.
 
-    On the CPU these are the allocations of torch's allocator, temporary buffers of kernels
-    included; what oneDNN takes for itself it does not see, nor that `step` frees something older.
-    On CUDA they are those of the caching allocator.
+    Parameters and the features themselves do not count. The module stays in training mode.
+
+    Example:
+        >>> saved_bytes(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid()), torch.zeros(2, 3, 5, 7))
+        1120
+    """
+    if len(features) == 1:  # BatchNorm cannot train on a single value per channel.
+        return saved_bytes(module, features.repeat(2, 1, 1, 1)) // 2
+    given = [*module.parameters(), features]
+    owned = {tensor.untyped_storage().data_ptr() for tensor in given}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = module.train()(features.requires_grad_())
+    del result
+    return sum(kept.values())
+
+
+def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str = "cpu") -> int:
+    """Returns the most bytes that `step` had allocated at once, beyond those before it.
+
+    On the CPU it sees the allocations of torch's allocator, with the temporary buffers of kernels.
+    It does not see what oneDNN allocates, or that `step` frees something older. On CUDA it sees
+    those of the caching allocator.
 
     Args:
-        step: What to run, once. Whatever it allocates for good on a first call, run it once before.
-        device: Whose memory: ``"cpu"`` or a CUDA device.
+        step: What to run. It runs once, so call it before if its first call allocates for good.
+        device: ``"cpu"`` or a CUDA device.
 
     Raises:
         UserError: If the device is of another type.
@@ -241,7 +280,7 @@ def peak_memory_bytes(step: Callable[[], object], *, device: torch.device | str 
         return torch.cuda.max_memory_allocated(where) - before
     if where.type != "cpu":
         raise UserError(f"peak memory is measured on cpu and cuda; got {where.type!r}")
-    # else the profiler reports a missing GPU as an error
+    # Otherwise the profiler reports a missing GPU as an error.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     profiler = torch.autograd.profiler.profile(use_kineto=False, profile_memory=True)
     with profiler:

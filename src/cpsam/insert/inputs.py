@@ -1,6 +1,6 @@
 """What the forward of a host takes: from an example, or guessed from its first convolution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cpsam.errors import UserError
+
+Example = Tensor | Sequence[Any] | Mapping[str, Any]
+"""Images (N, C, H, W); several arguments are a tuple, or a dict by name."""
 
 # H != W, and no axis of one size repeats in the other, down to a stride of 32.
 PROBE_SIZES = ((128, 160), (192, 96))

@@ -1,14 +1,15 @@
 """Inserts attention into a model and takes it out again; no name of a weight changes."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cpsam.insert.hook import AttentionBlocks, blocks_at, hang, is_place, places, unhang
+from cpsam.insert.inputs import Example
 from cpsam.insert.make import Block, build, maker
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import probe
@@ -20,8 +21,6 @@ from cpsam.insert.refusals import (
     warn_of_rebuilding,
 )
 from cpsam.insert.slots import forget_slots, keep_in_slots
-
-Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def attach(model: nn.Module, path: str, block: nn.Module) -> None:

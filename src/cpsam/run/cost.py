@@ -7,19 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cpsam.config.study import Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
 from cpsam.insert import attention_config
+from cpsam.insert.cost import features_at, inserted_blocks
 from cpsam.measure import (
     count_macs,
     count_parameters,
     forward_step,
     measure_latency,
     peak_memory_bytes,
+    saved_bytes,
 )
 from cpsam.run.arm import BARE, check_complete, parse_arm
 from cpsam.run.build import Host
@@ -91,29 +93,6 @@ def training_memory(model: nn.Module, dataset: Dataset, compute: Compute) -> int
     return peak_memory_bytes(step, device=batch.device)
 
 
-def saved_bytes(module: nn.Module, features: Tensor) -> int:
-    """Bytes that a training forward keeps for the backward pass, parameters and the features
-    themselves excluded.
-    """
-    if len(features) == 1:  # BatchNorm cannot train on a single value per channel.
-        return saved_bytes(module, features.repeat(2, 1, 1, 1)) // 2
-    owned = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} | {
-        features.untyped_storage().data_ptr()
-    }
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = module.train()(features.requires_grad_())
-    del result
-    return sum(kept.values())
-
-
 def insertion_cost(
     model: str,
     attention: str,
@@ -148,21 +127,8 @@ def insertion_cost(
     with_blocks = network.build(check_complete(arm), seed=0).eval()
     host = network.build(BARE, seed=0).eval()
     batch = torch.zeros(batch_size, *image_shape)
-    blocks = {
-        entry["at"]: with_blocks.get_submodule(f"{entry['at']}.attention")
-        for entry in attention_config(with_blocks)
-    }
-    features: dict[str, Tensor] = {}
-    handles = [
-        block.register_forward_pre_hook(
-            lambda _, inputs, path=path: features.update({path: inputs[0].detach().clone()})
-        )
-        for path, block in blocks.items()
-    ]
-    with torch.inference_mode():
-        with_blocks(batch)
-    for handle in handles:
-        handle.remove()
+    blocks = inserted_blocks(with_blocks)
+    features = features_at(with_blocks, blocks, (batch,), {})
     steps = {"host": forward_step(host, batch)} | {
         path: forward_step(block, features[path]) for path, block in blocks.items()
     }

@@ -10,10 +10,10 @@ from torch import nn
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Task
 from cpsam.evaluate import autocast
-from cpsam.measure import count_parameters
+from cpsam.measure import count_parameters, saved_bytes
 from cpsam.run.arm import BARE, check_complete, parse_arm
 from cpsam.run.build import Host
-from cpsam.run.cost import cost_of, saved_bytes
+from cpsam.run.cost import cost_of
 from cpsam.run.data import load_task
 from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
