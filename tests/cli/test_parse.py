@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cpsam.cli import compare, cost, data, eval, study, train
+from cpsam.cli import list as list_
 from cpsam.cli.parse import split
 from cpsam.config.plan_file import read_plan
 from cpsam.errors import UserError
@@ -113,3 +114,7 @@ def test_a_slip_in_a_plan_names_what_was_meant(tmp_path: Path, line: str, meant:
     plan.write_text(f"name = 's'\nseeds = [0]\n{line}{setting}")
     with pytest.raises(UserError, match=f"did you mean '{meant}'"):
         read_plan(plan)
+
+
+def test_a_list_without_a_flag_has_commas_too() -> None:
+    assert list_.VERB.read(["data,models", "--json"]).kinds == ("data", "models")

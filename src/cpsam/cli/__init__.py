@@ -33,8 +33,9 @@ Begin with: cpsam compare --epochs 2 --seeds 0,1
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one verb; exits 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable, 130
-    interrupted.
+    """Runs one verb and exits with its code.
+
+    The codes are 0 done, 2 usage, 3 data, 4 diverged, 75 stopped and resumable, 130 interrupted.
 
     Args:
         arguments: The verb and its options. None: those of the process, which ends afterwards.
@@ -51,11 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
             fail(in_options(error, words), error.exit_code)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
-        # whoever read our output has gone, and python would complain once more when it flushes
+        # The reader of our output has ended. Python would fail again when it flushes at exit.
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        # a folder that is a file, a disk that is full or may not be written
+        # For example a folder that is a file, or a full disk.
         except OSError as error:
             fail(error, UserError.exit_code)
         except (MemoryError, RuntimeError) as error:
@@ -103,7 +104,7 @@ def fail(reason: object, code: int) -> NoReturn:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory, in the words of Python, of torch on a CPU or on a GPU."""
+    """Returns whether memory ran out, in Python, or in torch on a CPU or a GPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

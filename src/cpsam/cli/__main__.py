@@ -1,4 +1,4 @@
-"""``python -m cpsam.cli``, for where the command is not on the path."""
+"""Runs the command as ``python -m cpsam.cli``, for example below torchrun."""
 
 from cpsam.cli import main
 

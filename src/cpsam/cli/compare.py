@@ -1,4 +1,4 @@
-"""``cpsam compare``: train each arm with each seed, then one table."""
+"""``cpsam compare``: train each arm with each seed, then print one table."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from cpsam.config.study import Comparison
 class CompareRequest:
     comparison: Comparison = field(default_factory=Comparison)
     retry_failed: bool = False
-    """Try runs that failed once more."""
+    """Try failed runs once more."""
     dry_run: bool = False
     """Print the runs and the time that they would take; train nothing."""
     json: bool = False

@@ -1,4 +1,4 @@
-"""``cpsam cost``: what an insertion would cost, place by place, before any training."""
+"""``cpsam cost``: what an insertion adds to a network, place by place."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``cpsam data verify``: look at every image of a data set before anything is trained on it."""
+"""``cpsam data verify``: read every image of a data set and list what is wrong."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ CLASSES_SHOWN = 30
 @dataclass(frozen=True)
 class DataRequest:
     action: str = field(metadata={"positional": True, "choices": ACTIONS})
-    """What to do: verify, which decodes every image and lists whatever is wrong; the exit code is 3
-    if anything is.
+    """What to do: verify, which decodes every image and lists what is wrong. The exit code is 3 if
+    anything is wrong.
     """
     path: Path = field(metadata={"positional": True})
     """A folder with train/CLASS/ and val/CLASS/, with CLASS/, or with parquet shards in it or in
     its data/.
     """
     image_column: str | None = None
-    """Of parquet shards: the column of image files. Default: image or img."""
+    """The column of image files in parquet shards. Default: image or img."""
     label_column: str | None = None
-    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels,
+    """The column of labels in parquet shards, whole numbers or texts. Default: label, labels,
     fine_label, class or target.
     """
     json: bool = False
@@ -79,12 +79,14 @@ def run(words: list[str]) -> None:
 
 
 def print_found(found: dict[str, Any]) -> None:
-    """Prints the notes, a line per split, and one per class where there are few."""
+    """Prints the notes, one line per split, and one line per class where there are few."""
     for note in found["notes"]:
         print(note)
     for split, part in found["splits"].items():
         counts = part["classes"]
-        spread = f", {min(counts.values()):,} to {max(counts.values()):,} a class" if counts else ""
+        spread = (
+            f", {min(counts.values()):,} to {max(counts.values()):,} per class" if counts else ""
+        )
         print(f"{split:5}  {part['images']:,} images of {len(counts):,} classes{spread}")
     classes = found["splits"]["train"]["classes"]
     if len(classes) <= CLASSES_SHOWN:

@@ -1,6 +1,4 @@
-"""Messages are not the run: standard error that is closed or full changes no result and no exit
-code.
-"""
+"""Keeps messages apart from the run: a closed standard error changes no result and no exit code."""
 
 import io
 import os
@@ -11,7 +9,7 @@ from typing import Any
 
 
 class Messages(io.TextIOBase):
-    """Standard error that never fails. Once it is closed or full, it stays silent.
+    """Writes to standard error and never fails. Once it is closed or full, it stays silent.
 
     Args:
         stream: Where the messages go. None where there is no standard error.
@@ -37,7 +35,7 @@ class Messages(io.TextIOBase):
 
     def give_up(self) -> None:
         stream, self.stream = self.stream, None
-        # Python flushes it once more when it ends, and would answer with another exit code.
+        # Python flushes it again at exit, and a failure there would change the exit code.
         if stream is sys.__stderr__:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -63,14 +61,15 @@ class Messages(io.TextIOBase):
 
 @contextmanager
 def safe_messages() -> Iterator[None]:
-    """While entered, nothing that is written to standard error fails."""
+    """Lets no write to standard error fail inside."""
     with redirect_stderr(Messages(sys.stderr)):
         yield
 
 
 def fill_closed_descriptors() -> None:
-    """Opens the null device in place of standard streams that are closed: else a file of the run
-    would get their number.
+    """Opens the null device in place of closed standard streams.
+
+    Otherwise a file of the run would get their number.
     """
     for number in (0, 1, 2):
         try:

@@ -1,6 +1,4 @@
-"""Standard output and error, so that no name, path or message acts on the terminal, and no locale
-ends in a traceback.
-"""
+"""Makes standard output and error safe: no text acts on the terminal, and no locale fails."""
 
 import codecs
 import sys
@@ -10,7 +8,7 @@ from typing import Any, TextIO, cast
 
 from cpsam.text import printable
 
-# What stands for our own characters where the locale has none of them.
+# Replaces our own characters where the locale has none of them.
 PLAIN = str.maketrans(
     {
         "\N{MINUS SIGN}": "-",
@@ -31,7 +29,7 @@ def plain(error: UnicodeError) -> tuple[str, int]:
 
 
 class Printable:
-    """A text stream that shows control characters in the form of escapes. Lines stay lines."""
+    """Shows control characters as escapes in a text stream. Line breaks stay."""
 
     def __init__(self, stream: TextIO) -> None:
         self.underneath = stream
@@ -50,7 +48,7 @@ class Printable:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """While entered, whatever is printed is printable, warnings of other packages too."""
+    """Makes everything that is printed inside printable, also warnings of other packages."""
     codecs.register_error(HANDLER, plain)
     with ExitStack() as stack:
         for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):

@@ -36,7 +36,7 @@ def parse(flags: Mapping[str, Flag], words: list[str]) -> dict[str, Any]:
             if not places:
                 raise UserError(f"{word!r} belongs to no option")
             flag = places.pop(0)
-            given[flag.name] = flag.read([word, *take(rest)] if flag.many else [word])
+            given[flag.name] = flag.read(split_all([word, *take(rest)]) if flag.many else [word])
             continue
         name, equals, value = word.partition("=")
         flag, on = find_flag(name, flags)
@@ -45,8 +45,7 @@ def parse(flags: Mapping[str, Flag], words: list[str]) -> dict[str, Any]:
                 raise UserError(f"{name} takes no value; got {value!r}")
             given[flag.name] = on
         elif flag.many:
-            found = [value] if equals else take(rest)
-            given[flag.name] = flag.read([each for word in found for each in split(word)])
+            given[flag.name] = flag.read(split_all([value] if equals else take(rest)))
         elif equals or (rest and not is_flag(rest[0])):
             given[flag.name] = flag.read([value if equals else rest.pop(0)])
         else:
@@ -68,6 +67,10 @@ def take(rest: list[str]) -> list[str]:
     words = rest[:end]
     del rest[:end]
     return words
+
+
+def split_all(words: list[str]) -> list[str]:
+    return [part for word in words for part in split(word)]
 
 
 def split(word: str) -> list[str]:

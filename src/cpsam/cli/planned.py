@@ -1,4 +1,4 @@
-"""Prints what a study would do, and how long it would take, without doing it."""
+"""Prints the runs of a study, and how long they would take, without training."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,7 @@ from cpsam.report.values import duration
 
 
 def print_planned(study: Study, folder: Path, as_json: bool) -> None:
-    """Prints the runs of a study with their state, and an estimate of the time for those that are
-    to do.
-    """
+    """Prints the runs of a study with their state, and an estimate of the time that is left."""
     from cpsam.study.conduct import opening
     from cpsam.study.estimate import estimate
     from cpsam.study.history import extended_history, known_epochs
@@ -43,8 +41,8 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         print(f"{found.status if found else 'to do':9} {folder / spec.folder_name}")
     if known != before:
         print(
-            "A budget of time is measured when the study begins: epochs, and with them the names of"
-            " these folders, may still change."
+            "A budget of time is measured when the study begins. The epochs, and with them the"
+            " names of these folders, may still change."
         )
     for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
         print(line)
@@ -61,4 +59,4 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         )
         print(f"about {duration(time['seconds'])} for {runs}: {how}")
     else:
-        print("Every run has ended: nothing is to do.")
+        print("Every run has ended: there is nothing to do.")

@@ -1,5 +1,6 @@
-"""Signals that come before the first step of a run, between two runs, or after the last; the steps
-have their own way of stopping.
+"""Stops on a signal before the first step of a run, between two runs, or after the last step.
+
+A run itself stops after a step, in its own way.
 """
 
 import signal
@@ -13,14 +14,14 @@ from cpsam.errors import STOP_SIGNALS, StoppedError
 
 @contextmanager
 def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[[], None]]:
-    """Leaves on Ctrl-C and, where the work resumes, on every signal of `STOP_SIGNALS`. A signal
-    that is ignored already stays ignored.
+    """Ends on Ctrl-C and, where the work resumes, on every signal of `STOP_SIGNALS`.
 
-    Yields a function that leaves if a signal came and an import swallowed it.
+    A signal that is already ignored stays ignored. Yields a function that ends if a signal came and
+    an import swallowed it.
 
     Args:
         resumes: Whether the same command continues the work.
-        program: Whether the process ends afterwards: then a second signal changes nothing any more.
+        program: Whether the process ends afterwards. Then a second signal changes nothing.
 
     Raises:
         StoppedError: If a signal came and the work resumes.

@@ -1,4 +1,4 @@
-"""``cpsam study``: carry out a plan, from one machine or many, then one report."""
+"""``cpsam study``: carry out a plan, on one machine or many, then write one report."""
 
 import json
 import os
@@ -18,35 +18,34 @@ EXECUTORS = ("here", "ray")
 @dataclass(frozen=True)
 class StudyRequest:
     plan: Path = field(metadata={"positional": True})
-    """The plan, a TOML file: seeds, arms, settings and the question, all fixed before anything
-    runs.
+    """The plan, a TOML file. It fixes seeds, arms, settings and the question before anything runs.
     """
     data_root: Path | None = None
     """Folder of data sets. Default: the environment variable CPSAM_DATA."""
     out: Path = Path("runs")
-    """Folder of studies; this one gets a folder of its name in it. Runs in it that have ended are
-    read, not repeated.
+    """Folder of studies. This one gets a folder of its name in it. Runs that have ended are read,
+    not repeated.
     """
     workers: int | None = None
-    """Streamed images: processes that load them. Default: the processors."""
+    """Processes that load streamed images. Default: the number of processors."""
     executor: str = field(default="here", metadata={"choices": EXECUTORS})
-    """Who trains: here, this process, one run after the other, or ray, several at once on one
-    machine or many.
+    """Who trains: here means this process, one run after the other; ray means several runs at once,
+    on one machine or many.
     """
     address: str | None = None
-    """Ray: the cluster, as in HOST:PORT, or auto for the one that runs on this machine. Default:
-    one is started here, for this study.
+    """The cluster of Ray, as HOST:PORT, or auto for the one that runs on this machine. Default: one
+    is started here, for this study.
     """
     cpus_per_run: float | None = None
-    """Ray: cores that a run is given, a fraction if wanted. Default: its threads."""
+    """Cores per run on Ray; may be a fraction. Default: its threads."""
     gpus_per_run: float | None = None
-    """Ray: GPUs that a run is given, a fraction if wanted. Default: one, where there are any."""
+    """GPUs per run on Ray; may be a fraction. Default: one, where there are any."""
     retries: int = 3
-    """Ray: how often a run is tried again after its worker died."""
+    """How often Ray tries a run again after its worker died."""
     retry_failed: bool = False
-    """Try runs that failed once more."""
+    """Try failed runs once more."""
     report: bool = False
-    """Train nothing: report on what there is."""
+    """Train nothing; write the report on the runs that there are."""
     dry_run: bool = False
     """Print the runs and the time that they would take; train nothing."""
     json: bool = False
@@ -133,7 +132,7 @@ def run(words: list[str]) -> None:
 
 
 def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
-    """None stands for this process."""
+    """Returns who trains; None stands for this process."""
     if asked.executor != "ray" or asked.report:
         return nullcontext()
     from cpsam.study.ray_executor import RayExecutor

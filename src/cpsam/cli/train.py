@@ -1,4 +1,4 @@
-"""``cpsam train``: one network, with or without attention, in a run folder of its own."""
+"""``cpsam train``: train one network, with or without attention, in a run folder of its own."""
 
 import json
 import sys
@@ -20,10 +20,10 @@ from cpsam.errors import CpsamError, UserError
 @dataclass(frozen=True)
 class TrainRequest:
     out: Path
-    """The run folder. One that holds this very run is continued or read; any other is refused."""
+    """The run folder. If it holds this run, it is continued or read. Another run is refused."""
     task: Task = field(default_factory=Task)
     attention: str = "cpsam"
-    """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8; none for the bare
+    """The block, with or without arguments, as in cpsam:fusion=sum,reduction=8; none for the bare
     network.
     """
     seed: int = 0
@@ -36,8 +36,7 @@ class TrainRequest:
     imagenet-120ep or imagenet-finetune-40ep.
     """
     dry_run: bool = False
-    """Print what the run would be, its steps, multiply-adds, time, memory and disk, and do nothing.
-    """
+    """Print the steps, multiply-adds, time, memory and disk of the run; train nothing."""
     options: RunOptions = field(default_factory=RunOptions)
     json: bool = False
     """Print the summary as JSON."""
@@ -140,7 +139,7 @@ def report_wait(words: str) -> None:
 
 
 def silent(event: dict[str, Any]) -> None:
-    """One process prints for all."""
+    """Prints nothing: one process prints for all."""
 
 
 def print_plan(asked: TrainRequest) -> None:
@@ -166,8 +165,8 @@ def print_plan(asked: TrainRequest) -> None:
         f"{plan['parameters']:,} parameters, {plan['parameters_added']:,} of them added at"
         f" {', '.join(plan['places']) or 'no place'}"
     )
-    print(f"{plan['macs']:,} multiply-adds an image, {plan['training_macs']:.3g} for the run")
-    print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} an epoch")
+    print(f"{plan['macs']:,} multiply-adds per image, {plan['training_macs']:.3g} for the run")
+    print(f"{plan['steps']:,} steps, {plan['steps_per_epoch']:,} per epoch")
     seconds = plan["timing"]["run_seconds"]
     print(
         f"about {duration(seconds)} on this machine, estimated from two timed steps, without the"
@@ -179,7 +178,7 @@ def print_plan(asked: TrainRequest) -> None:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested names joined by dots."""
+    """Returns nested names, joined by dots, with their values."""
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         rows += (
