@@ -9,10 +9,10 @@ from cpsam.errors import UserError
 from cpsam.train import Recipe
 from cpsam.train.compute import (
     Compute,
-    bfloat16_gains_on,
     choose_compute,
     find_device,
-    processor,
+    has_fast_bfloat16,
+    processor_features,
     reproducible,
 )
 
@@ -29,14 +29,14 @@ from cpsam.train.compute import (
     ],
 )
 def test_where_bfloat16_gains(features: dict[str, Any], gains: bool) -> None:
-    assert bfloat16_gains_on(features) is gains
+    assert has_fast_bfloat16(features) is gains
 
 
 def test_auto_is_settled_once_and_words_are_obeyed() -> None:
     auto = choose_compute(Recipe(), "cpu")
     assert auto == Compute(
         "cpu",
-        "bfloat16" if bfloat16_gains_on(processor()) else "float32",
+        "bfloat16" if has_fast_bfloat16(processor_features()) else "float32",
         True,
         torch.get_num_threads(),
     )

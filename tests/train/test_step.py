@@ -14,7 +14,7 @@ from cpsam.errors import DivergedError
 from cpsam.train import Recipe
 from cpsam.train.compute import Compute
 from cpsam.train.distributed import Distributed
-from cpsam.train.divergence import SpikeDetector, shorten
+from cpsam.train.divergence import SpikeDetector, first_few
 from cpsam.train.step import TrainStep
 
 COMPUTE = Compute("cpu", "float32", False, 1)
@@ -211,5 +211,5 @@ def test_spikes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_long_lists_are_cut() -> None:
-    assert shorten([1, 2]) == "1, 2"
-    assert shorten(list(range(11))) == "0, 1, 2, 3, 4, 5, 6, 7 and 3 more"
+    assert first_few([1, 2]) == "1, 2"
+    assert first_few(list(range(11))) == "0, 1, 2, 3, 4, 5, 6, 7 and 3 more"

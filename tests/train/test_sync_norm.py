@@ -9,7 +9,7 @@ from torch import nn
 
 from cpsam.errors import UserError
 from cpsam.insert import attention_config, insert_attention
-from cpsam.train.sync_norm import synchronous
+from cpsam.train.sync_norm import synchronised_norms
 
 
 def test_modules_keys_and_what_is_inserted_stay() -> None:
@@ -23,7 +23,7 @@ def test_modules_keys_and_what_is_inserted_stay() -> None:
     )
     x = torch.randn(3, 2, 5, 6)
     expected = model.eval()(x)
-    with synchronous(model, torch.device("cuda")):
+    with synchronised_norms(model, torch.device("cuda")):
         assert model[1].bn2 is norm and type(norm) is nn.SyncBatchNorm
         assert sum(type(module) is nn.SyncBatchNorm for module in model.modules()) == 4
         assert (list(model.state_dict()), attention_config(model)) == (keys, config)
@@ -35,6 +35,6 @@ def test_modules_keys_and_what_is_inserted_stay() -> None:
 def test_without_a_gpu_it_is_refused() -> None:
     with (
         pytest.raises(UserError, match="sync_bn needs GPUs"),
-        synchronous(tiny_residual(), torch.device("cpu")),
+        synchronised_norms(tiny_residual(), torch.device("cpu")),
     ):
         pass

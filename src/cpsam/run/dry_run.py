@@ -18,7 +18,7 @@ from cpsam.run.data import load_task
 from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
 from cpsam.train.compute import choose_compute
-from cpsam.train.pace import run_seconds, seconds_per_image
+from cpsam.train.step_time import run_seconds, seconds_per_image
 
 BYTES = 4  # weights, gradients and moments are float32
 # Images to train and to measure on, classes and (C, H, W), for those who plan before they have the

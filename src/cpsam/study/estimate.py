@@ -7,7 +7,7 @@ from typing import Any
 from cpsam.study.plan import Plan
 from cpsam.study.run_reader import RunReader
 from cpsam.train.compute import choose_compute
-from cpsam.train.pace import STEPS, run_seconds, seconds_per_image
+from cpsam.train.step_time import STEPS, run_seconds, seconds_per_image
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
-"""Training: what to do (`recipe`, `schedule`), on what (`hardware`, `distributed`), where it is
-kept (`run_folder`, `saving`), one step (`update`), and the loop of them (`training`), which
-`loop.train` begins or continues.
+"""Training: `train.py` holds the call, `loop.py` the loop, `step.py` one step, `checkpointing.py`
+what survives the process. A run is kept in a run folder (`run_folder.py`).
 
-Only the recipe is imported here: it needs no torch, so that a command line can build its flags from
-it at once.
+Only the recipe is imported here: it needs no torch, so a command line can build its flags at once.
 """
 
 from cpsam.config.recipe import Recipe

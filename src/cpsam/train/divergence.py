@@ -74,7 +74,7 @@ class DivergenceReporter:
         if found := nonfinite_tensors(run.model, statistics=False):
             why = f"because weights are not finite: {found}"
         else:
-            why = f"on train images {shorten(images)}"
+            why = f"on train images {first_few(images)}"
         return self.error(f"{what} at {where}, {why}")
 
     def nonfinite_images(self, gradients: Gradients, step: int) -> list[int]:
@@ -143,11 +143,11 @@ class SpikeDetector:
         return median if loss > max(SPIKE_FACTOR * median, median + SPIKE_RISE) else None
 
 
-def shorten(samples: Sequence[int], most: int = 8) -> str:
+def first_few(samples: Sequence[int], most: int = 8) -> str:
     """Returns the first few of many numbers.
 
     Example:
-        >>> shorten([3, 1, 4, 1, 5], most=3)
+        >>> first_few([3, 1, 4, 1, 5], most=3)
         '3, 1, 4 and 2 more'
     """
     head = ", ".join(str(sample) for sample in samples[:most])

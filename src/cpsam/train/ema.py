@@ -7,16 +7,17 @@ from torch import nn
 
 
 class Ema:
-    """A second network whose weights follow those of the first.
+    """A second network whose weights follow the weights of the first.
 
-    timm's `ModelEmaV3` goes through the state dict, where a weight that two layers share comes
-    twice and would move twice; here each tensor moves once. Floating-point buffers, such as the
-    statistics of norms, are averaged likewise; counters are copied.
+    timm's `ModelEmaV3` goes through the state dict, where a weight that two layers share occurs
+    twice and would move twice. Here each tensor moves once. Floating-point buffers, such as the
+    statistics of norms, are averaged too; counters are copied.
 
     Args:
         model: The network in training, on its device already. It must be changed in place only, as
             optimizers do.
-        decay: What remains of the average at each step, in the long run; see :meth:`decay_at`.
+        decay: Fraction of the average that remains at each step in the long run. See
+            :meth:`decay_at`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -30,15 +31,15 @@ class Ema:
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def decay_at(self, step: int) -> float:
-        """``min(decay, (1 + step) / (10 + step))``, so that the initial weights are soon
-        forgotten.
+        """Returns ``min(decay, (1 + step) / (10 + step))``, which soon forgets the initial
+        weights.
         """
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the network once `step` steps have been made; pure, so that a resumed run goes on
-        with the same bits.
+        """Follows the network after `step` steps. It depends on nothing else, so a resumed run
+        continues with the same bits.
         """
         if self.floating:
             averages, sources = (list(tensors) for tensors in zip(*self.floating, strict=True))

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, machine, commit."""
+"""Records where a run is made: versions, machine and commit."""
 
 import os
 import platform
@@ -9,18 +9,16 @@ from typing import Any
 
 import torch
 
-from cpsam.train.compute import Compute, processor
+from cpsam.train.compute import Compute, processor_features
 
 PACKAGES = ("cpsam", "torch", "torchvision", "timm", "numpy")
 
 
 def environment(compute: Compute, device: torch.device) -> dict[str, Any]:
-    """Plain data for `environment.json`."""
+    """Returns plain data for `environment.json`."""
+    versions = {name: installed_version(name) for name in PACKAGES}
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: installed(name) for name in PACKAGES},
-        },
+        "versions": {"python": platform.python_version(), **versions},
         "system": platform.platform(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -32,7 +30,7 @@ def environment(compute: Compute, device: torch.device) -> dict[str, Any]:
     }
 
 
-def installed(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -40,43 +38,37 @@ def installed(package: str) -> str | None:
 
 
 def processor_name() -> str:
-    """Torch's name leaves out the model where the machine is a virtual one, so the family and model
-    numbers go with it.
+    """Returns the name of the processor with its family and model numbers: a virtual machine may
+    leave the model out of the name.
     """
-    numbers = {}
+    facts: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
-            numbers.setdefault(name.strip(), value.strip())
+            facts.setdefault(name.strip(), value.strip())
     except OSError:
-        return str(processor().get("cpu_name") or platform.processor() or platform.machine())
-    name = numbers.get("model name", platform.machine())
-    return (
-        f"{name} (family {numbers['cpu family']}, model {numbers['model']})"
-        if "cpu family" in numbers
-        else name
-    )
+        reported = processor_features().get("cpu_name")
+        return str(reported or platform.processor() or platform.machine())
+    name = facts.get("model name", platform.machine())
+    if "cpu family" not in facts:
+        return name
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})"
 
 
 def commit(folder: Path) -> str | None:
-    """The commit of the source that runs, with "+" if it was edited since; None for an installed
-    copy or without git.
+    """Returns the commit of the source in a folder, with "+" if the source was edited since; None
+    for an installed copy or without git.
     """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", folder, *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+        return done.stdout.strip()
 
     try:
-        # a copy inside someone's repository is not of that repository
+        # A copy inside somebody's repository is not part of that repository.
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", str(folder.parent)) else ""
-        )
+        edited = git("status", "--porcelain", "--", str(folder.parent))
+        return git("rev-parse", "HEAD") + ("+" if edited else "")
     except (OSError, subprocess.SubprocessError):
         return None

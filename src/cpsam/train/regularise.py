@@ -1,6 +1,4 @@
-"""Dropout before the classifier and stochastic depth, hung on a network for as long as it is
-trained.
-"""
+"""Dropout before the classifier and stochastic depth, set in a network while it is trained."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,19 +11,21 @@ from torchvision.ops import StochasticDepth
 from cpsam.errors import UserError
 from cpsam.models.weights import classifiers
 
-PATHS = ("drop_path", "drop_path1", "drop_path2")  # timm's names for where a branch may be left out
+DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")  # timm's names
+
+SetRate = Callable[[float], AbstractContextManager[None]]
 
 
 @contextmanager
 def regularised(
     model: nn.Module, num_classes: int, drop_rate: float, drop_path: float
 ) -> Iterator[None]:
-    """Dropout and stochastic depth at these rates in training mode; the network is as it was
+    """Adds dropout and stochastic depth at these rates for training mode, and removes them
     afterwards.
 
-    Neither adds a key to the state dict. Of n residual branches, branch i is left out for a share
-    ``drop_path * i / (n - 1)`` of the images, and scaled up for the others (Huang et al., 2016,
-    arXiv:1603.09382, in timm's form).
+    Neither adds a key to the state dict. Of n residual branches, branch i is left out for a
+    fraction ``drop_path * i / (n - 1)`` of the images, and scaled up for the others (Huang et al.,
+    2016, arXiv:1603.09382, in timm's form).
 
     Args:
         model: Of timm or torchvision, or one of ours.
@@ -38,7 +38,7 @@ def regularised(
     """
     with ExitStack() as stack:
         if drop_rate:
-            stack.enter_context(dropped(classifier(model, num_classes), drop_rate))
+            stack.enter_context(dropout_before(classifier(model, num_classes), drop_rate))
         if drop_path:
             branches = residual_branches(model)
             if not branches:
@@ -46,16 +46,14 @@ def regularised(
                     "drop_path needs residual branches as timm or torchvision have them, and this"
                     " network has none"
                 )
-            for index, branch in enumerate(branches):
-                stack.enter_context(
-                    branch(
-                        drop_path * index / (len(branches) - 1) if len(branches) > 1 else drop_path
-                    )
-                )
+            last = len(branches) - 1
+            for index, set_rate in enumerate(branches):
+                stack.enter_context(set_rate(drop_path * index / last if last else drop_path))
         yield
 
 
 def classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """Returns the last layer with so many outputs."""
     paths = classifiers(model, num_classes)
     if not paths:
         raise UserError(
@@ -65,7 +63,7 @@ def classifier(model: nn.Module, num_classes: int) -> nn.Module:
 
 
 @contextmanager
-def dropped(module: nn.Module, rate: float) -> Iterator[None]:
+def dropout_before(module: nn.Module, rate: float) -> Iterator[None]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return F.dropout(inputs[0], rate, module.training), *inputs[1:]
 
@@ -76,41 +74,46 @@ def dropped(module: nn.Module, rate: float) -> Iterator[None]:
         handle.remove()
 
 
-def residual_branches(model: nn.Module) -> list[Callable[[float], AbstractContextManager[None]]]:
-    """How to set the rate of each branch, in the order of the network: a context manager of the
-    rate.
+def residual_branches(model: nn.Module) -> list[SetRate]:
+    """Returns for each residual branch, in the order of the network, the function that sets its
+    rate for as long as a context lasts.
     """
-    found: list[Callable[[float], AbstractContextManager[None]]] = []
+    found: list[SetRate] = []
     for module in model.modules():
         if isinstance(module, StochasticDepth):
-            found.append(lambda rate, module=module: replaced(module, "p", rate))
-        elif names := [name for name in PATHS if hasattr(module, name)]:
+            found.append(lambda rate, module=module: attribute_set(module, "p", rate))
+        elif names := [name for name in DROP_PATHS if hasattr(module, name)]:
             found += [
-                lambda rate, module=module, name=name: replaced(module, name, layers.DropPath(rate))
+                lambda rate, module=module, name=name: attribute_set(
+                    module, name, layers.DropPath(rate)
+                )
                 for name in names
             ]
-        # torchvision's residual blocks, and ours
+        # The residual blocks of torchvision, and ours.
         elif hasattr(module, "bn2") and hasattr(module, "downsample"):
             last = module.get_submodule("bn3" if hasattr(module, "bn3") else "bn2")
-            found.append(lambda rate, last=last: left_out(last, rate))
+            found.append(lambda rate, last=last: drop_path_after(last, rate))
     return found
 
 
 @contextmanager
-def replaced(module: nn.Module, name: str, value: object) -> Iterator[None]:
+def attribute_set(module: nn.Module, name: str, value: object) -> Iterator[None]:
+    """Sets an attribute, and restores it afterwards."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
         yield
     finally:
         if before is None:
-            delattr(module, name)  # else an empty place of this name would stay among the children
+            delattr(module, name)  # Otherwise a None would stay among the children.
         setattr(module, name, before)
 
 
 @contextmanager
-def left_out(norm: nn.Module, rate: float) -> Iterator[None]:
-    """The last norm of a branch, and attention behind it, whose hook was there before."""
+def drop_path_after(norm: nn.Module, rate: float) -> Iterator[None]:
+    """Drops the output of a branch after its last norm. Attention behind that norm is dropped too,
+    because its hook was there before.
+    """
 
     def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return layers.drop_path(output, rate, module.training)

@@ -1,4 +1,4 @@
-"""Stopping at a step, not in the middle of one: on a signal, or when the time is over."""
+"""Stops a run between two steps, on a signal or when its time is over."""
 
 import signal
 import threading
@@ -10,24 +10,23 @@ from cpsam.errors import STOP_SIGNALS
 
 
 class Stop(Exception):
-    """Leave the loop now; every process of a run raises it at the same step."""
+    """Leaves the loop. Every process of a run raises it at the same step."""
 
 
 class StopRequest:
-    """While entered, a signal only sets a flag. A second Ctrl-C acts at once.
+    """A context in which a signal only sets a flag. A second Ctrl-C acts at once.
 
-    A second signal of another kind changes nothing: launchers and batch systems repeat each
-    other's. Signals can be caught in the main thread alone; elsewhere this does nothing. One that
-    is ignored already stays ignored.
+    A second signal of another kind changes nothing: launchers and batch systems repeat each other's
+    signals. Python catches signals in the main thread alone, so this does nothing in another one. A
+    signal that is ignored already stays ignored.
 
     Args:
-        max_minutes: The flag is also set when so many minutes have passed; 0: never.
-        echoes: Whether a launcher may pass on a Ctrl-C that came from the terminal already, so that
-            the second is none.
+        max_minutes: The flag is also set after so many minutes; 0: never.
+        echoes: Whether a launcher may repeat a Ctrl-C that came from the terminal, so that a second
+            one must not act at once.
 
     Raises:
-        Stop: On leaving, if it was requested after the last look at the flag, so that it is not
-            swallowed.
+        Stop: On leaving, if a signal came after the flag was last read, so that it is not lost.
     """
 
     def __init__(self, max_minutes: float = 0.0, echoes: bool = False) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from cpsam.errors import UserError
 from cpsam.insert.place_class import own_class
 
-SYNCHRONOUS: dict[type[nn.Module], type[nn.Module]] = {
+SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: nn.SyncBatchNorm,
     nn.BatchNorm2d: nn.SyncBatchNorm,
     nn.BatchNorm3d: nn.SyncBatchNorm,
@@ -19,24 +19,23 @@ SYNCHRONOUS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 @contextmanager
-def synchronous(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Every BatchNorm of `model` works over all processes; it is its own again afterwards.
+def synchronised_norms(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Makes every BatchNorm of `model` work over all processes, and restores it afterwards.
 
-    The modules change their class and stay the same objects: torch's conversion makes new ones, and
-    what hangs on the old ones, such as inserted attention, would be left behind.
+    The modules change their class and stay the same objects. torch's conversion makes new ones, and
+    what hangs on the old ones, such as inserted attention, would be lost.
 
     Raises:
-        UserError: If the device is no GPU, for which torch has no such norm.
+        UserError: If the device is not a GPU: torch has no such norm for the CPU.
     """
     if device.type != "cuda":
         raise UserError(
             "sync_bn needs GPUs: torch has no BatchNorm over several processes for the CPU"
         )
-    changed = [
-        (module, type(module)) for module in model.modules() if own_class(module) in SYNCHRONOUS
-    ]
+    norms = [module for module in model.modules() if own_class(module) in SYNCHRONISED]
+    changed = [(module, type(module)) for module in norms]
     for module, _ in changed:
-        module.__class__ = SYNCHRONOUS[own_class(module)]
+        module.__class__ = SYNCHRONISED[own_class(module)]
         module.process_group = None  # pyrefly: ignore
     try:
         yield

@@ -33,7 +33,7 @@ from cpsam.train.run_folder import (
 )
 from cpsam.train.step import TrainStep
 from cpsam.train.stop import Stop, StopRequest
-from cpsam.train.sync_norm import synchronous
+from cpsam.train.sync_norm import synchronised_norms
 from cpsam.train.tensorboard import TensorBoardLogger, import_writer
 
 RESERVED = ("seed", "recipe", "dataset", SETTLED)
@@ -167,7 +167,7 @@ def prepared(
     with ExitStack() as stack:
         stack.enter_context(regularised(model, classes, recipe.drop_rate, recipe.drop_path))
         if recipe.sync_bn and distributed.world_size > 1:
-            stack.enter_context(synchronous(model, device))
+            stack.enter_context(synchronised_norms(model, device))
         train_step = TrainStep(
             model,
             recipe,

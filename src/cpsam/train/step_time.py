@@ -16,7 +16,7 @@ from cpsam.train.step import TrainStep
 STEPS = 2
 STEP_SECONDS = 1.5  # A timed step has as many images as fit into this time.
 # A step is a forward and a backward pass, and the backward pass costs two forwards.
-EVALUATION_SHARE = 1 / 3
+EVALUATION_FRACTION = 1 / 3
 
 
 def seconds_per_image(
@@ -30,7 +30,7 @@ def seconds_per_image(
     """Times two training steps on random images and returns their seconds per image.
 
     A step has at most `recipe.batch_size` images, and fewer where the whole batch would take long.
-    The time to load images is not in it.
+    The time to load images is not included.
 
     Args:
         model: The network, whose weights stay as they are: a copy is trained.
@@ -55,30 +55,27 @@ def seconds_per_image(
         )
         draw = generator(0, "pace")
 
-        def step(images: int, number: int) -> float:
-            x = torch.from_numpy(draw.standard_normal((images, *image_shape), dtype="float32")).to(
-                target
-            )
+        def seconds(images: int, step: int) -> float:
+            pixels = draw.standard_normal((images, *image_shape), dtype="float32")
+            x = torch.from_numpy(pixels).to(target).contiguous(memory_format=compute.memory_format)
             y = torch.from_numpy(draw.integers(0, num_classes, images)).to(target)
-            x = x.contiguous(memory_format=compute.memory_format)
             synchronize()
             started = time.perf_counter()
-            train_step.compute_gradients(x, y, number, images)
+            train_step.compute_gradients(x, y, step, images)
             train_step.apply(recipe.lr)
             synchronize()
             return time.perf_counter() - started
 
         images = min(2, recipe.batch_size)
-        step(images, 0)  # The first step also allocates and chooses kernels.
-        while images < recipe.batch_size and (seconds := step(images, 1)) < STEP_SECONDS / 2:
-            images = min(
-                recipe.batch_size, images * max(2, int(STEP_SECONDS / 4 / max(seconds, 1e-3)))
-            )
-        return sum(step(images, number) for number in range(STEPS)) / (STEPS * images)
+        seconds(images, 0)  # The first step also allocates and chooses kernels.
+        while images < recipe.batch_size and (taken := seconds(images, 1)) < STEP_SECONDS / 2:
+            factor = max(2, int(STEP_SECONDS / 4 / max(taken, 1e-3)))
+            images = min(recipe.batch_size, images * factor)
+        return sum(seconds(images, step) for step in range(STEPS)) / (STEPS * images)
 
 
 def run_seconds(per_image: float, recipe: Recipe, train_images: int, test_images: int) -> float:
-    """Returns the estimated seconds of a whole run: its steps and the evaluation after each
+    """Returns the estimated seconds of a whole run: its steps, and the evaluation after each
     epoch.
     """
-    return per_image * recipe.epochs * (train_images + EVALUATION_SHARE * test_images)
+    return per_image * recipe.epochs * (train_images + EVALUATION_FRACTION * test_images)

@@ -10,7 +10,7 @@ from support.tiny import RECIPE, tiny_dataset, tiny_model
 from support.tiny_runs import run
 
 from cpsam.train.compute import choose_compute
-from cpsam.train.pace import run_seconds, seconds_per_image
+from cpsam.train.step_time import run_seconds, seconds_per_image
 
 
 def test_the_estimate_is_of_the_order_of_the_run_and_the_model_stays_as_it_is(tmp_path) -> None:
@@ -31,7 +31,7 @@ def test_the_estimate_is_of_the_order_of_the_run_and_the_model_stays_as_it_is(tm
 
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_slow_step_is_timed_with_few_images(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
-    monkeypatch.setattr("cpsam.train.pace.STEP_SECONDS", 0.0 if slow else 1e9)
+    monkeypatch.setattr("cpsam.train.step_time.STEP_SECONDS", 0.0 if slow else 1e9)
     model, seen = tiny_model(), []
     monkeypatch.setattr("copy.deepcopy", lambda module: module)
     model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
