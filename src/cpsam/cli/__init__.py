@@ -19,6 +19,7 @@ VERBS = {
     "data": "check every image of a data set before anything is trained on it",
     "cost": "print what an insertion adds to a network, place by place",
     "list": "list the names of blocks, placements, models and data sets",
+    "completion": "print a script that lets your shell complete all this",
 }
 RESUMABLE = ("compare", "study", "train")
 INTERRUPTED = 130

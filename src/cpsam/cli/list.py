@@ -24,7 +24,7 @@ SEVERAL = ("attention", "models")  # kinds after which more can be asked
 
 @dataclass(frozen=True)
 class ListRequest:
-    kinds: tuple[str, ...] = field(default=KINDS, metadata={"positional": True})
+    kinds: tuple[str, ...] = field(default=KINDS, metadata={"positional": True, "choices": KINDS})
     """What to list: attention, placements, models, data. The name of a block after attention lists
     its arguments. After models, timm or torchvision lists the models of that library.
     """
