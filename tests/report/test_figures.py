@@ -10,7 +10,7 @@ from support.html_page import Page
 from support.whole_study import changed, whole_content, whole_study
 
 from cpsam.report.page import render_page
-from cpsam.report.plots import curve_plot, front
+from cpsam.report.plots import LOSS_CURVE, TOP1_CURVE, curve_plot, front
 from cpsam.report.row_plots import contrast_plot, seed_plot
 
 
@@ -93,8 +93,8 @@ def test_a_dot_a_run_and_a_thread_a_seed() -> None:
 
 
 def test_curves_have_bands_and_what_broke_off_is_dashed() -> None:
-    for key in ("top1", "train_loss"):
-        picture = curve_plot(whole_study(), "late", key)
+    for kind in (TOP1_CURVE, LOSS_CURVE):
+        picture = curve_plot(whole_study(), "late", kind)
         assert picture is not None
         assert picture.count('class="band"') == 5
         assert picture.count('class="curve broken"') == 1

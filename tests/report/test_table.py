@@ -82,6 +82,8 @@ def test_each_setting_has_its_table_with_its_own_references() -> None:
     late, everything = arms_table(whole_study(), "late"), arms_table(whole_study())
     assert late.header[6:] == ["vs non_local, points", "vs none, points"]
     assert everything.header == late.header
+    other = arms_table(changed(primary=["cpsam @ late", "none @ late"]), "late")
+    assert other.header[6:] == ["vs none, points", "vs non_local, points"]
     assert [row[0] for row in everything.rows] == [
         f"{name} @ {setting}" for setting in ARMS for name in ARMS[setting]
     ]

@@ -33,7 +33,7 @@ def record(header: Sequence[str], row: Sequence[str]) -> Grid:
 
 
 def wide_terminal() -> Terminal:
-    """Returns the terminal, or 200 columns for what is no terminal."""
+    """Returns the terminal. A file or a pipe gets 200 columns."""
     console = Terminal(soft_wrap=False)
     return console if console.is_terminal else Terminal(width=200)
 
@@ -66,7 +66,7 @@ def print_results(results: Results, folder: Path) -> None:
 
 
 def failures_words(results: Results) -> list[str]:
-    """Returns how many runs did not finish, in one line; none if all did."""
+    """Returns one line on the runs that did not finish; [] if all did."""
     statuses = {run.status for arm in results.arms for run in arm.runs if not run.done}
     if not statuses:
         return []

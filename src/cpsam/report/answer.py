@@ -89,7 +89,7 @@ def evidence(results: Results) -> list[str]:
         said.append(f"Paired t-test p = {found.p:.2g}{check}.")
     if found.note:
         said.append(f"{found.note[0].upper()}{found.note[1:]}.")
-    # more than all is no difference
+    # a difference above 100 points cannot exist
     if found.detectable is not None and found.detectable < 1:
         said.append(
             "With this spread and this number of seeds, a true difference of"
@@ -99,9 +99,7 @@ def evidence(results: Results) -> list[str]:
 
 
 def control_words(results: Results) -> list[str]:
-    """Returns how the primary arm compares with the best control, in one sentence; none where no
-    control took part.
-    """
+    """Returns how the primary arm compares with the best control; [] where no control took part."""
     control = results.control
     if control is None or control.mean is None:
         return []

@@ -1,12 +1,12 @@
-"""Text of others, such as the name of an arm, a path or a message, made safe for Markdown and for a
-spreadsheet.
+"""Escapes names, paths and messages for HTML, Markdown and a spreadsheet.
 
-A terminal has :func:`cpsam.text.printable`, HTML has :func:`cpsam.report.svg.safe`. JSON is safe as
-Python writes it.
+A terminal has :func:`cpsam.text.printable`. JSON is safe as Python writes it.
 """
 
 import re
 import unicodedata
+
+from markupsafe import Markup, escape
 
 from cpsam.text import NO_BREAK_SPACE, printable
 
@@ -22,9 +22,20 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?( \[[-+\d.e, ]+\])?", re
 FORMULA = tuple("=+-@\t\r")
 
 
+def html(value: object) -> Markup:
+    """Returns markup as it is, and everything else as escaped text that prints.
+
+    Example:
+        >>> html("<b>\\x1b")
+        Markup('&lt;b&gt;\\\\x1b')
+    """
+    return value if isinstance(value, Markup) else escape(printable(str(value)))
+
+
 def markdown(text: object) -> str:
-    """Returns the text as one line of Markdown in which nothing is active: no tag, link, picture,
-    heading, emphasis or column.
+    """Returns the text as one line of Markdown in which nothing is active.
+
+    No character of it starts a tag, link, picture, heading, emphasis or column.
 
     Example:
         >>> markdown("# <b>![x](y) a_b|c +0.52 [+0.10, +0.94]")
@@ -44,11 +55,10 @@ def markdown_code(text: str) -> str:
 
 
 def spreadsheet(value: object) -> object:
-    """Returns the value of a cell; text that a spreadsheet would take for a formula gets an
-    apostrophe in front. Numbers stay numbers.
+    """Returns the value of a cell. Text that looks like a formula gets an apostrophe in front.
 
-    A spreadsheet of another country may also split at a semicolon, so what follows one is treated
-    like a cell.
+    Numbers stay numbers. Some countries' spreadsheets split at a semicolon, so the text after one
+    is treated like a cell.
 
     Example:
         >>> spreadsheet("=cmd"), spreadsheet("-0.5"), spreadsheet(-0.5), spreadsheet(None)
@@ -64,5 +74,6 @@ def spreadsheet(value: object) -> object:
 
 
 def is_formula(text: str) -> bool:
+    """Returns whether a spreadsheet would take the text for a formula."""
     start = unicodedata.normalize("NFKC", text).lstrip(" \n" + NO_BREAK_SPACE)
     return start.startswith(FORMULA) and not NUMBER.fullmatch(text)

@@ -61,9 +61,7 @@ def blocks(results: Results) -> dict[str, str]:
 
 
 def made_by(results: Results) -> list[str]:
-    """Returns where the runs were made, one line per environment. The report may have been made
-    elsewhere.
-    """
+    """Returns where the runs were made, one line per environment."""
     return [made_by_words(made) for made in results.made_by]
 
 

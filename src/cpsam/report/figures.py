@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cpsam.report.plots import cost_plot, curve_plot, measured
+from cpsam.report.plots import LOSS_CURVE, TOP1_CURVE, cost_plot, curve_plot, measured
 from cpsam.report.results import Results
 from cpsam.report.row_plots import contrast_plot, difference_plot, seed_plot
 
@@ -56,8 +56,8 @@ def setting_figures(results: Results, setting: str | None) -> list[Figure]:
     curve = CURVE + (BROKEN if has_broken else "")
     drawn += [
         ("Every seed", SEEDS, seed_plot(results, setting)),
-        ("Learning", curve, curve_plot(results, setting, "top1")),
-        ("Fitting", curve, curve_plot(results, setting, "train_loss")),
+        ("Learning", curve, curve_plot(results, setting, TOP1_CURVE)),
+        ("Fitting", curve, curve_plot(results, setting, LOSS_CURVE)),
     ]
     return [Figure(title, caption, picture) for title, caption, picture in drawn if picture]
 

@@ -107,9 +107,7 @@ def markdown_table(table: Table) -> str:
 
 
 def render_csv(results: Results, rows: str) -> str:
-    """Returns the records of :func:`records_of` as CSV: numbers in full, text that no spreadsheet
-    takes for a formula, and nothing for what is missing.
-    """
+    """Returns the records of :func:`records_of` as CSV; a missing value is an empty cell."""
     header, records = records_of(results, rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

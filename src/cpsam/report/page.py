@@ -1,5 +1,6 @@
-"""The page that a comparison leaves: one HTML file that loads nothing, for a screen, a phone or
-paper. `page.html.j2` holds the markup, this file what is put there.
+"""Renders the page of a comparison: one HTML file that loads nothing, for screen, phone and paper.
+
+`page.html.j2` holds the markup, this file collects what is put there.
 """
 
 from base64 import b64encode
@@ -71,8 +72,9 @@ def render_page(results: Results) -> str:
 
 
 def policy(style: str) -> str:
-    """Returns a content security policy: nothing may be loaded, run or sent, and no style but ours
-    applies. A name that slipped through as markup could still do nothing.
+    """Returns a content security policy that allows our style and nothing else.
+
+    A name that became markup by mistake could still load, run and send nothing.
     """
     digest = b64encode(sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -1,6 +1,6 @@
 """Pictures with top-1 on the vertical axis: against a cost, and over the epochs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -15,6 +15,7 @@ from cpsam.report.svg import (
     TOP,
     WIDTH,
     Box,
+    Point,
     Scale,
     axis_name,
     axis_title,
@@ -66,8 +67,9 @@ def run_words(arm: ArmResult, seed: int, top1: float) -> str:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns the Pareto front of (cost, value): the points that no other beats at
-    the same or a lower cost, the cheapest first.
+    """Returns the Pareto front of (cost, value), the cheapest first.
+
+    No other point is better at the same or a lower cost.
 
     Example:
         >>> front([(3, 0.7), (1, 0.5), (2, 0.4), (2, 0.6), (3, 0.6)])
@@ -84,8 +86,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def cost_plot(
     results: Results, words: str, costs: Mapping[str, float | None], setting: str | None = None
 ) -> Markup | None:
-    """Draws top-1 against what an arm costs: a dot for each finished run, a bar for the mean, and a
-    line through the Pareto front of the means.
+    """Draws top-1 against what an arm costs.
+
+    A dot is a finished run, a bar the mean; a line joins the Pareto front of the means.
 
     Args:
         results: Of a study.
@@ -153,92 +156,100 @@ def run_dots(
 
 @dataclass(frozen=True)
 class CurveKind:
-    """What a picture of a value over the epochs is called, its unit, and the most it can be."""
+    """A value over the epochs.
 
+    Attributes:
+        key: The field of a curve.
+        axis: What its axis is called.
+        title: What its picture is called.
+        unit: What the axis counts in: 100 for percent.
+        ceiling: The most that the value can be, in this unit.
+    """
+
+    key: str
     axis: str
     title: str
     unit: float
     ceiling: float
 
+    def values(self, run: RunRecord) -> list[float]:
+        return [self.unit * value for value in getattr(run.curve, self.key)]
 
-CURVES = {
-    "top1": CurveKind("top-1, %", "Top-1 after each epoch", 100, 100),
-    "train_loss": CurveKind("train loss", "Train loss of each epoch", 1, inf),
-}
+    def finished(self, arm: ArmResult) -> list[list[float]]:
+        """Returns the curves of the finished runs that have two epochs."""
+        return [curve for run in arm.finished if len(curve := self.values(run)) > 1]
 
 
-def curve_plot(results: Results, setting: str | None = None, key: str = "top1") -> Markup | None:
-    """Draws a value over the epochs: its mean over the finished runs of an arm in a band from the
-    lowest to the highest; runs that broke off are dashed.
+TOP1_CURVE = CurveKind("top1", "top-1, %", "Top-1 after each epoch", 100, 100)
+LOSS_CURVE = CurveKind("train_loss", "train loss", "Train loss of each epoch", 1, inf)
 
-    Args:
-        results: Of a study.
-        setting: Only the arms of this one.
-        key: A field of a curve, in ``CURVES``.
+
+def curve_plot(
+    results: Results, setting: str | None = None, kind: CurveKind = TOP1_CURVE
+) -> Markup | None:
+    """Draws a value over the epochs: the mean of an arm, in a band from the lowest to the highest.
+
+    Runs that broke off are dashed.
 
     Returns:
-        The picture; None if no run has two epochs.
+        The picture; None if no finished run has two epochs.
     """
-    kind = CURVES[key]
-
-    def values(run: RunRecord) -> list[float]:
-        return [kind.unit * value for value in getattr(run.curve, key)]
-
     arms = results.arms_in(setting)
-    curves = [(arm, [values(run) for run in arm.finished]) for arm in arms]
-    curves = [(arm, [curve for curve in found if len(curve) > 1]) for arm, found in curves]
-    curves = [(arm, found) for arm, found in curves if found]
-    if not curves:
+    curves = {arm.name: kind.finished(arm) for arm in arms}
+    every = [curve for found in curves.values() for curve in found]
+    if not every:
         return None
-    every = [curve for _, found in curves for curve in found]
-    epochs = max(map(len, every))
-    # The schedule shapes the first half. To show it would press the end, where arms differ, into a
-    # line.
+    # The schedule shapes the first half. If the axis covered it, the end would be a flat line, and
+    # the end is where arms differ.
     late = [value for curve in every for value in curve[len(curve) // 2 :]]
     margin = 0.04 * (max(late) - min(late)) or 0.005 * kind.unit
     height, grid = height_axis(late, margin, kind.ceiling)
+    epochs = max(map(len, every))
     place = between(1, epochs, LEFT, RIGHT - 106)
 
+    def points(values: Iterable[float]) -> list[Point]:
+        return [(place(index + 1), height(value)) for index, value in enumerate(values)]
+
     leading = {results.short_name(name) for name in results.primary}
-    body, ends, sentences = [], [], []
-    for arm, found in curves:
-        columns = list(zip(*found, strict=False))
-        means = [sum(column) / len(column) for column in columns]
-        xs = [place(index + 1) for index in range(len(columns))]
-        lows, highs = ([height(pick(column)) for column in columns] for pick in (min, max))
-        outline = [*zip(xs, lows, strict=True), *reversed(list(zip(xs, highs, strict=True)))]
-        mean = [(x, height(value)) for x, value in zip(xs, means, strict=True)]
-        words = f"{arm.arm}: {means[-1]:.2f} after epoch {len(columns)}"
-        drawn = [
-            path(outline, "band", close=True) if len(found) > 1 else None,
-            path(mean, "curve leading" if arm.arm in leading else "curve"),
-            element("title", words),
-        ]
-        body.append(group(arm_class(results, arm.arm), *drawn))
-        ends.append((arm, xs[-1], height(means[-1])))
-        sentences.append(words)
+    means, broken, ends, sentences = [], [], [], []
     for arm in arms:
-        for run in arm.runs:
-            if not run.done and (curve := values(run)):
-                broken = [(place(index + 1), height(value)) for index, value in enumerate(curve)]
-                body.append(group(arm_class(results, arm.arm), path(broken, "curve broken")))
-    labels = []
-    heights = spread([end for *_, end in ends], 12.5, TOP, BOTTOM)
-    for (arm, x, end), y in zip(ends, heights, strict=True):
-        leader = line(x + 2, end, RIGHT - 95, y, "leader")
-        label = text(cut(arm.arm, 14), RIGHT - 92, y + 4, "label")
-        labels.append(group(arm_class(results, arm.arm), leader, label))
+        class_ = arm_class(results, arm.arm)
+        for curve in [kind.values(run) for run in arm.runs if not run.done]:
+            if curve:
+                broken.append(group(class_, path(points(curve), "curve broken")))
+        if found := curves[arm.name]:
+            columns = list(zip(*found, strict=False))
+            mean = [sum(column) / len(column) for column in columns]
+            words = f"{arm.arm}: {mean[-1]:.2f} after epoch {len(mean)}"
+            outline = [*points(map(min, columns)), *reversed(points(map(max, columns)))]
+            band = path(outline, "band", close=True) if len(found) > 1 else None
+            line_class = "curve leading" if arm.arm in leading else "curve"
+            drawn = path(points(mean), line_class)
+            means.append(group(class_, band, drawn, element("title", words)))
+            ends.append((arm.arm, class_, points(mean)[-1]))
+            sentences.append(words)
     return frame(
-        identity_of("curves" if key == "top1" else f"curves {key}", setting),
+        identity_of("curves" if kind is TOP1_CURVE else f"curves {kind.key}", setting),
         kind.title,
         "; ".join(sentences),
         *grid,
         *(below(f"{tick:g}", place(tick)) for tick in epoch_ticks(epochs)),
         axis_name(kind.axis),
         axis_title("epoch"),
-        inside_frame(*body),
-        *labels,
+        inside_frame(*means, *broken),
+        *end_labels(ends),
     )
+
+
+def end_labels(ends: Sequence[tuple[str, str, Point]]) -> list[Markup]:
+    """Returns a label beside the end of each curve: its name, its class, where it ends."""
+    labels = []
+    heights = spread([y for _, _, (_, y) in ends], 12.5, TOP, BOTTOM)
+    for (name, class_, (x, end)), y in zip(ends, heights, strict=True):
+        leader = line(x + 2, end, RIGHT - 95, y, "leader")
+        label = text(cut(name, 14), RIGHT - 92, y + 4, "label")
+        labels.append(group(class_, leader, label))
+    return labels
 
 
 def epoch_ticks(epochs: int) -> list[float]:
@@ -247,9 +258,7 @@ def epoch_ticks(epochs: int) -> list[float]:
 
 
 def inside_frame(*body: Markup) -> Markup:
-    """Returns a picture in the picture, which shows nothing outside of itself: what is below the
-    axis is cut off.
-    """
+    """Returns a picture in the picture, which cuts off what lies below the axis."""
     x, y, width, height = LEFT, TOP - 4, WIDTH - LEFT, BOTTOM - TOP + 4
     box = {"x": x, "y": y, "width": width, "height": height, "viewBox": f"{x} {y} {width} {height}"}
     return element("svg", *body, class_="inside", **box)

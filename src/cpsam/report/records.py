@@ -31,8 +31,9 @@ class DatasetRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingRecord:
-    """Where a study compares its arms: a network, data, and the places of the blocks. The setting
-    of a comparison has the name "".
+    """Where a study compares its arms: a network, data, and the places of the blocks.
+
+    The only setting of a comparison has the name "".
     """
 
     name: str
@@ -124,8 +125,9 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The paired difference of two arms; all but `n` is None without a pair. See
-    :class:`cpsam.statistics.PairedDifference`.
+    """The paired difference of two arms; without a pair, `n` is 0 and the rest is None.
+
+    The fields are those of :class:`cpsam.statistics.PairedDifference`.
     """
 
     n: int
@@ -189,8 +191,11 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeBy(Environment):
-    """An environment in which runs were begun: how many, and how many of these were resumed in
-    another.
+    """An environment in which runs were begun.
+
+    Attributes:
+        runs: How many runs were begun there.
+        resumed: How many of these were resumed in another environment.
     """
 
     runs: int
@@ -209,7 +214,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTiming:
-    """What an arm takes on the machine that wrote the report."""
+    """Time and memory of an arm on the machine that wrote the report."""
 
     latency_ms: Latency | None = None
     peak_memory_bytes: int | None = None
@@ -245,8 +250,10 @@ class PlannedBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanEntry:
-    """What a plan said at a time, and how many runs of the plan before had ended by then. Older
-    entries name no recipe and no arms.
+    """What a plan said at a time. Older entries name no recipe and no arms.
+
+    Attributes:
+        ended_before: How many runs of the plan before had ended by then.
     """
 
     primary: tuple[str, str, str]

@@ -1,4 +1,4 @@
-"""What a reader must know before the numbers: changes of the plan and unlike environments."""
+"""What a reader must know before the numbers: warnings, changes of the plan, environments."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -10,15 +10,14 @@ from cpsam.report.values import words
 
 
 def remarks(results: Results) -> list[str]:
-    """Returns the warnings of a study, changes of its plan, and seeds whose runs were not made
-    alike.
-    """
+    """Returns warnings, changes of the plan, and seeds that were run in several environments."""
     return [*results.warnings, *history_words(results.plans), *unlike_words(results)]
 
 
 def history_words(plans: Sequence[PlanEntry]) -> list[str]:
-    """Returns what was changed in a plan after runs of it had ended: whoever adds seeds until a
-    difference shows will find one.
+    """Returns what was changed in a plan after runs of it had ended.
+
+    Adding seeds until a difference shows always finds one, so a reader must see it.
     """
     said = []
     for before, after in pairwise(plans):
@@ -81,9 +80,7 @@ def altered_words(what: str, before: Mapping[str, Any], after: Mapping[str, Any]
 
 
 def unlike_words(results: Results) -> list[str]:
-    """Returns which seeds were run in more than one environment: what differs there is not shared
-    by the runs of a pair.
-    """
+    """Returns which seeds were run in more than one environment, and in what these differ."""
     seeds: dict[tuple[str, ...], list[str]] = {}
     for seed, keys in results.unlike.items():
         seeds.setdefault(keys, []).append(seed)

@@ -208,9 +208,7 @@ class Results:
         return {arm.name: arm for arm in self.arms}
 
     def short_name(self, name: str) -> str:
-        """Returns the name of an arm without that of its setting. An arm that did not take part
-        keeps its name.
-        """
+        """Returns the name of an arm without its setting; an absent arm keeps its name."""
         return self.by_name[name].arm if name in self.by_name else name
 
     def arms_in(self, setting: str | None) -> list[ArmResult]:
@@ -222,8 +220,9 @@ class Results:
         return self.timing.arms.get(arm.name, ArmTiming())
 
     def differences_of(self, arm: ArmResult) -> dict[str, PairedDifference | None]:
-        """Returns the differences of an arm to the references that took part, by the names that
-        these have within the setting.
+        """Returns name of a reference within the setting -> the difference of an arm to it.
+
+        References that did not take part are left out.
         """
         return {
             self.by_name[name].arm: difference
@@ -232,8 +231,9 @@ class Results:
         }
 
     def references_in(self, setting: str | None) -> list[str]:
-        """Returns the names, within their setting, of the arms that others are compared with; the
-        reference of the primary contrast comes first.
+        """Returns the names, within a setting, of the arms that others are compared with.
+
+        The reference of the primary contrast comes first.
         """
         names = {name for arm in self.arms_in(setting) for name in self.differences_of(arm)}
         first = self.short_name(self.primary[1])
@@ -241,8 +241,9 @@ class Results:
 
 
 def completed(results: Results) -> Results:
-    """Returns the results with what older files leave out: settings, the names of arms within
-    their setting, and contrasts.
+    """Returns the results with what older files leave out.
+
+    These are settings, names of arms within their setting, and contrasts.
     """
     arms = tuple(replace(arm, arm=arm.arm or arm.name) for arm in results.arms)
     only = SettingRecord(name="", data=results.data, model=results.model, at=results.at)

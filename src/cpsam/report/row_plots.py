@@ -54,7 +54,7 @@ def lay_rows(names: Sequence[str], low: float, high: float, signed: bool = False
     """Returns rows for these names beside values from low to high."""
     bottom = max(BOTTOM, TOP + 26 * len(names))
     ticks = linear_ticks(low, high, most=5)
-    # the letters of a phone are larger beside the picture
+    # on a phone, letters are larger relative to the picture
     left = min(240, 7.4 * max(map(len, names))) + 12
     place, row = between(ticks[0], ticks[-1], left, RIGHT - 12), (bottom - TOP) / len(names)
     grid = []
@@ -65,8 +65,9 @@ def lay_rows(names: Sequence[str], low: float, high: float, signed: bool = False
 
 
 def difference_plot(results: Results, reference: str, setting: str | None = None) -> Markup | None:
-    """Draws the difference of every arm to `reference` with its 95 % interval; None if there is
-    none to show.
+    """Draws the difference of every arm to `reference` with its 95 % interval.
+
+    Returns None if there is no difference to show.
     """
     rows: list[Row] = []
     for arm in results.arms_in(setting):
@@ -77,8 +78,9 @@ def difference_plot(results: Results, reference: str, setting: str | None = None
 
 
 def contrast_plot(results: Results) -> Markup | None:
-    """Draws the questions of a study with their 95 % intervals, the primary one first; None if none
-    has an answer yet.
+    """Draws the questions of a study with their 95 % intervals, the primary one first.
+
+    Returns None if no question has an answer yet.
     """
     firsts = {results.short_name(contrast.arm) for contrast in results.contrasts}
     rows: list[Row] = []
@@ -121,8 +123,9 @@ def forest(identity: str, title: str, rows: Sequence[Row], axis: str) -> Markup 
 
 
 def seed_plot(results: Results, setting: str | None = None) -> Markup | None:
-    """Draws every finished run: a row per arm, a dot per seed, a thin line between the runs of one
-    seed, and a bar at the mean.
+    """Draws every finished run: a row per arm, a dot per seed, and a bar at the mean.
+
+    A thin line joins the runs of one seed. Returns None if no run has finished.
     """
     arms = measured(results, setting)
     if not arms:

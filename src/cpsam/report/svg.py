@@ -4,25 +4,20 @@ import re
 from collections.abc import Callable, Sequence
 from math import ceil, copysign, floor, log10
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from cpsam.report.escape import html
 from cpsam.report.values import MINUS, count
-from cpsam.text import printable
 
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 410, 30, 250  # the frame inside which things are drawn
-ZERO_SLOT = 34  # pixels that a logarithmic axis leaves to the cost of nothing
-FAR = 26  # pixels between a mark and its label from which on a line joins them
+ZERO_SLOT = 34  # pixels of a logarithmic axis for a cost of zero
+FAR = 26  # pixels; a line joins a mark and a label that are so far apart
 SHIFTS = (0, -13, 13, -26, 26, -39, 39, -52, 52, -65, 65)  # where a label may stand, in pixels
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Scale = Callable[[float], float]
-
-
-def safe(value: object) -> Markup:
-    """Returns markup as it is, and everything else as escaped text that prints."""
-    return value if isinstance(value, Markup) else escape(printable(str(value)))
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Markup:
@@ -39,11 +34,11 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
         Markup('<text x="0.12" class="axis">1 &lt; 2</text>')
     """
     pairs = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), safe(rounded(value)))
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), html(rounded(value)))
         for key, value in attributes.items()
         if value is not None
     )
-    inner = Markup("").join(safe(child) for child in children if child is not None)
+    inner = Markup("").join(html(child) for child in children if child is not None)
     return Markup("<{0}{1}>{2}</{0}>").format(name, pairs, inner)
 
 
@@ -75,7 +70,7 @@ def path(points: Sequence[Point], class_: str, close: bool = False) -> Markup:
 def frame(
     identity: str, title: str, description: str, *children: object, height: float = HEIGHT
 ) -> Markup:
-    """Returns a whole picture, with its name and a description for who does not see it."""
+    """Returns a whole picture, with a name and a description for readers who cannot see it."""
     return element(
         "svg",
         element("title", title, id=f"{identity}-title"),
@@ -89,7 +84,7 @@ def frame(
 
 
 def identity_of(words: str, setting: str | None) -> str:
-    """Returns the id of a picture, another for each setting: the name of one has no white space."""
+    """Returns the id of a picture. The name of a setting has no white space, as an id must not."""
     name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     return f"plot-{name}.{setting}" if setting else f"plot-{name}"
 
@@ -110,9 +105,7 @@ def below(words: str, x: float, bottom: float = BOTTOM) -> Markup:
 
 
 def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Returns round numbers that cover low to high: the steps are 1, 2 or 5 times a power of
-    ten.
-    """
+    """Returns round numbers that cover low to high; a step is 1, 2 or 5 times a power of ten."""
     if low == high:
         low, high = low - 0.5, high + 0.5
     span = high - low
@@ -145,9 +138,7 @@ def between(low: float, high: float, start: float, stop: float) -> Scale:
 def height_axis(
     values: Sequence[float], margin: float, ceiling: float
 ) -> tuple[Scale, list[Markup]]:
-    """Returns the vertical scale of values between zero and `ceiling`, and its grid with
-    numbers.
-    """
+    """Returns the vertical scale of values between 0 and `ceiling`, and its grid with numbers."""
     ticks = linear_ticks(max(0, min(values) - margin), min(ceiling, max(values) + margin))
     scale = between(ticks[0], ticks[-1], BOTTOM, TOP)
     grid = [line(LEFT, scale(tick), RIGHT, scale(tick), "grid") for tick in ticks]
@@ -164,7 +155,7 @@ def cost_axis(costs: Sequence[float]) -> tuple[Scale, list[float], bool]:
     It is logarithmic where costs differ a thousandfold; zero then has a slot of its own.
     """
     positive = [cost for cost in costs if cost > 0]
-    # nothing near zero: the room is for what differs
+    # Without a cost near zero, the axis covers only the range in which costs differ.
     if len(positive) == len(costs) and 1 < max(positive) / min(positive) < 4:
         margin = 0.1 * (max(positive) - min(positive))
         ticks = linear_ticks(min(positive) - margin, max(positive) + margin)
@@ -185,8 +176,9 @@ def cost_axis(costs: Sequence[float]) -> tuple[Scale, list[float], bool]:
 def spread(
     positions: Sequence[float], gap: float, left: float = LEFT + 8, right: float = RIGHT - 8
 ) -> list[float]:
-    """Returns positions at least `gap` apart, in their order: those that would cover each other
-    stand as a group around their middle.
+    """Returns positions at least `gap` apart, in their order.
+
+    Positions that would cover each other stand as a group around their middle.
     """
     gap = min(gap, (right - left) / max(1, len(positions) - 1))
 
@@ -207,8 +199,9 @@ def spread(
 
 
 def place_label(words: str, x: float, y: float, taken: list[Box]) -> Markup:
-    """Returns text beside (x, y) that covers nothing of `taken`, to which its box is added; from
-    far off, a line leads to it.
+    """Returns text beside (x, y) that covers nothing of `taken`, and adds its box there.
+
+    A line joins the text and its mark where they are far apart.
     """
     width = 7.8 * len(words)
     sides = [(x + 17, "start", 1), (x - 17 - width, "end", -1)]

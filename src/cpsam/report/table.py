@@ -45,8 +45,9 @@ RUNS = "One row per run, with the values from its folder."
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """A header, rows of the same length, and sentences on how to read them. It prints as a table,
-    and shows as one in a notebook.
+    """A header, rows of the same length, and a caption.
+
+    It prints as a table, and a notebook shows it as one.
 
     Example:
         >>> Table(("arm", "n"), (("none", "3"), ("cpsam", "12")))

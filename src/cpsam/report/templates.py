@@ -4,18 +4,16 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from cpsam.report.svg import safe
+from cpsam.report.escape import html
 
 
 @cache
 def template(name: str) -> Template:
-    """Returns a template. It escapes all text, and writes characters that do not print as escapes.
-    A name that is missing is an error.
-    """
+    """Returns a template that escapes all text; a missing name is an error."""
     return Environment(
         loader=PackageLoader("cpsam.report", ""),
         autoescape=True,
-        finalize=safe,
+        finalize=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
