@@ -154,3 +154,14 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             MixedDevices(),
         ):
             return functional_call(module, state, args, kwargs, tie_weights=False)
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Lets torch compute with this many threads; 0: with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support.comparisons import compare
+from support.compare_command import compare
 
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison

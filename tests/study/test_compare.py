@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.comparisons import compare
+from support.compare_command import compare
 
 from cpsam import files
 from cpsam.config.recipe import Recipe

@@ -12,7 +12,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.comparisons import compare
+from support.compare_command import compare
 
 import cpsam.study.conduct as study_conduct
 from cpsam.config.recipe import Recipe

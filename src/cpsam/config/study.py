@@ -4,7 +4,7 @@ its flags and help from them.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,15 @@ class NamedArm:
         attention: A name in ``ATTENTION``, or ``"none"``.
         arguments: Of the block's constructor.
         recipe: Fields of the recipe that this arm alone has otherwise; the report warns of it.
+        block: A callable from channels to a block, in place of a name; `attention` then says what
+            identifies it.
     """
 
     name: str
     attention: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    block: Callable[[int], Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

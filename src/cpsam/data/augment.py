@@ -58,7 +58,7 @@ class Augmentation:
         """
         batch, height, width, channels = images.shape
         pad = self.padding
-        padded = np.zeros((batch, height + 2 * pad, width + 2 * pad, channels), np.uint8)
+        padded = np.zeros((batch, height + 2 * pad, width + 2 * pad, channels), images.dtype)
         padded[:, pad : pad + height, pad : pad + width] = images
         # Columns and channels as one axis, so that a row of a crop is copied as one run of bytes.
         windows = sliding_window_view(

@@ -16,8 +16,8 @@ class Split:
     """Images with their labels.
 
     Args:
-        images: uint8, (N, C, H, W), in any memory format; channels_last is the fastest to batch.
-            May be memory-mapped.
+        images: uint8, or float32 for values that are not bytes, (N, C, H, W), in any memory format;
+            channels_last is the fastest to batch. May be memory-mapped.
         labels: int64, (N,).
         rows: int64, (M,). Sample i is then ``images[rows[i]]``: a part shares the pixels of the
             whole, which may be larger than memory.
@@ -35,10 +35,10 @@ class Split:
     __slots__ = ("_images", "_rows", "labels")
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4:
+        if images.dtype not in (torch.uint8, torch.float32) or images.ndim != 4:
             raise ValueError(
-                f"images must be uint8 of shape (N, C, H, W), not {images.dtype} of shape"
-                f" {tuple(images.shape)}"
+                "images must be uint8 or float32 of shape (N, C, H, W), not"
+                f" {images.dtype} of shape {tuple(images.shape)}"
             )
         count = len(images) if rows is None else len(rows)
         if labels.dtype != torch.int64 or labels.shape != (count,):
@@ -60,6 +60,11 @@ class Split:
         :meth:`pixels` of the few needed.
         """
         return self._images if self._rows is None else self._images[self._rows]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images: uint8, or float32."""
+        return self._images.dtype
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -14,14 +14,19 @@ from cpsam.insert.refusals import check_host, check_place, check_shape
 from cpsam.insert.surgery import attach_all
 
 
-def attention_config(model: nn.Module) -> list[dict[str, Any]]:
+def attention_config(model: nn.Module, complete: bool = True) -> list[dict[str, Any]]:
     """Returns what is inserted where, as plain data to store beside the weights.
 
     The form is ``[{"at", "attention", "arguments"}, ...]``. A block that is not one of ours is
     named by its class, and must keep each constructor argument as an attribute of the same name.
 
+    Args:
+        model: The network.
+        complete: False leaves out the arguments that a block does not keep as plain values. Then
+            the entries alone do not suffice to make the blocks again.
+
     Raises:
-        UserError: If it does not, or nothing calls the blocks.
+        UserError: If a block does not keep an argument, or nothing calls the blocks.
     """
     names = {block: name for name, block in ATTENTION.items()}
     entries = []
@@ -34,14 +39,23 @@ def attention_config(model: nn.Module) -> list[dict[str, Any]]:
             )
         for block in blocks_at(place):
             missing = [name for name in argument_names(type(block)) if not hasattr(block, name)]
-            if missing:
+            if missing and complete:
                 raise UserError(
                     f"{type(block).__name__} at {path!r} does not keep its argument {missing[0]!r}"
                     " as an attribute"
                 )
             name = names.get(type(block), type(block).__name__)
-            entries.append({"at": path, "attention": name, "arguments": block_arguments(block)})
+            is_ours = type(block) in names
+            arguments = block_arguments(block) if complete or is_ours else kept_arguments(block)
+            entries.append({"at": path, "attention": name, "arguments": arguments})
     return entries
+
+
+def kept_arguments(block: nn.Module) -> dict[str, Any]:
+    """Returns the constructor arguments that a block keeps as plain values."""
+    kept = {name: getattr(block, name, ...) for name in argument_names(type(block))}
+    plain = str | int | float | None
+    return {name: value for name, value in kept.items() if isinstance(value, plain)}
 
 
 def insert_from_config(

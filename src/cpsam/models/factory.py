@@ -30,6 +30,14 @@ output.
 INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
 
+def build_own(network: Callable[[], object]) -> nn.Module:
+    """Returns the network that a person's own callable makes."""
+    made = network()
+    if not isinstance(made, nn.Module):
+        raise UserError(f"model must return a torch.nn.Module; got {type(made).__name__}")
+    return made
+
+
 def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
     """The bare network: ``resnet20``, ``timm/NAME`` or ``torchvision/NAME``."""
     library, _, rest = name.partition("/")
@@ -59,7 +67,7 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
 
 
 def create_model(
-    name: str,
+    name: str | Callable[[], nn.Module],
     num_classes: int,
     *,
     in_channels: int = 3,
@@ -74,7 +82,8 @@ def create_model(
     """Builds a network, inserts attention, and loads pretrained weights, in this order.
 
     Args:
-        name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``.
+        name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``; or a callable
+            that returns a network for `num_classes` and `in_channels`.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
         attention: As `block` in :func:`cpsam.insert_attention`. None: the network as its name says.
@@ -111,13 +120,15 @@ def create_model(
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(derive_seed(seed, "network"))
-        model = build_host(name, num_classes, in_channels)
+        is_named = isinstance(name, str)
+        model = build_host(name, num_classes, in_channels) if is_named else build_own(name)
         if attention is not None and places(model):
+            who = name if is_named else "the network"
             raise UserError(
-                f"{name} has attention of its own: name its host to choose which, or give no"
+                f"{who} has attention of its own: name its host to choose which, or give no"
                 " attention"
             )
-        if name.removeprefix("torchvision/") in INCEPTIONS:
+        if is_named and name.removeprefix("torchvision/") in INCEPTIONS:
             on_note(
                 f"{name} has no auxiliary heads here, and rescales its input as torchvision's"
                 " published weights want (transform_input)"
@@ -127,10 +138,13 @@ def create_model(
                 torch.manual_seed(derive_seed(seed, "attention"))
             insert_attention(model, attention, at, **arguments)
     if weights is not None:
-        check_model(Path(weights), name)
+        if isinstance(name, str):
+            check_model(Path(weights), name)
         try:
             notes = load_pretrained(model, weights, num_classes, key=weights_key)
         except MisfitError as error:
+            if not isinstance(name, str):
+                raise
             other = lookalike(
                 name, error.shapes, lambda other: build_host(other, num_classes, in_channels)
             )

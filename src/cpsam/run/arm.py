@@ -29,16 +29,19 @@ class Arm:
         attention: A name in ``ATTENTION``, or ``"none"``.
         arguments: Constructor arguments. A mapping from a number of channels, as text, to a value
             gives each width its own.
+        block: A callable from channels to a block, in place of a name; `attention` is then its
+            identity (:func:`cpsam.run.objects.identify`).
     """
 
     name: str
     attention: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    block: Callable[[int], nn.Module] | None = field(default=None, compare=False)
 
     @property
     def missing(self) -> list[str]:
         """The arguments without a default that are not given."""
-        return missing_arguments(self.attention, self.arguments)
+        return [] if self.block else missing_arguments(self.attention, self.arguments)
 
     @property
     def slug(self) -> str:
@@ -50,7 +53,9 @@ class Arm:
 
     def maker(self) -> Callable[[int], nn.Module] | None:
         """Returns a callable from channels to a block; None for no block."""
-        return None if self.attention == "none" else block_maker(self.attention, self.arguments)
+        if self.attention == "none" or self.block is not None:
+            return self.block
+        return block_maker(self.attention, self.arguments)
 
 
 BARE = Arm("none", "none")
@@ -63,7 +68,8 @@ def check_complete(arm: Arm) -> Arm:
     Raises:
         UserError: If an argument without a default is not given.
     """
-    check_nothing_missing(arm.attention, arm.arguments, arm.name)
+    if arm.block is None:
+        check_nothing_missing(arm.attention, arm.arguments, arm.name)
     return arm
 
 
@@ -82,8 +88,13 @@ def parse_arm(text: str) -> Arm:
     return checked_arm(attention + text[len(attention) :], attention, arguments)
 
 
-def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
-    """An arm whose block takes these arguments.
+def checked_arm(
+    name: str,
+    attention: str,
+    arguments: Mapping[str, Any],
+    block: Callable[[int], nn.Module] | None = None,
+) -> Arm:
+    """Returns an arm whose block takes these arguments.
 
     Raises:
         UserError: If the name is empty or very long, the block or an argument is unknown, or a
@@ -94,13 +105,15 @@ def checked_arm(name: str, attention: str, arguments: Mapping[str, Any]) -> Arm:
             f"the name of an arm must have 1 to {MOST_LETTERS:,} letters, and no space at its ends;"
             f" got {shorten(name)}"
         )
-    if attention not in ("none", *ATTENTION):
+    if block is None and attention not in ("none", *ATTENTION):
         raise unknown("attention", attention, ("none", *ATTENTION))
     if name != attention and name in ("none", *ATTENTION):
         raise UserError(
             f"arm {shorten(name)} is {attention}: the name of another block would mislead who reads"
             " the table"
         )
+    if block is not None:
+        return Arm(name, attention, arguments, block)
     if attention == "none":
         if arguments:
             raise UserError(

@@ -13,8 +13,8 @@ from cpsam.config.study import Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
-from cpsam.insert import attention_config
 from cpsam.insert.cost import features_at, inserted_blocks
+from cpsam.insert.hook import places
 from cpsam.measure import (
     count_macs,
     count_parameters,
@@ -42,14 +42,17 @@ class Cost:
     macs: int
 
 
-def cost_of(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Parameters and MACs of `model` on one image of shape (C, H, W), and where blocks are
-    in it.
+def cost_of(model: nn.Module, input_shape: tuple[int, int, int], widths: Sequence[int]) -> Cost:
+    """Returns parameters and MACs of a network on one image.
+
+    Args:
+        model: The network, with its blocks.
+        input_shape: (C, H, W) of the image.
+        widths: The channels at each place.
     """
-    inserted = attention_config(model)
-    places = tuple(entry["at"] for entry in inserted)
-    widths = tuple(entry["arguments"]["in_channels"] for entry in inserted)
-    return Cost(places, widths, count_parameters(model), count_macs(model, (1, *input_shape)))
+    at = tuple(path for path, _ in places(model))
+    macs = count_macs(model, (1, *input_shape))
+    return Cost(at, tuple(widths), count_parameters(model), macs)
 
 
 def latencies(

@@ -1,17 +1,18 @@
 """Loads the data of a task as its network wants them."""
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from cpsam.config.study import Task
-from cpsam.data import Dataset, hold_out, load_dataset
+from cpsam.data import Dataset, Split, hold_out, load_dataset
 from cpsam.data.verify import read_skip
 from cpsam.models import expected_scaling, hash_weights
 from cpsam.run.arm import Arm
 from cpsam.run.build import Host
-from cpsam.run.events import OnEvent, as_note, silent
+from cpsam.run.events import OnEvent, as_note, as_progress, silent
 
 # The split is drawn once for all seeds, so that runs of different seeds are measured on the same
 # images.
@@ -26,15 +27,18 @@ class LoadedTask:
         task: The data, the network and the places, as they were asked for.
         dataset: The data, scaled as the network expects.
         weights_sha256: The hash of the pretrained weights; None if there are none.
+        network: A callable that makes the network, in place of the name that the task gives.
     """
 
     task: Task
     dataset: Dataset
     weights_sha256: str | None = None
+    network: Callable[[], nn.Module] | None = None
 
     @property
     def host(self) -> Host:
-        return Host(self.task, self.dataset.num_classes, self.dataset.in_channels)
+        dataset = self.dataset
+        return Host(self.task, dataset.num_classes, dataset.in_channels, self.network)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -48,10 +52,6 @@ class LoadedTask:
 
 def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> LoadedTask:
     """Loads the data of a task, without the images in `skip` and `task.skip_bad`."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        on_event({"event": "data", "what": what, "done": done, "total": total})
-
     if task.skip_bad is not None:
         skip |= read_skip(task.skip_bad)
     dataset = load_dataset(
@@ -64,8 +64,13 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> Lo
         skip=skip,
         image_column=task.image_column,
         label_column=task.label_column,
-        progress=progress,
+        progress=as_progress(on_event),
     )
+    return prepare(task, dataset, on_event)
+
+
+def prepare(task: Task, dataset: Dataset, on_event: OnEvent) -> LoadedTask:
+    """Holds out the validation split of a task, and scales pixels as its weights expect."""
     note = as_note(on_event)
     for text in dataset.notes:
         note(text)
@@ -74,6 +79,8 @@ def load_task(task: Task, on_event: OnEvent, skip: Set[str] = frozenset()) -> Lo
     if task.weights is None:
         return LoadedTask(task, dataset)
     weights_sha256 = hash_weights(task.weights)
+    if isinstance(dataset.train, Split) and dataset.train.dtype != torch.uint8:
+        return LoadedTask(task, dataset, weights_sha256)  # floats are taken as they are
     # A pretrained network expects pixels scaled as in its own training.
     expected, why = expected_scaling(task.model, task.weights, sha256=weights_sha256)
     if expected is not None and len(expected[0]) != dataset.in_channels:

@@ -16,6 +16,7 @@ from cpsam.run.build import Host
 from cpsam.run.cost import cost_of
 from cpsam.run.data import load_task
 from cpsam.run.events import OnEvent
+from cpsam.run.names import with_known_names
 from cpsam.run.spec import RunSpec
 from cpsam.train.compute import choose_compute
 from cpsam.train.step_time import run_seconds, seconds_per_image
@@ -64,7 +65,7 @@ def dry_run(
         UserError: If the run would be refused.
         DataError: If the data is missing or bad.
     """
-    arm = check_complete(parse_arm(attention))
+    arm, task = check_complete(parse_arm(attention)), with_known_names(task)
     compute = choose_compute(recipe)
     config: dict[str, Any] = {
         "task": plain(asdict(task)),
@@ -85,9 +86,10 @@ def dry_run(
         )
         source = f"{len(dataset.skipped)} bad images left out" if dataset.skipped else ""
     host = Host(task, size.classes, size.image_shape[0])
-    model = host.build(arm, seed, on_event)
+    widths: list[int] = []
+    model = host.build(arm, seed, on_event, widths.append)
     bare = host.build(BARE, seed)
-    cost = cost_of(model, size.image_shape)
+    cost = cost_of(model, size.image_shape, widths)
     steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (
         size.train % recipe.batch_size == 1
     )

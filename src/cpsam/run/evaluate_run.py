@@ -4,28 +4,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cpsam.checkpoint import load_weights
 from cpsam.config.study import Task
 from cpsam.config.transform import Transform
+from cpsam.data import DATASETS
+from cpsam.data.sets.torch_dataset import unaugmented
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.evaluate import SPLITS, evaluate
-from cpsam.identity import check_identity
-from cpsam.insert import insert_from_config
-from cpsam.run.arm import BARE
-from cpsam.run.data import load_task
-from cpsam.run.events import OnEvent, as_note
-from cpsam.run.records import RunConfig
-from cpsam.run.spec import COLUMNS
-from cpsam.train.run_folder import CONFIG, SETTLED, WEIGHTS, read_json
-from cpsam.typed import checked
+from cpsam.run.data import load_task, prepare
+from cpsam.run.events import OnEvent
+from cpsam.run.load_run import read_finished
+from cpsam.run.own_data import own_dataset
+from cpsam.torch_state import thread_count
 
 
 def evaluate_run(
-    folder: Path, data_root: Path | None, split: str, on_event: OnEvent
+    folder: Path | str,
+    data_root: Path | None,
+    split: str,
+    on_event: OnEvent,
+    *,
+    data: Any = None,
+    model: Any = None,
+    block: Any = None,
 ) -> dict[str, Any]:
     """Rebuilds the network of a run from its weights and measures it on the data of the run.
+
+    Args:
+        folder: Of the run.
+        data_root: The folder of data sets.
+        split: "test" or "train".
+        on_event: Told of loading.
+        data: The data as objects, for a run on data of one's own.
+        model: What makes the network, as in :func:`cpsam.run.load_run.load_run`.
+        block: What makes the blocks, likewise.
 
     Raises:
         UserError: If there is no run, or `split` is unknown.
@@ -33,42 +44,41 @@ def evaluate_run(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    config, weights = read_json(folder / CONFIG), folder / WEIGHTS
-    if config is None:
-        raise UserError(f"{folder} holds no run: {CONFIG} is missing")
-    if not weights.is_file():
-        raise UserError(f"the run in {folder} is not finished: {WEIGHTS} is missing")
-    checked(RunConfig, config, str(folder / CONFIG))
-    data = config["data"]
+    run = read_finished(folder, model=model, block=block, on_event=on_event)
+    stored = run.config.data
     task = Task(
-        data["name"],
+        stored.name,
         data_root,
-        data["image_size"],
-        data["validation"],
-        config["model"],
-        stream=data.get("stream"),
-        transform=Transform(**data.get("transform", {})),
-        **{name: data.get(name) for name in COLUMNS},
+        stored.image_size,
+        stored.validation,
+        run.config.model,
+        stream=stored.stream,
+        transform=Transform(**stored.transform),
+        image_column=stored.image_column,
+        label_column=stored.label_column,
     )
-    loaded = load_task(task, on_event, frozenset(data.get("skipped", ())))
-    if loaded.dataset.fingerprint != data["fingerprint"]:
+    if data is not None:
+        own = own_dataset(data, on_event=on_event)
+        plain = replace(own, fingerprint=unaugmented(own.fingerprint))
+        loaded = [prepare(task, each, on_event).dataset for each in (own, plain)]
+    elif stored.name in DATASETS:
+        loaded = [load_task(task, on_event, frozenset(stored.skipped)).dataset]
+    else:
+        raise UserError(f"the run in {folder} has data of its own, {stored.name}: give them")
+    dataset = next((each for each in loaded if each.fingerprint == stored.fingerprint), None)
+    if dataset is None:
+        where = "given" if data is not None else f"in {data_root}"
         raise DataError(
-            f"the data in {data_root} is not what the run in {folder} was trained on: its"
-            " fingerprint differs"
+            f"the data {where} is not what the run in {folder} was trained on: its fingerprint"
+            " differs"
         )
-    dataset = replace(loaded.dataset, mean=tuple(data["mean"]), std=tuple(data["std"]))
-    tensors, meta = load_weights(weights, as_note(on_event))
-    check_identity(meta, config, f"weights {weights}")
-    model = loaded.build(BARE, seed=0)
-    insert_from_config(model, meta["attention"])
-    model.load_state_dict(tensors)
-    compute = config[SETTLED]
-    torch.set_num_threads(compute["threads"])
-    result = evaluate(
-        model,
-        dataset,
-        split,
-        precision=compute["precision"],
-        channels_last=compute["channels_last"],
-    )
+    compute = run.config.settled
+    with thread_count(compute.threads):
+        result = evaluate(
+            run.build(dataset.num_classes),
+            replace(dataset, mean=tuple(stored.mean), std=tuple(stored.std)),
+            split,
+            precision=compute.precision,
+            channels_last=compute.channels_last,
+        )
     return {"schema": 1, "run": str(folder), "split": split, **result}

@@ -48,6 +48,7 @@ class RunConfig:
     data: RunData
     model: str
     settled: RunCompute
+    attention: str = "none"
 
 
 @dataclass(frozen=True)

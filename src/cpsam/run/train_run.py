@@ -11,6 +11,7 @@ from cpsam.config.study import Task
 from cpsam.run.arm import Arm, check_complete, parse_arm
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import Event, OnEvent
+from cpsam.run.names import with_known_names
 from cpsam.run.spec import RunSpec
 from cpsam.train.distributed import Distributed
 from cpsam.train.train import train
@@ -65,7 +66,7 @@ def train_arm(
         distributed: The processes that make the run together.
     """
     distributed = distributed or Distributed()
-    arm = check_complete(parse_arm(attention))
+    arm, task = check_complete(parse_arm(attention)), with_known_names(task)
     loaded = distributed.main_first(lambda: load_task(task, on_event))
     spec = RunSpec.of(loaded, arm, seed, recipe, threads)
     return train_run(spec, loaded, folder, with_names(task, arm, on_event), options, distributed)

@@ -19,7 +19,7 @@ from cpsam.study.execute_run import PlannedRun, Train, forget_failure
 from cpsam.study.executor import Executor, InProcess
 from cpsam.study.history import PLAN, history_until, plan_identity, read_derived, settle_plan
 from cpsam.study.measure_arms import measure_arms
-from cpsam.study.plan import Plan
+from cpsam.study.plan import Load, Plan
 from cpsam.study.records import WrittenPlan, WrittenResults
 from cpsam.study.results import describe_setting, study_results
 from cpsam.study.run_reader import RunReader
@@ -37,6 +37,7 @@ def conduct(
     on_event: OnEvent = silent,
     retry_failed: bool = False,
     train: bool = True,
+    load: Load | None = None,
 ) -> dict[str, Any]:
     """Carries out a study in a folder, and writes its results and report there.
 
@@ -53,6 +54,7 @@ def conduct(
             :func:`cpsam.train.train.train`.
         retry_failed: Try failed runs once more. A run that diverged would diverge again.
         train: False reports on what there is.
+        load: Loads a task, as in :func:`cpsam.study.plan.make_plan`.
 
     Returns:
         The results as plain data. Whatever depends on the clock is under the one key ``timing``.
@@ -64,7 +66,7 @@ def conduct(
     """
     started = time.perf_counter()
     read = RunReader(folder)
-    plan, history = settle_plan(study, read, on_event, keep=train)
+    plan, history = settle_plan(study, read, on_event, train, load)
     identity = plan_identity(plan.describe())
     names = [spec.folder_name for spec in plan.runs]
     if retry_failed:

@@ -10,7 +10,7 @@ from cpsam.errors import DataError, UserError
 from cpsam.files import read_json, write_json
 from cpsam.run.events import OnEvent
 from cpsam.study.claim import writing
-from cpsam.study.plan import Plan, make_plan
+from cpsam.study.plan import Load, Plan, make_plan
 from cpsam.study.records import History, WrittenPlan, WrittenResults
 from cpsam.study.run_reader import RunReader
 from cpsam.text import shorten
@@ -20,7 +20,11 @@ PLAN, HISTORY, BUDGET = "plan.json", "plans.json", "budget.json"
 
 
 def settle_plan(
-    study: Study, read: RunReader, on_event: OnEvent, keep: bool = True
+    study: Study,
+    read: RunReader,
+    on_event: OnEvent,
+    keep: bool = True,
+    load: Load | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """Makes the plan and writes it down. Two processes that plan at once take the same plan.
 
@@ -29,6 +33,7 @@ def settle_plan(
         read: Reads the runs of the study in its folder.
         on_event: Told of loading.
         keep: False leaves a plan that is written there as it is.
+        load: Loads a task, as in :func:`cpsam.study.plan.make_plan`.
 
     Returns:
         The plan, and its history: under ``plans`` what it said each time that it changed. A
@@ -36,13 +41,13 @@ def settle_plan(
     """
     folder = read.folder
     known = known_epochs(folder)
-    plan = make_plan(study, on_event, known)
+    plan = make_plan(study, on_event, known, load)
     keep = keep or not (folder / PLAN).exists()
     with writing(folder):
         written = known_epochs(folder)
         if any(written.get(key, epochs) != epochs for key, epochs in known.items()):
             known |= written
-            plan = make_plan(study, on_event, known)
+            plan = make_plan(study, on_event, known, load)
         described = plan.describe()
         history = extended_history(described, read) if study.name else {}
         if keep:

@@ -3,7 +3,7 @@ specification with a folder of its own.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from cpsam.run.arm import BARE, Arm, check_complete, checked_arm, parse_arm
 from cpsam.run.cost import Cost, cost_of
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent
+from cpsam.run.names import with_known_names
 from cpsam.run.spec import RunSpec
 from cpsam.study.budget import epochs_in_time
 from cpsam.study.control import arm_parameters, match_parameters
@@ -128,21 +129,33 @@ class Plan:
         }
 
 
-def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | None = None) -> Plan:
-    """Load the data, check every arm in every setting, and name the runs. Nothing is trained or
-    written.
+Load = Callable[[Task, OnEvent], LoadedTask]
+
+
+def make_plan(
+    study: Study,
+    on_event: OnEvent,
+    known_epochs: dict[str, int] | None = None,
+    load: Load | None = None,
+) -> Plan:
+    """Loads the data, checks every arm in every setting, and names the runs.
+
+    Nothing is trained or written.
 
     Args:
         study: What is asked for.
         on_event: Told of loading.
         known_epochs: Of a budget of time: what was measured before, so that a study is planned
             once; new figures are added to it.
+        load: Loads a task. Default: :func:`cpsam.run.data.load_task`.
 
     Raises:
         UserError: If a name is unknown, an insertion is refused, or arms or contrasts do not fit
             together.
         DataError: If data or weights are missing or damaged.
     """
+    settings = tuple(replace(each, task=with_known_names(each.task)) for each in study.settings)
+    study = replace(study, settings=settings)
     by_files: dict[Task, LoadedTask] = {}
     known_epochs = {} if known_epochs is None else known_epochs
     loaded, bare, heads, notes, warnings = {}, {}, {}, [], []
@@ -163,7 +176,7 @@ def make_plan(study: Study, on_event: OnEvent, known_epochs: dict[str, int] | No
                 setting.task, at=(), model=setting.task.model if setting.task.weights else ""
             )
             if key not in by_files:
-                by_files[key] = load_task(setting.task, on_event)
+                by_files[key] = (load or load_task)(setting.task, on_event)
             loaded[setting.name] = replace(by_files[key], task=setting.task)
             found = plan_setting(
                 study, setting, asked[setting.name], primary, loaded[setting.name], known_epochs
@@ -252,10 +265,11 @@ class Costs:
     def __getitem__(self, arm: Arm) -> Cost:
         key = json.dumps([arm.attention, dict(arm.arguments)], sort_keys=True)
         if key not in self.known:
-            model = self.loaded.build(
-                arm, seed=0, on_event=lambda event: self.notes.append(event["text"])
+            widths: list[int] = []
+            model = self.loaded.host.build(
+                arm, 0, lambda event: self.notes.append(event["text"]), widths.append
             )
-            self.known[key] = cost_of(model, self.loaded.input_shape)
+            self.known[key] = cost_of(model, self.loaded.input_shape, widths)
         return self.known[key]
 
     @property
@@ -269,11 +283,9 @@ class Costs:
 
 
 def read_arm(asked: str | NamedArm) -> Arm:
-    return (
-        parse_arm(asked)
-        if isinstance(asked, str)
-        else checked_arm(asked.name, asked.attention, dict(asked.arguments))
-    )
+    if isinstance(asked, str):
+        return parse_arm(asked)
+    return checked_arm(asked.name, asked.attention, dict(asked.arguments), asked.block)
 
 
 def own_recipe(setting: Setting, name: str) -> dict[str, Any]:

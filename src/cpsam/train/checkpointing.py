@@ -252,7 +252,8 @@ def pack(
                 tensors[f"{OPTIMIZER}{index}/{key}"] = value
             else:
                 numbers[f"{index}/{key}"] = value
-    return tensors, {"optimizer": numbers, "attention": attention_config(model)}
+    blocks = attention_config(model, complete=False)
+    return tensors, {"optimizer": numbers, "attention": blocks}
 
 
 def unpack(

@@ -92,7 +92,7 @@ class Training:
             "measured_on": data.evaluation_name,
             "classes": data.num_classes,
             "parameters": count_parameters(context.model),
-            "places": [entry["at"] for entry in attention_config(context.model)],
+            "places": [entry["at"] for entry in attention_config(context.model, complete=False)],
             "device": compute.device,
             "precision": compute.precision,
             "channels_last": compute.channels_last,
@@ -259,7 +259,8 @@ class Training:
         """Writes the weights, then the summary, and returns it."""
         run, epochs = self.context.run, self.context.recipe.epochs
         run.check_lock()
-        about = {"attention": attention_config(self.eval_model), "identity": run.identity}
+        blocks = attention_config(self.eval_model, complete=False)
+        about = {"attention": blocks, "identity": run.identity}
         save_weights(run.weights, self.eval_model.state_dict(), about)
         timing = {
             name: sum(record["timing"][name] for record in run.records)

@@ -1,0 +1,1 @@
+"""The calls from Python: compare, train and evaluate, with names or objects."""

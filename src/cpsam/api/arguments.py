@@ -1,0 +1,73 @@
+"""Reads what the calls from Python have in common: recipes, paths, data, networks, progress."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from cpsam.config.recipe import Recipe
+from cpsam.errors import UserError, unknown
+from cpsam.run.events import Event, OnEvent, silent
+from cpsam.run.objects import identify, unwrap
+
+PathLike = str | Path
+
+
+def with_fields(recipe: Recipe | None, given: dict[str, Any]) -> Recipe:
+    """Returns a recipe with some fields set.
+
+    Raises:
+        UserError: If a field is unknown, or its value breaks its rule.
+    """
+    names = [field.name for field in fields(Recipe)]
+    for name in given:
+        if name not in names:
+            raise unknown("argument", name, names)
+    return replace(recipe or Recipe(), **given)
+
+
+def as_path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def as_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def network_name(model: Any) -> str:
+    """Returns the name of a network; the identity of a callable that makes one."""
+    if isinstance(model, str):
+        return model
+    if not callable(unwrap(model)) or hasattr(unwrap(model), "state_dict"):
+        kind = type(unwrap(model)).__name__
+        raise UserError(
+            f"model must be a name, or a callable that makes a network; got a {kind}: give"
+            " lambda: ..."
+        )
+    return identify(model, "model")
+
+
+@contextmanager
+def shown(progress: bool, on_event: OnEvent | None, study: bool) -> Iterator[OnEvent]:
+    """Yields a callable for events, which draws them if wanted and passes them on.
+
+    Args:
+        progress: Draw on a terminal and in a notebook, print lines elsewhere.
+        on_event: Told every event too.
+        study: Whether the events are those of a study, and not of one run.
+    """
+
+    if not progress:
+        yield on_event or silent
+        return
+    from cpsam.progress import LiveStudy, ProgressBars  # rich is imported only where it draws
+
+    with LiveStudy() if study else ProgressBars() as view:
+
+        def tell(event: Event) -> None:
+            view(event)
+            if on_event is not None:
+                on_event(event)
+
+        yield tell

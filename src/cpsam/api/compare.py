@@ -1,0 +1,155 @@
+"""Compares blocks from Python: names or objects, in this process, as ``cpsam compare`` does."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cpsam.api.arguments import PathLike, as_path, as_tuple, network_name, shown, with_fields
+from cpsam.config.recipe import Recipe
+from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
+from cpsam.errors import UserError
+from cpsam.report.results import Results
+from cpsam.run.arm import parse_arm
+from cpsam.run.data import LoadedTask, load_task, prepare
+from cpsam.run.events import OnEvent
+from cpsam.run.objects import identify, unwrap
+from cpsam.run.own_data import own_dataset
+from cpsam.study.conduct import conduct
+
+
+def compare(
+    blocks: Mapping[str, Any] | Iterable[str],
+    *,
+    folder: PathLike,
+    model: Any = "resnet20",
+    data: Any = "digits",
+    at: str | Iterable[str] = "before-last",
+    seeds: int | Iterable[int] = 3,
+    recipe: Recipe | None = None,
+    threads: int = 0,
+    primary: tuple[str, str] | None = None,
+    control: bool = True,
+    budget: str = "epochs",
+    validation: float = 0.0,
+    augment: bool = True,
+    data_root: PathLike | None = None,
+    image_size: int | None = None,
+    workers: int | None = None,
+    weights: PathLike | None = None,
+    weights_key: str | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+    **fields: Any,
+) -> Results:
+    """Trains each block with each seed, and puts accuracy and cost side by side.
+
+    The same call after an interruption continues, and finished runs are read. A run is named by its
+    content. So a block, a network or data that changed make other runs, which the call trains anew.
+
+    Args:
+        blocks: Arm -> its block. A block is None for the bare network, a name with arguments if
+            wanted (``"cpsam:fusion=sum"``), or a class or another callable from channels to a
+            module. A list of names stands for arms of these names.
+        folder: Of the comparison; each run has a folder of its own in it.
+        model: The name of a network, or a callable without arguments that makes one.
+        data: The name of a data set; or a pair (train, test) of torch Datasets, as in
+            :func:`cpsam.data.sets.torch_dataset.from_torch`; or a data set of
+            :func:`cpsam.load_dataset`.
+        at: Placements or path patterns.
+        seeds: The seeds, or how many, from 0.
+        recipe: How every arm is trained.
+        threads: Of a run, part of what it is; 0 takes as many as torch.
+        primary: The question: the arm and the reference. Default: CPSAM against Non-Local where
+            both take part, else the last arm against the first.
+        control: Add the parameter-matched control where the question is about two blocks.
+        budget: "epochs", or "time": each arm trains as long as the bare network.
+        validation: Hold out this fraction of the train split and measure on it.
+        augment: Shift images of bytes at random, and mirror them; for data as objects.
+        data_root: The folder of data sets.
+        image_size: Of a folder of images or of ImageNet, in pixels.
+        workers: Processes that load streamed images.
+        weights: Pretrained weights: a file, or the folder of a finished run.
+        weights_key: Which weights to take where a file has several.
+        retry_failed: Try failed runs once more.
+        progress: Draw progress on a terminal and in a notebook, print lines elsewhere.
+        on_event: Called with what happens, as in :func:`cpsam.study.conduct.conduct`.
+        **fields: Fields of the recipe, such as ``epochs=8`` or ``lr=0.1``.
+
+    Raises:
+        UserError: If a name is unknown, arguments do not fit together, or an object has no identity
+            (:mod:`cpsam.run.objects`).
+        DataError: If data or weights are missing or damaged.
+        StoppedError: On Ctrl-C; the same call continues.
+    """
+    with shown(progress, on_event, study=True) as tell:
+        dataset = None if isinstance(data, str) else own_dataset(data, augment, tell)
+        task = Task(
+            data=data if dataset is None else dataset.name,
+            data_root=as_path(data_root),
+            image_size=image_size,
+            validation=validation,
+            model=network_name(model),
+            weights=as_path(weights),
+            weights_key=weights_key,
+            at=as_tuple(at),
+            workers=workers,
+        )
+        network = None if isinstance(model, str) else unwrap(model)
+
+        def load(task: Task, on_event: OnEvent) -> LoadedTask:
+            if dataset is None:
+                loaded = load_task(task, on_event)
+            else:
+                loaded = prepare(task, dataset, on_event)
+            loaded = replace(loaded, network=network)
+            if network is not None:
+                loaded.host.check(loaded.input_shape)
+            return loaded
+
+        study = Study(
+            "",
+            (Setting("", task, named_arms(blocks)),),
+            tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+            with_fields(recipe, fields),
+            threads,
+            primary=None if primary is None else Contrast(*primary, setting=""),
+            budget=budget,
+            control=control,
+        )
+        found = conduct(
+            study,
+            Path(folder).expanduser(),
+            command="cpsam.compare(...)",
+            on_event=tell,
+            retry_failed=retry_failed,
+            load=load,
+        )
+    return Results.from_json(found)
+
+
+def named_arms(blocks: Mapping[str, Any] | Iterable[str]) -> tuple[NamedArm, ...]:
+    """Returns the arms that a person's blocks stand for, in their order."""
+    if isinstance(blocks, str):
+        raise UserError(f"blocks must be a dictionary or a list of names; got {blocks!r}")
+    if not isinstance(blocks, Mapping):
+        arms = [parse_arm(text) for text in blocks]
+        return tuple(NamedArm(arm.name, arm.attention, arm.arguments) for arm in arms)
+    return tuple(named_arm(name, block) for name, block in blocks.items())
+
+
+def named_arm(name: str, block: Any) -> NamedArm:
+    if not isinstance(name, str):
+        raise UserError(f"the name of an arm must be text; got {name!r}")
+    if block is None:
+        return NamedArm(name, "none")
+    if isinstance(block, str):
+        arm = parse_arm(block)
+        return NamedArm(arm.name if arm.attention == name else name, arm.attention, arm.arguments)
+    if not callable(unwrap(block)):
+        raise UserError(
+            f"the block of {name} must be None, a name, or a callable from channels to a module;"
+            f" got {type(unwrap(block)).__name__}"
+        )
+    return NamedArm(name, identify(block, name), block=unwrap(block))
