@@ -1,11 +1,13 @@
 """The help of each verb: examples that parse, ten flags first, all of them on request."""
 
+import json
 import re
 import shlex
 
 import pytest
 
 from cpsam import __version__
+from cpsam.attention import ATTENTION, argument_names
 from cpsam.cli import VERBS, main
 from cpsam.cli.parse import HELP
 
@@ -74,3 +76,12 @@ def test_a_block_shows_its_arguments(capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     assert "fusion=grouped" in text and "reduction=16" in text and "in_channels" not in text
     assert '"depthwise"' in text and "--attention cpsam:" in text
+
+
+def test_each_block_says_what_its_arguments_are(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list", "attention", ",".join(ATTENTION), "--json"])
+    found = json.loads(capsys.readouterr().out)["attention"]
+    assert list(found) == list(ATTENTION)
+    for name, block in found.items():
+        assert block["about"] and all(entry["about"] for entry in block["arguments"].values())
+        assert {*block["arguments"], "in_channels"} == set(argument_names(ATTENTION[name]))

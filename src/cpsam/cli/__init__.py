@@ -18,7 +18,7 @@ VERBS = {
     "eval": "measure a trained run on its data",
     "data": "check every image of a data set before anything is trained on it",
     "cost": "print what an insertion adds to a network, place by place",
-    "list": "list the names of blocks, placements, models and data sets",
+    "list": "list the names of blocks, placements, models, data sets and presets",
     "completion": "print a script that lets your shell complete all this",
 }
 RESUMABLE = ("compare", "study", "train")

@@ -11,7 +11,7 @@ from cpsam.cli.source import arguments, summary
 from cpsam.cli.verb import Verb
 from cpsam.errors import UserError, unknown
 
-KINDS = ("attention", "placements", "models", "data")
+KINDS = ("attention", "placements", "models", "data", "presets")
 DATA = {
     "digits": "1,797 handwritten digits, embedded.",
     "cifar10": "60,000 images of 10 classes.",
@@ -25,8 +25,9 @@ SEVERAL = ("attention", "models")  # kinds after which more can be asked
 @dataclass(frozen=True)
 class ListRequest:
     kinds: tuple[str, ...] = field(default=KINDS, metadata={"positional": True, "choices": KINDS})
-    """What to list: attention, placements, models, data. The name of a block after attention lists
-    its arguments. After models, timm or torchvision lists the models of that library.
+    """What to list: attention, placements, models, data, presets. The name of a block after
+    attention lists its arguments. After models, timm or torchvision lists the models of that
+    library.
     """
     json: bool = False
     """Print JSON."""
@@ -35,7 +36,7 @@ class ListRequest:
 VERB = Verb(
     "list",
     ListRequest,
-    "List the names of blocks, placements, models and data sets.",
+    "List the names of blocks, placements, models, data sets and presets.",
     {
         "the blocks, each in a sentence": "cpsam list attention",
         "the arguments of one block": "cpsam list attention cpsam",
@@ -103,12 +104,13 @@ def describe(name: str) -> dict[str, Any]:
     block = ATTENTION[name]
     said = dict(arguments(inspect.getdoc(block) or ""))
     parameters = inspect.signature(block).parameters
-    about = {
-        each: {"default": parameters[each].default, "about": " ".join(said.get(each, "").split())}
-        for each in argument_names(block)
-        if each != "in_channels"
-    }
-    return {"about": summary(block.__doc__), "arguments": about}
+    entries: dict[str, dict[str, Any]] = {}
+    for argument in argument_names(block):
+        if argument != "in_channels":
+            entries[argument] = {"about": summary(said.get(argument, ""))}
+            if (default := parameters[argument].default) is not inspect.Parameter.empty:
+                entries[argument]["default"] = default
+    return {"about": summary(block.__doc__), "arguments": entries}
 
 
 def models(library: str) -> dict[str, str]:
@@ -132,10 +134,14 @@ def models(library: str) -> dict[str, str]:
 
 def print_block(name: str, block: dict[str, Any]) -> None:
     print("\n".join([f"  {name}", *wrap(block["about"], 4)]))
+    words = {argument: given(argument, entry) for argument, entry in block["arguments"].items()}
     for argument, entry in block["arguments"].items():
-        needed = entry["default"] is inspect.Parameter.empty
-        value = "VALUE" if needed else entry["default"]
-        print("\n".join(["", f"    {argument}={value}", *wrap(entry["about"], 8)]))
-    if block["arguments"]:
-        example = next(iter(block["arguments"]))
-        print(f"\n  as in --attention {name}:{example}=VALUE")
+        print("\n".join(["", f"    {words[argument]}", *wrap(entry["about"], 8)]))
+    if words:
+        print(f"\n  as in --attention {name}:{next(iter(words.values()))}")
+
+
+def given(argument: str, entry: dict[str, Any]) -> str:
+    """Returns an argument as it is given on the command line."""
+    default = entry.get("default")
+    return f"{argument}={'VALUE' if default is None else default}"

@@ -22,6 +22,7 @@ REGISTRIES = {
     "placements": ("cpsam.insert.placement", "PLACEMENTS"),
     "models": ("cpsam.models.cifar_resnet", "CIFAR_RESNETS"),
     "data": ("cpsam.data.load", "DATASETS"),
+    "presets": ("cpsam.config.presets", "PRESETS"),
 }
 LIBRARIES = ("timm", "torchvision")
 OWN_TIMM_MODELS = ("cpsam_", "nl_", "gc_", "cifar_")  # how the names begin that we add to timm's
