@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ import torch
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import CpsamError
 from cpsam.train import Recipe
+from cpsam.train.run_folder import open_run
 from cpsam.train.train import train
+from support import tiny_runs
 from support.processes import note
 from support.tiny import FULL, tiny_dataset, tiny_residual
 
@@ -170,6 +173,32 @@ def run_and_wait(folder: Path, out: Path) -> None:
         device="cpu",
         options=RunOptions(**SAVES),
     )
+
+
+def run_signalled(folder: Path, out: Path, kind: str, epoch: int, signal_number: int) -> None:
+    """Runs, and sends itself a signal at the first event of a kind in an epoch."""
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == kind and event["epoch"] == epoch:
+            os.kill(os.getpid(), signal_number)
+
+    try:
+        tiny_runs.run(folder, on_event=on_event)
+    except CpsamError as error:
+        note(out, "error", str(error))
+        raise
+
+
+def hold_folder(folder: Path, out: Path) -> None:
+    """Opens a run folder that has no configuration yet, and keeps its lock until it is killed."""
+    with open_run(folder, {"a": 1}):
+        (folder / "config.json").unlink()
+        note(out, "held", os.getpid())
+        threading.Event().wait()
+
+
+def note_modules(out: Path) -> None:
+    note(out, "modules", sorted(sys.modules))
 
 
 def run_noting(folder: Path, out: Path) -> None:

@@ -4,14 +4,14 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import killed_runs, processes
 from support.tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
 from support.tiny_runs import assert_same_run, interrupt, run
 from torch import nn
@@ -148,39 +148,10 @@ def test_the_error_says_what_is_kept(tmp_path: Path) -> None:
         run(tmp_path, on_event=interrupt("epoch", 2))
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from cpsam.errors import CpsamError
-from support.tiny_runs import run
-def on_event(event):
-    if event["event"] == sys.argv[3] and event["epoch"] == int(sys.argv[4]):
-        os.kill(os.getpid(), getattr(signal, sys.argv[5]))
-try:
-    run(Path(sys.argv[2]), on_event=on_event)
-except CpsamError as error:
-    sys.exit(f"{error.exit_code} {error}")
-"""
-
-
-def in_child(folder: Path, kind: str, epoch: int, name: str) -> subprocess.CompletedProcess[str]:
-    arguments = [
-        sys.executable,
-        "-c",
-        CHILD,
-        str(Path(__file__).parents[1]),
-        str(folder),
-        kind,
-        str(epoch),
-        name,
-    ]
-    return subprocess.run(
-        arguments,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def exit_code(folder: Path, out: Path, kind: str, epoch: int, signal_number: int) -> int:
+    """Runs in a process that sends itself a signal at an event, and returns its exit code."""
+    return processes.end(
+        processes.start(killed_runs.run_signalled, folder, out, kind, epoch, signal_number)
     )
 
 
@@ -191,7 +162,7 @@ def test_killed_and_continued_equals_uninterrupted(
 ) -> None:
     reference, model = tiny_model(), tiny_model()
     run(tmp_path / "whole", reference)
-    assert in_child(tmp_path / "parts", kind, 3, "SIGKILL").returncode == -signal.SIGKILL
+    assert exit_code(tmp_path / "parts", tmp_path, kind, 3, signal.SIGKILL) == -signal.SIGKILL
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')  # the epoch after died while it wrote its line
     events: list[Event] = []
@@ -224,12 +195,12 @@ def test_sigterm_ends_the_run_before_the_epoch_does(
 
 
 def test_sigterm_from_outside_ends_the_run_as_ctrl_c_does(tmp_path: Path) -> None:
-    child = in_child(tmp_path, "evaluation", 2, "SIGTERM")
-    assert child.returncode == 1
-    kept = f"the last checkpoint is of step 8 ({tmp_path})"
+    run_folder = tmp_path / "run"
+    assert exit_code(run_folder, tmp_path, "evaluation", 2, signal.SIGTERM) == 75
+    kept = f"the last checkpoint is of step 8 ({run_folder})"
     assert (
-        child.stderr.strip()
-        == f"75 stopped after step 8 of 12; {kept}, and the same command continues"
+        json.loads((tmp_path / "error.json").read_text())
+        == f"stopped after step 8 of 12; {kept}, and the same command continues"
     )
 
 
@@ -353,24 +324,13 @@ def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
 
 
 def test_two_processes_in_one_folder_are_refused(tmp_path: Path) -> None:
-    running = (
-        "import sys; sys.path.insert(0, sys.argv[1])\nfrom cpsam.train.run_folder import"
-        " open_run\nfrom pathlib import Path\n"
-    )
-    running += (
-        "with open_run(Path(sys.argv[2]), {'a': 1}): print('held', flush=True); sys.stdin.read()"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", running, ".", str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(UserError, match=f"run folder .* is in use by process {child.pid} on "):
-        run(tmp_path)
-    child.kill()
-    child.communicate()
-    assert run(tmp_path)["epochs"] == 3  # the lock of a killed process is nobody's
+    folder = tmp_path / "run"
+    holder = processes.start(killed_runs.hold_folder, folder, tmp_path)
+    while not (tmp_path / "held.json").exists():
+        assert holder.is_alive()
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"run folder .* is in use by process {holder.pid} on "):
+        run(folder)
+    holder.kill()
+    holder.join()
+    assert run(folder)["epochs"] == 3  # the system releases the lock of a killed process
