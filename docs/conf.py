@@ -11,3 +11,4 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_custom_sections = ["Shape", "Source"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]

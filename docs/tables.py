@@ -5,14 +5,18 @@ In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is
 ``FOLDER/results.json``, FOLDER from the root; ``<!-- answer: FOLDER -->`` its answer alone, with
 the best control; ``<!-- training: FILE -->`` what is written from the
 JSON of `benchmarks/training.py`; ``<!-- layers: FILE -->`` what is written from the contract of
-import-linter in pyproject.toml.
+import-linter in pyproject.toml. ``<!-- blocks: all -->`` encloses the table of all blocks, and
+``arguments``, ``cost`` and ``pilot`` what is written about the block NAME.
 """
 
+import inspect
 import json
 import re
 import tomllib
 from pathlib import Path
 
+from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START
+from cpsam.measure import count_macs, count_parameters
 from cpsam.report.answer import answer, control_words
 from cpsam.report.facts import data_notes, made_by
 from cpsam.report.formats import written_forms
@@ -21,10 +25,14 @@ from cpsam.report.remarks import remarks
 from cpsam.report.results import read_results
 from cpsam.report.table import Table, arms_table
 from cpsam.report.values import numbered
+from cpsam.run.arm import parse_arm
+from cpsam.study.control import match_parameters
 from cpsam.typed import checked
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"(<!-- (results|answer|training|layers): (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.S)
+WIDTHS, SIDES = (64, 256), (14, 56)
+PILOT = "docs/results/pilot"
 
 
 def results_table(folder: str) -> str:
@@ -92,8 +100,71 @@ def layers(file: str) -> str:
     return f"```text\n{lines}\n```\n"
 
 
-def markdown(table: Table) -> str:
-    rule = ["---", *["---:"] * (len(table.header) - 1)]
+def blocks_table(_: str) -> str:
+    """Returns all blocks with their first sentence and their size."""
+    header = ["block", "what it does", "new block", "parameters, C = 256", "MACs, 14x14"]
+    rows = []
+    for name, block in ATTENTION.items():
+        start = "a gate" if name in NOT_IDENTITY_AT_START else "the identity"
+        does = (inspect.getdoc(block) or "").partition("\n")[0].replace("``", "`")
+        rows.append([f"[`{name}`]({name}.md)", does, start, *size(name, 256, 14)])
+    return markdown(Table(header, rows), left=True)
+
+
+def arguments_table(name: str) -> str:
+    """Returns the arguments of a block, from its docstring and its signature."""
+    parameters = inspect.signature(ATTENTION[name]).parameters
+    lines = (inspect.getdoc(ATTENTION[name]) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    rows = []
+    for argument, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", lines, re.M):
+        default = parameters[argument].default
+        shown = "" if default is inspect.Parameter.empty else f"`{default!r}`"
+        rows.append([f"`{argument}`", shown, " ".join(text.replace("``", "`").split())])
+    return markdown(Table(["argument", "default", "meaning"], rows), left=True)
+
+
+def cost_table(name: str) -> str:
+    """Returns parameters and MACs of a block with default arguments, at several sizes."""
+    rows = [
+        [str(width), f"{side}x{side}", *size(name, width, side)]
+        for width in WIDTHS
+        for side in SIDES
+    ]
+    return markdown(Table(["C", "positions", "parameters", "MACs per image"], rows))
+
+
+def size(name: str, channels: int, side: int) -> tuple[str, str]:
+    """Returns parameters and MACs of a block; the control has the parameters of CPSAM."""
+    arm = parse_arm(name)
+    if arm.missing:
+        arm = match_parameters(arm, parse_arm("cpsam"), [channels])
+    make = arm.maker()
+    assert make is not None
+    block = make(channels)
+    return f"{count_parameters(block):,}", f"{count_macs(block, (1, channels, side, side)):,}"
+
+
+def pilot_rows(name: str) -> str:
+    """Returns what the pilot measured of a block and of the bare network."""
+    results = read_results(ROOT / PILOT)
+    parts = []
+    for setting in results.settings:
+        table, arms = arms_table(results, setting.name), results.arms_in(setting.name)
+        shown = [
+            row
+            for row, arm in zip(table.rows, arms, strict=True)
+            if arm.attention in ("none", name)
+        ]
+        if len(shown) > 1:
+            parts.append(f"At `{setting.name}`:\n\n{markdown(Table(table.header, shown))}")
+    if not parts:
+        return "The committed studies have no run of this block.\n"
+    found = "[The pilot](../results.md) measured this, after eight epochs on CIFAR-100:\n\n"
+    return found + "\n".join(parts)
+
+
+def markdown(table: Table, left: bool = False) -> str:
+    rule = ["---", *["---" if left else "---:"] * (len(table.header) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (table.header, rule, *table.rows))
 
 
@@ -115,6 +186,10 @@ TABLES = {
     "answer": answer_lines,
     "training": training_table,
     "layers": layers,
+    "blocks": blocks_table,
+    "arguments": arguments_table,
+    "cost": cost_table,
+    "pilot": pilot_rows,
 }
 
 

@@ -18,6 +18,8 @@ from cpsam.insert.make import Block, name_of
 from cpsam.insert.probe import probe
 from cpsam.insert.surgery import insert_attention
 from cpsam.measure import Latency, count_macs, count_parameters, measure_latency, saved_bytes
+from cpsam.report.table import Table
+from cpsam.report.values import count
 
 HOST = "bare network"
 
@@ -46,7 +48,7 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class CostTable:
-    """The costs of blocks in one network. It prints as a table.
+    """The costs of blocks in one network. It prints, and shows in a notebook, as a table.
 
     Attributes:
         host: The network without the blocks.
@@ -64,20 +66,21 @@ class CostTable:
         timing = {row["name"]: row.pop("latency") for row in rows}
         return {"schema": 1, "batch_size": self.batch_size, "costs": rows, "timing": timing}
 
-    def __str__(self) -> str:
-        header = ("block", "places", "parameters", "MACs (M)", "saved (MiB)", "latency (ms)")
-        rows = [header, *map(cells, (self.host, *self.blocks))]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-        return "\n".join([*lines, self.caption()])
-
-    __repr__ = __str__
-
-    def caption(self) -> str:
-        return (
-            "MACs and saved bytes are per image. Latency: median (quartiles) of"
-            f" {self.host.latency.n} forwards of {self.batch_size} images in evaluation."
+    def table(self) -> Table:
+        """Returns the costs as text, one row per block."""
+        header = ("block", "places", "parameters", "MACs", "MiB saved", "ms per batch")
+        caption = (
+            "MACs, and the bytes that training saves, are per image. Milliseconds are the median"
+            f" (quartiles) of {self.host.latency.n} forwards of {self.batch_size} images in"
+            " evaluation."
         )
+        return Table(header, [cells(row) for row in (self.host, *self.blocks)], caption)
+
+    def __repr__(self) -> str:
+        return f"{self.table()}\n{self.table().caption}"
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def cells(row: BlockCost) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ def cells(row: BlockCost) -> tuple[str, ...]:
         row.name,
         str(len(row.places) or ""),
         f"{row.parameters:,}",
-        f"{row.macs / 1e6:,.2f}",
+        count(row.macs),
         saved,
         f"{latency.median:,.2f} ({latency.q1:,.2f} to {latency.q3:,.2f})",
     )
