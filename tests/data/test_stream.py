@@ -254,7 +254,7 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
         DataError,
         match=(
             r"a process that loads images was killed by SIGKILL, perhaps for want of memory; fewer"
-            r" --workers"
+            r" `workers`"
         ),
     ):
         list(batches)
@@ -312,31 +312,44 @@ def test_signals_while_processes_start_do_not_end_them(folder: Path) -> None:
     assert (ended.stdout, ended.returncode) == ("19 True\n", 0), ended.stderr
 
 
-SOMEBODY_ELSE = """
+KILLED = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
 from cpsam.data import load_dataset, train_batches
 
 dataset = load_dataset("imagenet", Path(sys.argv[1]), image_size=8, workers=1)
-list(train_batches(dataset, batch_size=2, seed=0, epoch=0))
+batches = train_batches(dataset, batch_size=2, seed=0, epoch=0)
+next(batches)
 for number in (signal.SIGTERM, signal.SIGUSR1):
     process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
     process.start()
-    time.sleep(0.5)
+    time.sleep(0.3)
     os.kill(process.pid, number)
     process.join()
-    print(process.exitcode)
+    print(process.exitcode, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_processes_of_others_hear_signals_as_ever(folder: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", SOMEBODY_ELSE, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=50,
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A program that loads images, starts processes of its own, and is killed."""
+    # The pipe ends when the last process has closed it, the one that forks included.
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], capture_output=True, text=True, timeout=60
     )
-    assert ended.stdout.split() == [str(-signal.SIGTERM), str(-signal.SIGUSR1)], ended.stderr
+
+
+def test_processes_of_others_hear_signals_as_ever(
+    killed: subprocess.CompletedProcess[str],
+) -> None:
+    assert killed.stdout.split() == [str(-signal.SIGTERM), str(-signal.SIGUSR1)], killed.stderr
+
+
+def test_no_process_outlives_a_training_that_is_killed(
+    killed: subprocess.CompletedProcess[str],
+) -> None:
+    assert killed.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,12 +1,19 @@
-"""Processes that make batches: the transforms draw from generators that a process has only one of,
-so threads would not do.
+"""Makes batches in processes of their own, because transforms draw from global generators.
 
-Each process has a connection of its own and a piece of memory shared with the one that trains, into
-which it writes bytes. It knows nothing but the job at hand, so it serves training and evaluation,
-epoch after epoch. Why not a DataLoader of torch: there a process that is killed becomes an
-exception inside a signal handler, wherever the training is just then, and batches need room in
-/dev/shm, which containers are short of. Here it is an error where its batch is due, and the memory
-has no name that could be left behind.
+Why not torch's DataLoader: tried with torch 2.14, forkserver and blocked signals, and not kept.
+
+- Its processes stay for ever when the training is killed. They watch their parent, which is the
+  fork server, and the fork server waits for them:
+  `test_no_process_outlives_a_training_that_is_killed` fails.
+- A killed process is an exception inside a signal handler, wherever the training is just then.
+  With tensors in shared memory it is a ConnectionResetError:
+  `test_a_killed_process_ends_the_epoch_with_an_error` fails.
+- A batch of 128 images of 224x224 costs 50 ms through shared memory and 100 ms through a pipe. Here
+  it costs 3 to 7 ms. The shared memory is `/dev/shm`, which is small in containers.
+
+Here each process has a connection of its own. The process ends when the other end is closed. It
+writes bytes into nameless memory that it shares with the training. It knows only the batch that it
+makes, so the same processes serve training and evaluation in every epoch.
 """
 
 import atexit
