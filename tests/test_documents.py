@@ -2,9 +2,7 @@
 
 import importlib
 import importlib.util
-import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 
 from cpsam.cli import VERBS
 from cpsam.config.plan_file import read_plan
+from cpsam.report.results import read_results
 from cpsam.study.conduct import conduct
 
 ROOT = Path(__file__).parent.parent
@@ -21,13 +20,30 @@ from torch import nn
 
 
 class MyNet(nn.Module):
-    def __init__(self, num_classes, in_chans):
+    def __init__(self, num_classes):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(in_chans, 16, 3), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
         self.head = nn.Linear(16, num_classes)
 
     def forward(self, x):
         return self.head(self.body(x).mean((2, 3)))
+"""
+MY_DATA = """
+import numpy as np
+from PIL import Image
+
+
+class Shapes:
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return 20 if self.split == "train" else 9
+
+    def __getitem__(self, index):
+        pixels = np.full((12, 11, 3), 40, np.uint8)
+        pixels[..., index % 3] = 200
+        return Image.fromarray(pixels), index % 3
 """
 spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
 assert spec is not None and spec.loader is not None
@@ -60,30 +76,27 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
     assert named == there
 
 
-def test_the_script_on_the_page_on_studies_compares_a_network_and_a_block_of_ones_own(
-    tmp_path: Path,
-) -> None:
+def test_the_example_on_the_page_on_studies_compares_objects(tmp_path: Path) -> None:
     checking, studies = (
         (ROOT / "docs" / name).read_text() for name in ("check_attention.md", "study.md")
     )
     (script,) = re.findall(r"^```python\n(.*?)^```$", studies, re.S | re.M)
-    (command,) = re.findall(r"^python (my_study.py compare .*)$", studies, re.M)
-    (tmp_path / "my_block.py").write_text(
-        "\n\n".join(re.findall(r"^```python\n(.*?)^```$", checking, re.S | re.M)[:3:2])
-    )
+    block = re.findall(r"^```python\n(.*?)^```$", checking, re.S | re.M)[:3:2]
+    (tmp_path / "my_block.py").write_text("\n\n".join(block))
     (tmp_path / "my_net.py").write_text(MY_NET)
+    (tmp_path / "my_data.py").write_text(MY_DATA)
+    script = script.replace("epochs=8", "epochs=1").replace("seeds=3", "seeds=1")
     (tmp_path / "my_study.py").write_text(script)
-    words = [sys.executable, *shlex.split(command), "--epochs", "1", "--seeds", "0", "--json"]
+    words = [sys.executable, "my_study.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-    results = json.loads(done.stdout)
-    assert results["model"] == "timm/my_net"
-    assert {arm["name"]: (arm["places"], arm["parameters_added"]) for arm in results["arms"]}[
-        "mean_context"
-    ] == (
-        ["body.0"],
-        8 * 16 * 2 + 8 + 16,
+    results = read_results(tmp_path / "runs" / "mine")
+    assert results.answer in done.stdout and (tmp_path / "report.html").is_file()
+    mine = results.by_name["mine"]
+    assert (mine.places, mine.parameters_added) == (
+        ("body.0", "body.1"),
+        2 * (8 * 16 * 2 + 8 + 16),
     )
-    assert all(run["status"] == "done" for arm in results["arms"] for run in arm["runs"])
+    assert all(run.done for arm in results.arms for run in arm.runs)
 
 
 def test_the_page_on_checking_a_block_shows_what_its_code_prints(
