@@ -22,7 +22,8 @@ from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
 from cpsam.study.execute_run import PlannedRun, Train
 from cpsam.study.executor import InProcess
-from cpsam.train.run_folder import CONFIG, SETTLED, RunFolder, plain
+from cpsam.train.run_config import CONFIG, SETTLED, plain
+from cpsam.train.run_folder import RunFolder
 
 
 def sleeper(seconds: float) -> Train:

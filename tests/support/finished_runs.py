@@ -5,7 +5,8 @@ from typing import Any
 
 from cpsam.files import write_json
 from cpsam.run.spec import RunSpec
-from cpsam.train.run_folder import CONFIG, RunFolder, plain
+from cpsam.train.run_config import CONFIG, plain
+from cpsam.train.run_folder import RunFolder
 
 TIMING = {"train_seconds": 1.0, "evaluation_seconds": 1.0, "images_per_s": 1.0}
 NUMBERS = {"train_loss": 2.0, "top1": 0.5, "top5": 1.0, "loss": 1.0, "n": 10}

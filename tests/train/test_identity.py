@@ -16,7 +16,8 @@ from support.tiny_runs import assert_same_run, interrupt, run
 from cpsam.checkpoint import load_weights, seal
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import open_lock, read_json
-from cpsam.train.run_folder import open_run, read_metrics, read_summary
+from cpsam.train.metrics import read_metrics, read_summary
+from cpsam.train.run_folder import open_run
 from cpsam.train.train import train
 
 FLIPS = 150

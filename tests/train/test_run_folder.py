@@ -11,7 +11,7 @@ from support.tiny_runs import run
 
 from cpsam.errors import DataError, UserError
 from cpsam.train import Recipe
-from cpsam.train.run_folder import first_difference
+from cpsam.train.run_config import first_difference
 from cpsam.train.train import train
 
 

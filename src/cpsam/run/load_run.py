@@ -18,7 +18,8 @@ from cpsam.run.build import Host
 from cpsam.run.events import OnEvent, as_note, silent
 from cpsam.run.objects import identify, is_identity, unwrap
 from cpsam.run.records import RunConfig
-from cpsam.train.run_folder import BEST, CONFIG, WEIGHTS
+from cpsam.train.run_config import CONFIG
+from cpsam.train.run_folder import BEST, WEIGHTS
 from cpsam.typed import checked
 
 FILES = {"last": WEIGHTS, "best": BEST}

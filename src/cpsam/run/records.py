@@ -9,7 +9,9 @@ from typing import Any
 from cpsam.errors import DataError
 from cpsam.files import read_json
 from cpsam.run.spec import is_named_by
-from cpsam.train.run_folder import CONFIG, ENVIRONMENT, SUMMARY, read_metrics, read_summary
+from cpsam.train.metrics import SUMMARY, read_metrics, read_summary
+from cpsam.train.run_config import CONFIG
+from cpsam.train.run_folder import ENVIRONMENT
 from cpsam.typed import read_record
 
 DIVERGED, FAILED = "diverged.json", "failed.json"

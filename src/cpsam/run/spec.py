@@ -14,7 +14,7 @@ from cpsam.config.study import Task
 from cpsam.data import StreamedSplit
 from cpsam.run.arm import Arm
 from cpsam.run.data import LoadedTask
-from cpsam.train.run_folder import SETTLED
+from cpsam.train.run_config import SETTLED
 
 COLUMNS = ("image_column", "label_column")
 ADDED = ("dataset", SETTLED)  # training adds these to the content of a run

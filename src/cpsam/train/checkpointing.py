@@ -23,8 +23,8 @@ from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, UserError
 from cpsam.insert import attention_config
 from cpsam.train.distributed import Distributed
+from cpsam.train.metrics import is_number
 from cpsam.train.run_folder import RunFolder
-from cpsam.train.sealed_records import is_number
 from cpsam.train.step import TrainStep
 
 MODEL, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"

@@ -1,8 +1,8 @@
 """A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`,
 `summary.json`, `checkpoints/`, `weights.safetensors`, `best.safetensors`.
 
-The configuration is written first and the summary last, so a folder says by itself whether its run
-is of this configuration and whether it is finished.
+The configuration is written first and the summary last. So a folder itself says whether its run is
+of this configuration and whether it is finished.
 """
 
 import json
@@ -20,42 +20,34 @@ from cpsam.files import (
     append_durably,
     is_locked_file,
     open_lock,
-    read_file,
     read_json,
     remove_leftovers,
     try_lock,
     write_atomically,
     write_json,
 )
-from cpsam.identity import check_identity, run_identity
-from cpsam.train.sealed_records import (
-    SUMMARY_FIELDS,
-    check_field,
-    check_fields,
-    check_seal,
-    parse_line,
+from cpsam.identity import run_identity
+from cpsam.train.metrics import (
+    METRICS,
+    SUMMARY,
+    checked_records,
+    metric_lines,
+    read_summary,
     sealed,
 )
+from cpsam.train.run_config import CONFIG, check_config, plain
 
-CONFIG, ENVIRONMENT, METRICS, SUMMARY = (
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "summary.json",
-)
-CHECKPOINTS, WEIGHTS, BEST, LOCK = "checkpoints", "weights.safetensors", "best.safetensors", ".lock"
-TENSORBOARD = "tensorboard"
-SETTLED = "settled"  # in the configuration: what "auto" meant where the run began
-METRICS_BYTES = 2**30  # A million epochs have about 500 MB.
+ENVIRONMENT, CHECKPOINTS, TENSORBOARD = "environment.json", "checkpoints", "tensorboard"
+WEIGHTS, BEST, LOCK = "weights.safetensors", "best.safetensors", ".lock"
 
 
 class RunFolder:
-    """The files of one run. Made by :func:`open_run`, which holds its lock.
+    """The files of one run. :func:`open_run` makes it and acquires its lock.
 
     Args:
         path: The folder.
         config: The content of `config.json`.
-        lock: The lock file that is held. None in a process that does not write.
+        lock: The lock file that is locked. None in a process that does not write.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], lock: IO[str] | None = None) -> None:
@@ -87,8 +79,8 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights of the epoch with the highest top-1: a choice, so measure it on a validation
-        split, or do not look at it.
+        """The weights of the epoch with the highest top-1. They are chosen by the evaluation split,
+        so look at them only if that is a validation split.
         """
         return self.path / BEST
 
@@ -109,7 +101,7 @@ class RunFolder:
             )
 
     def keep_records(self, epochs: int) -> list[Mapping[str, Any]]:
-        """Reads the metrics of the first epochs and drops what a killed epoch may have left behind
+        """Reads the metrics of the first epochs, and drops what a killed epoch may have left behind
         them.
 
         Raises:
@@ -127,97 +119,37 @@ class RunFolder:
         return self.records
 
     def add_record(self, record: Mapping[str, Any]) -> None:
-        """Appends the metrics of an epoch; they are on the disk when this returns."""
+        """Appends the metrics of an epoch. They are on the disk when this returns."""
         self.check_lock()
-        append_durably(
-            self.path / METRICS,
-            (json.dumps(sealed(record, self.identity), allow_nan=False) + "\n").encode(),
-        )
+        line = json.dumps(sealed(record, self.identity), allow_nan=False) + "\n"
+        append_durably(self.path / METRICS, line.encode())
         self.records.append(record)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        """Writes where the run was begun, and, if that changed, where it was resumed."""
+        """Writes where the run was begun, and where it was resumed if that differs."""
         self.check_lock()
-        first = read_json(self.path / ENVIRONMENT)
+        file = self.path / ENVIRONMENT
+        first = read_json(file)
         if first is None:
-            write_json(self.path / ENVIRONMENT, environment)
+            write_json(file, environment)
             return
         resumed = first.get("resumed", [])
         if not isinstance(resumed, list):
-            raise DataError(f"{self.path / ENVIRONMENT}: resumed must be a list")
-        if environment not in (
-            {name: value for name, value in first.items() if name != "resumed"},
-            *resumed,
-        ):
-            write_json(self.path / ENVIRONMENT, {**first, "resumed": [*resumed, environment]})
+            raise DataError(f"{file}: resumed must be a list")
+        begun = {name: value for name, value in first.items() if name != "resumed"}
+        if environment not in (begun, *resumed):
+            write_json(file, {**first, "resumed": [*resumed, environment]})
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Writes the summary, the last file; returns it as it is read again."""
+        """Writes the summary, the last file, and returns it as it is read again."""
         self.check_lock()
         summary = sealed({**summary, "identity": self.identity}, self.identity)
         write_json(self.path / SUMMARY, summary)
         return plain(summary)
 
 
-def metric_lines(path: Path) -> list[bytes]:
-    """Returns the lines of the metrics of a run, none if there is no file."""
-    try:
-        return read_file(path / METRICS, METRICS_BYTES).splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-
-
-def checked_records(lines: list[bytes], identity: str, file: Path) -> list[dict[str, Any]]:
-    """Returns lines of metrics as records. Older versions wrote lines without a hash; after the
-    first line with one, all must have it.
-    """
-    records, required = [], False
-    for number, line in enumerate(lines, 1):
-        where = f"{file}: line {number}"
-        record = parse_line(line, where)
-        check_seal(record, identity, where, required)
-        required = required or "sha256" in record["timing"]
-        records.append(record)
-    return records
-
-
-def read_metrics(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the metrics of a run, a record per epoch, checked; a last line that is only half
-    there is left out.
-
-    Raises:
-        DataError: If a line is damaged or of another run.
-    """
-    # Half a line never goes on after the end of its record, and a whole one whose last bit was
-    # flipped does.
-    lines = [line for line in metric_lines(path) if line.endswith(b"\n") or b"}}" in line[:-1]]
-    return checked_records(lines, run_identity(config), path / METRICS)
-
-
-def read_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the summary of the run of this configuration, checked; None if there is none.
-
-    Older versions wrote summaries without identity and hash; these are taken as they are.
-
-    Raises:
-        DataError: If the summary is damaged or of another run.
-    """
-    summary, where = read_json(path / SUMMARY), str(path / SUMMARY)
-    if summary is None:
-        return None
-    check_fields(summary, SUMMARY_FIELDS, where)
-    best = summary.get("best")
-    if not isinstance(best, dict):
-        raise DataError(f"{where}: best must be an object with epoch and top1")
-    for name in ("epoch", "top1"):
-        check_field(best, name, f"{where}: best")
-    check_identity(summary, config, where)
-    check_seal(summary, run_identity(config), where, required="identity" in summary)
-    return summary
-
-
 def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it is not finished or not begun.
+    """Returns the summary of a finished run; None if the run is not finished or not begun.
 
     Raises:
         UserError: If the folder holds a run of another configuration, or something else.
@@ -228,7 +160,7 @@ def finished_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | 
 
 @contextmanager
 def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
-    """A run of this configuration in this folder, new or begun, for this process alone.
+    """Opens the folder of a run of this configuration, new or begun, for this process alone.
 
     Args:
         path: The folder; made if missing.
@@ -249,77 +181,19 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
     except OSError as error:
         raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
     with lock:
-        hold(lock, path)
+        acquire(lock, path)
         remove_leftovers(path)
-        begun = check_config(path, config)  # once more: another process may have begun it meanwhile
+        begun = check_config(path, config)  # Another process may have begun the run meanwhile.
         if begun is None:
             write_json(path / CONFIG, config)
         yield RunFolder(path, begun if begun is not None else plain(config), lock)
 
 
-def hold(lock: IO[str], path: Path) -> None:
-    """Takes the lock, which the system takes back when this process ends, however it ends."""
+def acquire(lock: IO[str], path: Path) -> None:
+    """Acquires the lock. The system releases it when this process ends, however it ends."""
     if not try_lock(lock):
         holder = "".join(filter(str.isprintable, lock.read(200)))
         raise UserError(f"run folder {path} is in use by {holder or 'another process'}")
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}\n")
     lock.flush()
-
-
-def check_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The configuration that the folder has, or None if it has none yet."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"run folder {path} is a file")
-    begun = read_json(path / CONFIG)
-    if begun is None:
-        others = (
-            sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-            if path.exists()
-            else []
-        )
-        if others:
-            raise UserError(
-                f"run folder {path} holds other files ({others[0]!r} first) and no {CONFIG}; give"
-                " an empty or a new folder"
-            )
-        return None
-    wanted = {name: value for name, value in plain(config).items() if name != SETTLED}
-    there = {name: value for name, value in begun.items() if name != SETTLED}
-    if (difference := first_difference(there, wanted)) is not None:
-        name, old, new = difference
-        raise UserError(
-            f"run folder {path} holds a run of another configuration: {name} is {old} there and"
-            f" {new} here"
-        )
-    return begun
-
-
-MISSING = object()
-
-
-def first_difference(old: object, new: object, name: str = "") -> tuple[str, str, str] | None:
-    """The dotted name of the first value in which two pieces of plain data differ, and both values
-    as JSON.
-
-    Example:
-        >>> first_difference({"recipe": {"lr": 0.3}}, {"recipe": {"lr": 0.1, "epochs": 3}})
-        ('recipe.lr', '0.3', '0.1')
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            inner = first_difference(
-                old.get(key, MISSING), new.get(key, MISSING), f"{name}.{key}" if name else key
-            )
-            if inner is not None:
-                return inner
-        return None
-    if old == new and isinstance(old, bool) == isinstance(new, bool):
-        return None
-    there, here = ("missing" if value is MISSING else json.dumps(value) for value in (old, new))
-    return name, there, here
-
-
-def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON: tuples as lists, keys as words."""
-    return json.loads(json.dumps(config))

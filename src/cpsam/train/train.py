@@ -23,14 +23,8 @@ from cpsam.train.environment import environment
 from cpsam.train.events import Event, OnEvent
 from cpsam.train.loop import Training
 from cpsam.train.regularise import regularised
-from cpsam.train.run_folder import (
-    CONFIG,
-    SETTLED,
-    TENSORBOARD,
-    RunFolder,
-    finished_summary,
-    open_run,
-)
+from cpsam.train.run_config import CONFIG, SETTLED
+from cpsam.train.run_folder import TENSORBOARD, RunFolder, finished_summary, open_run
 from cpsam.train.step import TrainStep
 from cpsam.train.stop import Stop, StopRequest
 from cpsam.train.sync_norm import synchronised_norms
