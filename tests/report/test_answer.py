@@ -11,6 +11,7 @@ from cpsam.cli.table import print_results
 from cpsam.report.answer import answer, control_words
 from cpsam.report.formats import render_markdown
 from cpsam.report.page import render_page
+from cpsam.report.results import Results
 from cpsam.report.values import unbroken
 
 
@@ -19,42 +20,31 @@ def plain(text: str) -> str:
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
+AHEAD = {0: 0.92, 1: 0.93, 2: 0.925}
+BEHIND = {0: 0.91, 1: 0.921, 2: 0.914}
+
+
 @pytest.mark.parametrize(
     "cpsam, non_local, sentence",
     [
-        (
-            {0: 0.92, 1: 0.93, 2: 0.925},
-            {0: 0.91, 1: 0.921, 2: 0.914},
-            "cpsam is 1.00 points of top-1 ahead of non_local (95 % interval",
-        ),
-        (
-            {0: 0.91, 1: 0.921, 2: 0.914},
-            {0: 0.92, 1: 0.93, 2: 0.925},
-            "cpsam is 1.00 points of top-1 behind non_local (95 % interval -1.25 to",
-        ),
+        (AHEAD, BEHIND, "cpsam is 1.00 points of top-1 ahead of non_local (95 % interval"),
+        (BEHIND, AHEAD, "cpsam is 1.00 points of top-1 behind non_local (95 % interval -1.25 to"),
         (
             {0: 0.92, 1: 0.90},
             {0: 0.91, 1: 0.905},
-            (
-                "cpsam and non_local are not told apart: top-1 of cpsam minus non_local is +0.25"
-                " points"
-            ),
+            "not told apart: top-1 of cpsam minus non_local is +0.25 points, 95 % interval",
         ),
         (
             {0: 0.5, 1: 0.6},
             {0: 0.5, 1: 0.6},
-            (
-                "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no"
-                " interval (n = 2 paired seeds"
-            ),
+            "Top-1 of cpsam minus non_local is +0.00 points on every seed, which gives no interval"
+            " (n = 2 paired seeds",
         ),
         (
             {0: 0.9},
             {0: 0.95},
-            (
-                "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so"
-                " there is no interval)."
-            ),
+            "One seed makes no claim: top-1 of cpsam minus non_local is -5.00 points (n = 1, so"
+            " there is no interval).",
         ),
         (
             {0: 0.9},
@@ -103,37 +93,29 @@ def test_the_answer_is_of_the_setting_of_the_question() -> None:
     assert " ahead of non_local (95 % interval +" in answer(whole_study())
 
 
+def compared(**numbers: object) -> Results:
+    """Returns a study whose best control differs by these numbers."""
+    control = {"arm": "conv_control @ late", "of": 2, "fewer": [], "n": 7, "mean": 0.006}
+    return changed(control=control | numbers)
+
+
 @pytest.mark.parametrize(
     ("low", "mean", "high", "words"),
     [
-        (
-            0.004,
-            0.006,
-            0.008,
-            (
-                "cpsam is ahead of conv_control, {}: by 0.60 points, 95 % interval +0.40 to +0.80"
-                " ({})."
-            ),
-        ),
+        (0.004, 0.006, 0.008, "is ahead of {}: by 0.60 points, 95 % interval +0.40 to +0.80 ({})."),
         (
             -0.008,
             -0.006,
             -0.004,
-            (
-                "cpsam is behind conv_control, {}: by 0.60 points, 95 % interval \N{MINUS SIGN}0.80"
-                " to \N{MINUS SIGN}0.40 ({})."
-            ),
+            "is behind {}: by 0.60 points, 95 % interval -0.80 to -0.40 ({}).",
         ),
         (
             -0.01,
             0.006,
             0.022,
-            (
-                "cpsam is not told apart from conv_control, {}: +0.60 points, 95 % interval"
-                " \N{MINUS SIGN}1.00 to +2.20 ({})."
-            ),
+            "is not told apart from {}: +0.60 points, 95 % interval -1.00 to +2.20 ({}).",
         ),
-        (None, 0.006, None, "cpsam minus conv_control, {}, is +0.60 points ({})."),
+        (None, 0.006, None, "minus {}, is +0.60 points ({})."),
     ],
 )
 @pytest.mark.parametrize(
@@ -144,37 +126,26 @@ def test_the_answer_is_of_the_setting_of_the_question() -> None:
         (1, "n = 1 paired seed, too few for a test"),
     ],
 )
+def test_the_best_control_is_compared_as_its_interval_allows(
+    low: float | None, mean: float, high: float | None, words: str, n: int, pairs: str
+) -> None:
+    for of, kind in (
+        (2, "the best of 2 controls without attention"),
+        (1, "the control without attention"),
+    ):
+        (said,) = control_words(compared(low=low, mean=mean, high=high, n=n, of=of))
+        assert plain(said) == f"cpsam {words.format(f'conv_control, {kind}', pairs)}"
+
+
 def test_the_best_control_stands_beside_the_answer_in_every_form(
-    low: float | None,
-    mean: float,
-    high: float | None,
-    words: str,
-    n: int,
-    pairs: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    control = {
-        "arm": "conv_control @ late",
-        "of": 2,
-        "fewer": [],
-        "n": n,
-        "mean": mean,
-        "low": low,
-        "high": high,
-    }
-    results = changed(control=control)
+    results = compared(low=0.004, high=0.008)
     (said,) = control_words(results)
-    assert said == words.format("the best of 2 controls without attention", pairs)
     print_results(results, Path("out"))
     shown = capsys.readouterr().out
-    page, markdown = render_page(results), render_markdown(results)
-    assert (
-        shown.index(answer(results)) < shown.index(said)
-        and said in markdown
-        and unbroken(said) in page
-    )
-    (one,) = control_words(changed(control=control | {"of": 1}))
-    assert one == words.format("the control without attention", pairs)
-    (fewer,) = control_words(changed(control=control | {"fewer": ["norm_only @ every-branch"]}))
+    assert shown.index(answer(results)) < shown.index(said)
+    assert said in render_markdown(results) and unbroken(said) in render_page(results)
+    (fewer,) = control_words(compared(low=0.004, high=0.008, fewer=["norm_only @ every-branch"]))
     assert fewer == f"{said} Controls with fewer seeds are left out: norm_only."
     assert control_words(whole_study()) == []
