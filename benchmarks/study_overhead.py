@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.files import write_json
 from cpsam.run.arm import Arm
 from cpsam.run.events import OnEvent

@@ -126,7 +126,7 @@ def test_every_command_of_the_readme_parses() -> None:
         assert verb in VERBS
         source = "".join(
             (ROOT / "src/cpsam" / name).read_text()
-            for name in (f"cli/{verb}.py", "config/study.py", "config/recipe.py")
+            for name in (f"cli/{verb}.py", "config/study.py", "config/task.py", "config/recipe.py")
         )
         for flag in re.findall(r"--([a-z-]+)", rest):
             assert flag.replace("-", "_") in source, f"cpsam {verb} --{flag}"

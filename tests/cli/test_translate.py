@@ -67,9 +67,9 @@ def test_an_argument_of_another_name_becomes_its_option(capsys) -> None:
         ("train --out x --lr -1", "--lr must be a number above 0; got -1"),
         ("train --out x --batch-size 1", "--batch-size must be a whole number"),
         ("compare --threads -1", "--threads must be a whole number"),
-        ("compare --validation 2", "--validation must be a fraction"),
+        ("compare --validation 2", "--validation must be a number from 0 to below 1"),
         ("cost --in-channels 0", "--in-channels must be a whole number"),
-        ("train --out x --color-jitter 2", "--color-jitter must be at least 0"),
+        ("train --out x --color-jitter 2", "--color-jitter must be a number from 0 to 1"),
     ],
 )
 def test_an_error_of_a_dataclass_names_the_option(capsys, words: str, message: str) -> None:

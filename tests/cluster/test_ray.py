@@ -14,7 +14,8 @@ import pytest
 from support.finished_runs import finish
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Setting, Study, Task
+from cpsam.config.study import Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import DataError, UserError
 from cpsam.run.events import OnEvent
 from cpsam.run.records import read_run
@@ -52,7 +53,8 @@ def cluster() -> Iterator[str]:
 
 def study(**changes: Any) -> Study:
     options = {"seeds": (0, 4), "recipe": Recipe(epochs=2, lr=0.1), **changes}
-    return Study("small", (Setting("last", Task(), ("none", "non_local", "cpsam")),), **options)
+    setting = Setting("last", Task(), ("none", "non_local", "cpsam"))
+    return Study(name="small", settings=(setting,), **options)
 
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +76,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def runs(folder: Path, seeds: tuple[int, ...] = (0, 1, 2, 3)) -> list[PlannedRun]:
     folder.mkdir(parents=True, exist_ok=True)
     plan = make_plan(
-        Study("fake", (Setting("last", Task(), ("none",)),), seeds, Recipe(epochs=1)),
+        Study(
+            name="fake",
+            settings=(Setting("last", Task(), ("none",)),),
+            seeds=seeds,
+            recipe=Recipe(epochs=1),
+        ),
         lambda event: None,
     )
     return [

@@ -20,7 +20,10 @@ from cpsam.train import Recipe
     ],
 )
 def test_a_bad_value_is_refused(field: str, value: float) -> None:
-    with pytest.raises(UserError, match=rf"{field} must be at least [01]; got {value}"):
+    with pytest.raises(
+        UserError,
+        match=rf"{field} must be a (whole )?number from [01] to 1,000,000,000; got {value}",
+    ):
         RunOptions(**{field: value})  # pyrefly: ignore
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cpsam.config.study import Comparison, Task
+from cpsam.config.study import Comparison
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 
 
@@ -21,7 +22,7 @@ from cpsam.errors import UserError
         ),
         (lambda: Comparison(task=Task(at=())), ["at is empty"]),
         (lambda: Comparison(threads=-1), ["threads must be a whole number from 0 to 1,024", "-1"]),
-        (lambda: Task(validation=1.0), ["validation must be a fraction", "1.0"]),
+        (lambda: Task(validation=1.0), ["validation must be a number from 0 to below 1", "1.0"]),
         (lambda: Task(image_size=4), ["image_size must be a whole number from 8 to 4,096", "4"]),
     ],
 )

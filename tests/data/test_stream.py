@@ -534,9 +534,9 @@ def test_arguments_that_do_not_fit_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_crop": 0}, "min_crop must be above 0 and at most 1; got 0"),
-        ({"test_crop": 1.5}, "test_crop must be above 0 and at most 1; got 1.5"),
-        ({"random_erasing": -0.1}, "random_erasing must be at least 0 and at most 1; got -0.1"),
+        ({"min_crop": 0}, "min_crop must be a number above 0 and at most 1; got 0"),
+        ({"test_crop": 1.5}, "test_crop must be a number above 0 and at most 1; got 1.5"),
+        ({"random_erasing": -0.1}, "random_erasing must be a number from 0 to 1; got -0.1"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic': did you mean 'bicubic'"),
         (
             {"rand_augment": "m9"},

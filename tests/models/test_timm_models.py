@@ -12,7 +12,7 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START, NonLocal
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.insert import (
     attention_config,

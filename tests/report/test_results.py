@@ -69,14 +69,14 @@ def test_older_results_get_what_they_lack() -> None:
     [
         (lambda content: content.update(schema=2), "schema must be 1; got 2"),
         (lambda content: content.pop("seeds"), "seeds is missing"),
-        (lambda content: content.update(seeds="0"), "seeds: must be a list; got '0'"),
+        (lambda content: content.update(seeds="0"), "seeds must be a list; got '0'"),
         (
             lambda content: content["arms"][0]["runs"][0].update(top1="high"),
-            "arms: runs: top1: must be a finite number; got 'high'",
+            "arms.runs.top1 must be a finite number; got 'high'",
         ),
         (
             lambda content: content["timing"]["arms"].update(x=3),
-            "timing: arms: 'x': must be an object; got 3",
+            "timing.arms.x must be an object; got 3",
         ),
     ],
 )

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from cpsam.config.plan_file import read_plan
-from cpsam.config.study import Comparison, Setting, Study, Task, check_list
+from cpsam.config.study import Comparison, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.report.records import PlanEntry
 from cpsam.report.remarks import history_words
 from cpsam.run.arm import parse_arm
 from cpsam.study.plan import make_plan
+from cpsam.typed import Distinct
 
 DEEP = 100_000
 PLAN = (
@@ -163,13 +165,14 @@ class Counted:
 
 def test_a_list_of_100_000_is_checked_in_one_pass() -> None:
     Counted.compared = 0
-    check_list("seeds", tuple(map(Counted, range(100_000))))
+    Distinct().check(map(Counted, range(100_000)), "seeds")
     with pytest.raises(UserError, match="must not repeat"):
-        check_list("seeds", (*map(Counted, range(100_000)), Counted(0)))
+        Distinct().check((*map(Counted, range(100_000)), Counted(0)), "seeds")
 
 
 def test_a_study_of_100_000_runs_is_a_plan_in_one_pass() -> None:
-    study = Study("s", (Setting("here", Task(), ("none", "eca")),), tuple(range(50_000)))
+    setting = Setting("here", Task(), ("none", "eca"))
+    study = Study(name="s", settings=(setting,), seeds=tuple(range(50_000)))
     assert len(study.seeds) == 50_000
 
 

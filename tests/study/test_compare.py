@@ -13,7 +13,8 @@ from support.compare_command import compare
 
 from cpsam import files
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Comparison, Task
+from cpsam.config.study import Comparison
+from cpsam.config.task import Task
 from cpsam.errors import StoppedError, UserError
 from cpsam.run import build
 from cpsam.run.evaluate_run import evaluate_run

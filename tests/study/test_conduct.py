@@ -14,7 +14,8 @@ from support.finished_runs import add_epoch, begin, finish
 
 import cpsam.study.conduct as study_conduct
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
+from cpsam.config.study import Contrast, NamedArm, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import DataError, DivergedError, StoppedError, UserError
 from cpsam.run.arm import Arm
 from cpsam.run.events import Event, OnEvent
@@ -27,10 +28,10 @@ from cpsam.study.history import known_epochs, known_plans, settle_plan
 from cpsam.study.run_reader import RunReader
 
 STUDY = Study(
-    "kept",
-    (Setting("last", Task(), ("none", "non_local", "cpsam")),),
-    (0, 1),
-    Recipe(epochs=1),
+    name="kept",
+    settings=(Setting("last", Task(), ("none", "non_local", "cpsam")),),
+    seeds=(0, 1),
+    recipe=Recipe(epochs=1),
     control=False,
 )
 QUIET: OnEvent = lambda event: None  # noqa: E731

@@ -16,7 +16,8 @@ from support.compare_command import compare
 
 import cpsam.study.conduct as study_conduct
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Comparison, Setting, Study, Task
+from cpsam.config.study import Comparison, Setting, Study
+from cpsam.config.task import Task
 from cpsam.config.transform import Transform
 from cpsam.errors import UserError
 from cpsam.models import create_model, load_pretrained
@@ -63,7 +64,13 @@ def test_a_folder_of_pictures_with_pretrained_weights(
     )
     arms = ("none", "non_local", "cpsam")
     results = compare(
-        Comparison(task, arms, (0,), Recipe(epochs=1, batch_size=8, lr=0.01), tmp_path)
+        Comparison(
+            task=task,
+            attention=arms,
+            seeds=(0,),
+            recipe=Recipe(epochs=1, batch_size=8, lr=0.01),
+            out=tmp_path,
+        )
     )
     assert [arm["runs"][0]["status"] for arm in results["arms"]] == ["done"] * 4
     assert results["arms"][1]["places"] == ["layer2.0", "layer3.0", "layer4.0"]
@@ -84,9 +91,8 @@ def test_what_becomes_of_the_classifier_is_said_at_once(
         create_model("resnet20", classes, in_channels=1).state_dict(), tmp_path / "w.safetensors"
     )
     task = Task(weights=tmp_path / "w.safetensors")
-    plan, _ = settle_plan(
-        Study("", (Setting("", task, ("none",)),), (0,)), RunReader(tmp_path), lambda event: None
-    )
+    study = Study(name="", settings=(Setting("", task, ("none",)),), seeds=(0,))
+    plan, _ = settle_plan(study, RunReader(tmp_path), lambda event: None)
     (setting,) = opening(plan, RunReader(tmp_path))["settings"]
     assert setting["heads"] == words
 
@@ -147,11 +153,9 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
         "pretrained": replace(small, stream=False, weights=weights),
     }
     settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
-    plan, _ = settle_plan(
-        Study("ways", settings, (0,), Recipe(epochs=1), control=False),
-        RunReader(tmp_path),
-        lambda event: None,
-    )
+    recipe = Recipe(epochs=1)
+    study = Study(name="ways", settings=settings, seeds=(0,), recipe=recipe, control=False)
+    plan, _ = settle_plan(study, RunReader(tmp_path), lambda event: None)
     execute = study_conduct.train_here(plan)
     for arm in plan.arms:
         (spec,) = arm.specs

@@ -10,7 +10,8 @@ import torch
 
 from cpsam.attention import ATTENTION
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
+from cpsam.config.study import Contrast, NamedArm, Setting, Study
+from cpsam.config.task import Task
 from cpsam.data import Split
 from cpsam.errors import UserError
 from cpsam.measure import Latency
@@ -33,7 +34,8 @@ def study(**changes: Any) -> Study:
         Setting("last", Task(), ARMS),
         Setting("early", Task(at=("early",)), ("none", "cpsam", "squeeze_excite")),
     )
-    return replace(Study("s", settings, (5, 2), Recipe(epochs=1)), **changes)
+    base = Study(name="s", settings=settings, seeds=(5, 2), recipe=Recipe(epochs=1))
+    return replace(base, **changes)
 
 
 def test_arms_seeds_and_settings_are_crossed_and_what_settings_share_is_one_run() -> None:
@@ -151,7 +153,8 @@ def test_the_question_is_what_was_asked(
     """CPSAM against Non-Local where both take part, else the last arm against the first; only the
     former brings its control.
     """
-    plan = planned(Study("", (Setting("", Task(), arms),), (0,), Recipe(epochs=1)))
+    setting = Setting("", Task(), arms)
+    plan = planned(Study(name="", settings=(setting,), seeds=(0,), recipe=Recipe(epochs=1)))
     assert plan.study.primary == Contrast(*question, "")
     assert [arm.arm.name for arm in plan.arms] == [*arms, *(["conv_control"] if control else [])]
 

@@ -13,7 +13,7 @@ import pytest
 from support.finished_runs import add_epoch, begin, finish
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.data import load_dataset
 from cpsam.errors import DataError, UserError
 from cpsam.run.arm import Arm

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, Setting, Study, Task
+from cpsam.config.study import Contrast, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import DivergedError
 from cpsam.files import write_atomically
 from cpsam.run.build import Host
@@ -56,7 +57,14 @@ def cheapen() -> None:
 def fake_study(arms: tuple[str, ...], seeds: tuple[int, ...], places: tuple[str, ...]) -> Study:
     settings = tuple(Setting(place, Task(at=(place,)), arms) for place in places)
     question = Contrast("cpsam", "none", places[0])  # the same, whatever arms are added
-    return Study("fuzz", settings, seeds, Recipe(epochs=1), primary=question, control=False)
+    return Study(
+        name="fuzz",
+        settings=settings,
+        seeds=seeds,
+        recipe=Recipe(epochs=1),
+        primary=question,
+        control=False,
+    )
 
 
 def accuse(folder: Path, what: str) -> None:

@@ -89,7 +89,7 @@ def test_absurd_recipes_are_refused_in_one_short_line(field: str, value: Any) ->
 @pytest.mark.parametrize("field", ["checkpoint_steps", "checkpoint_minutes", "keep", "max_minutes"])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 10**400])
 def test_absurd_options_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"{field} must be at (least|most)"):
+    with pytest.raises(UserError, match=f"{field} must be a"):
         RunOptions(**{field: value})
 
 

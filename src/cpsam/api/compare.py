@@ -7,7 +7,8 @@ from typing import Any
 
 from cpsam.api.arguments import PathLike, as_path, as_tuple, network_name, shown, with_fields
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
+from cpsam.config.study import Contrast, NamedArm, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.report.results import Results
 from cpsam.run.arm import parse_arm
@@ -109,11 +110,11 @@ def compare(
             return loaded
 
         study = Study(
-            "",
-            (Setting("", task, named_arms(blocks)),),
-            tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-            with_fields(recipe, fields),
-            threads,
+            name="",
+            settings=(Setting("", task, named_arms(blocks)),),
+            seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+            recipe=with_fields(recipe, fields),
+            threads=threads,
             primary=None if primary is None else Contrast(*primary, setting=""),
             budget=budget,
             control=control,

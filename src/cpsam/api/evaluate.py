@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from cpsam.api.arguments import PathLike, as_path, shown
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.evaluate import evaluate as measure
 from cpsam.run.data import load_task

@@ -9,7 +9,7 @@ from torch import nn
 from cpsam.api.arguments import PathLike, as_path, shown, with_fields
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.run.data import load_task, prepare
 from cpsam.run.events import OnEvent

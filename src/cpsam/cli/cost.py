@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from cpsam.cli.names import check_names
 from cpsam.cli.verb import Verb
-from cpsam.config.recipe import check_count
-from cpsam.config.study import Task
+from cpsam.config.ranges import Count
+from cpsam.config.task import Task
 from cpsam.errors import UserError
+from cpsam.typed import Range, check
+
+Side = Annotated[int, Range(least=1, most=4096)]
 
 
 @dataclass(frozen=True)
@@ -23,28 +26,25 @@ class CostRequest:
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one
     segment.
     """
-    image_size: tuple[int, ...] = ()
+    image_size: tuple[Side, ...] = ()
     """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224
     for timm and torchvision; else 32.
     """
-    in_channels: int = 3
+    in_channels: Side = 3
     """Channels of the images, from 1 to 4,096."""
-    classes: int = 1000
+    classes: Count = 1000
     """Classes of the classifier, from 1 to 1,000,000."""
-    batch_size: int = 8
+    batch_size: Annotated[int, Range(least=1, most=65_536)] = 8
     """Images in the batch that is timed, from 1 to 65,536."""
     json: bool = False
     """Print JSON."""
 
     def __post_init__(self) -> None:
+        check(self)
         if len(self.image_size) > 2:
             raise UserError(
                 f"image_size is one or two numbers of pixels; got {len(self.image_size)}"
             )
-        for side in self.image_size:
-            check_count("image_size", side, 1, 4096)
-        for name, most in (("in_channels", 4096), ("classes", 1_000_000), ("batch_size", 65_536)):
-            check_count(name, getattr(self, name), 1, most)
 
 
 VERB = Verb(

@@ -8,16 +8,12 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cpsam.cli.source import Source
-from cpsam.config.presets import PRESETS
-from cpsam.config.recipe import CHOICES
-from cpsam.config.study import BUDGETS
-from cpsam.config.transform import INTERPOLATIONS
 from cpsam.errors import UserError
 from cpsam.text import shorten
+from cpsam.typed import choices_of
 
 T = TypeVar("T")
 
-CHOICES_OF = {**CHOICES, "budget": BUDGETS, "interpolation": INTERPOLATIONS, "preset": PRESETS}
 FOLDERS = ("out", "data_root", "run", "path")
 LISTED = 40  # letters of choices that stand beside a flag
 VALUES = {int: "NUMBER", float: "NUMBER", Path: "FILE", str: "NAME"}
@@ -96,8 +92,8 @@ def flags_of(request: type) -> dict[str, Flag]:
 
     Args:
         request: A dataclass. Its fields are texts, numbers, paths, true or false, or tuples of
-            these, or dataclasses of such fields. The metadata of a field may hold ``positional``
-            and ``choices``.
+            these, or dataclasses of such fields. The metadata of a field may hold ``positional``,
+            and ``choices`` that the dataclass does not check.
     """
     return {flag.name: flag for flag in walk(request)}
 
@@ -121,7 +117,7 @@ def flag_of(field: Field[Any], kind: Any, owner: type) -> Flag:
         owner,
         many,
         field.metadata.get("positional", False),
-        tuple(field.metadata.get("choices", CHOICES_OF.get(field.name, ()))),
+        tuple(field.metadata.get("choices", ())) or choices_of(owner, field.name),
     )
 
 

@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cpsam.cli.source import Source, summary
-from cpsam.config.study import NamedArm, Task
+from cpsam.config.study import NamedArm
+from cpsam.config.task import Task
 from cpsam.errors import unknown
 
 REGISTRIES = {

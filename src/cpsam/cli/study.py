@@ -5,14 +5,16 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cpsam.cli.names import check_names
 from cpsam.cli.parse import command_line
 from cpsam.cli.verb import Verb
-from cpsam.errors import UserError, unknown
+from cpsam.errors import UserError
+from cpsam.typed import Choices, Range, check
 
-EXECUTORS = ("here", "ray")
+Executor = Annotated[str, Choices("here", "ray")]
+Portion = Annotated[float | None, Range(least=0)]
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class StudyRequest:
     """Folder of studies. This one gets a folder of its name in it. Runs that have ended are read,
     not repeated.
     """
-    workers: int | None = None
+    workers: Annotated[int | None, Range(least=0)] = None
     """Processes that load streamed images. Default: the number of processors."""
-    executor: str = field(default="here", metadata={"choices": EXECUTORS})
+    executor: Executor = "here"
     """Who trains: here means this process, one run after the other; ray means several runs at once,
     on one machine or many.
     """
@@ -36,11 +38,11 @@ class StudyRequest:
     """The cluster of Ray, as HOST:PORT, or auto for the one that runs on this machine. Default: one
     is started here, for this study.
     """
-    cpus_per_run: float | None = None
+    cpus_per_run: Portion = None
     """Cores per run on Ray; may be a fraction. Default: its threads."""
-    gpus_per_run: float | None = None
+    gpus_per_run: Portion = None
     """GPUs per run on Ray; may be a fraction. Default: one, where there are any."""
-    retries: int = 3
+    retries: Annotated[int, Range(least=0)] = 3
     """How often Ray tries a run again after its worker died."""
     retry_failed: bool = False
     """Try failed runs once more."""
@@ -52,17 +54,7 @@ class StudyRequest:
     """Print the results as JSON."""
 
     def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
-        for name, least in (
-            ("cpus_per_run", 0),
-            ("gpus_per_run", 0),
-            ("retries", 0),
-            ("workers", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{name} must be at least {least}; got {value}")
+        check(self)
         if self.report and self.retry_failed:
             raise UserError(
                 "--report trains nothing, and --retry-failed trains; give one of the two"

@@ -10,11 +10,13 @@ from typing import Any
 from cpsam.cli.flags import build, option
 from cpsam.cli.names import check_names
 from cpsam.cli.verb import Verb
-from cpsam.config.presets import find_preset
-from cpsam.config.recipe import MOST_SEED, Recipe, check_count
+from cpsam.config.presets import PRESETS, find_preset
+from cpsam.config.ranges import Seed, Threads
+from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
-from cpsam.config.study import MOST_THREADS, Task
+from cpsam.config.task import Task
 from cpsam.errors import CpsamError, UserError
+from cpsam.typed import check
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class TrainRequest:
     """The block, with or without arguments, as in cpsam:fusion=sum,reduction=8; none for the bare
     network.
     """
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything that is drawn, from 0 to 2^63 - 1."""
     recipe: Recipe = field(default_factory=Recipe)
-    threads: int = 0
+    threads: Threads = 0
     """Threads, part of the run's specification, from 1 to 1,024. 0: as many as torch takes."""
-    preset: str = ""
+    preset: str = field(default="", metadata={"choices": PRESETS})
     """Take every flag that is not given from a preset: cifar100-200ep, cifar100-fast,
     imagenet-120ep or imagenet-finetune-40ep.
     """
@@ -42,8 +44,7 @@ class TrainRequest:
     """Print the summary as JSON."""
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed, 0, MOST_SEED)
-        check_count("threads", self.threads, 0, MOST_THREADS)
+        check(self)
 
 
 VERB = Verb(

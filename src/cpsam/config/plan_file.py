@@ -1,5 +1,5 @@
-"""A study from a file: ``PLAN.toml``. Every key is checked, so that a slip of the pen is not an
-option left at its default.
+"""Reads a study from a file, ``PLAN.toml``. Every key is checked, so that a misspelt option is not
+left at its default.
 
     name = "blocks"
     seeds = [0, 1, 2, 3, 4, 5]
@@ -35,57 +35,73 @@ option left at its default.
 
 Further keys: ``budget`` ("epochs" or "time"), ``control`` (false leaves the parameter-matched
 control out), any number of ``[[contrast]]`` like ``[primary]``, and in an arm a ``recipe`` of its
-own. What ``[task]`` says holds in all settings, and a setting may say it otherwise.
+own. The fields of ``[task]`` hold in all settings, and a setting may change them.
 """
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cpsam.config.ranges import Threads
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task, check_list
-from cpsam.config.transform import Transform
+from cpsam.config.study import Budget, Contrast, NamedArm, Seeds, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.files import read_file
 from cpsam.text import shorten
+from cpsam.typed import Distinct, Rule, from_table
 
 PLAN_BYTES = 2**24
 MOST_LEVELS = 8  # of tables and lists in a plan
 MOST_LETTERS = 1000  # of a text in a plan
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-OPTIONAL = ("threads", "budget", "control", "primary", "task", "recipe", "arm", "contrast")
-# Where the data lies and how many processes load it is a matter of the machine, not of the study.
-OF_THE_MACHINE = ("data_root", "workers")
-KINDS: dict[str, tuple[type, ...]] = {
-    "data": (str,),
-    "image_size": (int,),
-    "validation": (float, int),
-    "model": (str,),
-    "weights": (str,),
-    "at": (list,),
-    "stream": (bool,),
-    "transform": (dict,),
-    "skip_bad": (str,),
-    "image_column": (str,),
-    "label_column": (str,),
-}
-WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-}
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Table = Mapping[str, Any]
+Table = dict[str, Any]
+
+
+class FolderName(Rule):
+    """Allows texts that may name a folder on every system."""
+
+    def check(self, value: Any, name: str) -> None:
+        if not isinstance(value, str) or not FOLDER_NAME.fullmatch(value):
+            raise UserError(
+                f"{name} must be letters, digits, '.', '_' or '-', 64 at most; got {shorten(value)}"
+            )
+
+
+Name = Annotated[str, FolderName()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanTable:
+    """The keys of a plan."""
+
+    name: Name
+    seeds: Seeds
+    threads: Threads = 1
+    budget: Budget = "epochs"
+    control: bool = True
+    recipe: Recipe = field(default_factory=Recipe)
+    task: Table = field(default_factory=dict)
+    arm: dict[str, Table] = field(default_factory=dict)
+    setting: tuple[Table, ...]
+    primary: Table | None = None
+    contrast: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingTable(Task):
+    """The keys of a setting: those of a task, a name and arms."""
+
+    name: Name
+    arms: tuple[str, ...]
 
 
 def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None = None) -> Study:
-    """The study that a file describes.
+    """Returns the study that a file describes.
 
     Args:
         path: The file. Paths in it start from its folder.
@@ -97,7 +113,7 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
             does not fit.
     """
     try:
-        # some editors begin with a mark
+        # Some editors begin a file with a byte order mark.
         content = tomllib.loads(read_file(path, PLAN_BYTES).decode("utf-8-sig"))
     except DataError as error:
         raise UserError(f"plan {error}") from error
@@ -154,147 +170,86 @@ def children(key: str, value: object) -> Iterable[tuple[str, Any]]:
 
 
 def plan_of(content: Table, folder: Path, machine: Table) -> Study:
-    check_keys("key", content, ("name", "seeds", "setting"), OPTIONAL)
-    name = expect("name", content["name"], str)
-    if not NAME.fullmatch(name):
-        raise UserError(
-            f"name must be letters, digits, '.', '_' or '-', 64 at most; got {shorten(name)}"
-        )
-    arms = {
-        arm: named_arm(arm, table)
-        for arm, table in expect("arm", content.get("arm", {}), dict).items()
-    }
-    shared = expect("task", content.get("task", {}), dict)
-    settings = tuple(
-        setting(table, shared, arms, folder, machine)
-        for table in expect("setting", content["setting"], list)
+    """Returns the study of a plan.
+
+    Args:
+        content: What the file says.
+        folder: Where the paths in it start.
+        machine: The fields of a task that belong to the machine.
+    """
+    plan = from_table(PlanTable, content)
+    for table in (plan.task, *plan.setting):
+        refuse_machine(table, machine)
+    from_table(Task, plan.task, "task", **machine)
+    arms = {name: named_arm(name, table) for name, table in plan.arm.items()}
+    settings = []
+    for table in plan.setting:
+        own = from_table(SettingTable, {**plan.task, **table}, "setting", **machine)
+        used = tuple(arms.get(arm, arm) for arm in own.arms)
+        settings.append(Setting(own.name, task_of(own, folder, machine), used))
+    # Contrasts find settings by name.
+    Distinct().check([setting.name for setting in settings], "settings")
+    check_all_used(arms, settings)
+    study = Study(
+        name=plan.name,
+        settings=tuple(settings),
+        seeds=plan.seeds,
+        recipe=plan.recipe,
+        threads=plan.threads,
+        primary=None if plan.primary is None else contrast("primary", plan.primary, settings),
+        contrasts=tuple(contrast("contrast", table, settings) for table in plan.contrast),
+        budget=plan.budget,
+        control=plan.control,
     )
-    # before they are looked for by name
-    check_list("settings", tuple(place.name for place in settings))
-    if idle := [
-        name for name, arm in arms.items() if not any(arm in place.arms for place in settings)
-    ]:
-        named = dict.fromkeys(
-            arm if isinstance(arm, str) else arm.name for place in settings for arm in place.arms
-        )
-        raise UserError(f"arm {idle[0]} is in no setting; these are: {', '.join(named)}")
-    primary = contrast("primary", content["primary"], settings) if "primary" in content else None
-    secondary = tuple(
-        contrast("contrast", table, settings)
-        for table in expect("contrast", content.get("contrast", []), list)
-    )
-    if repeated := [
-        question for question in secondary if question == primary or secondary.count(question) > 1
-    ]:
-        raise UserError(
-            f"contrast {repeated[0].arm} against {repeated[0].reference} in {repeated[0].setting}"
-            " is asked twice"
-        )
-    return Study(
-        name,
-        settings,
-        tuple(expect("seeds", content["seeds"], list)),
-        recipe(expect("recipe", content.get("recipe", {}), dict)),
-        expect("threads", content.get("threads", 1), int),
-        primary,
-        secondary,
-        expect("budget", content.get("budget", "epochs"), str),
-        expect("control", content.get("control", True), bool),
-    )
+    for each in study.contrasts:
+        if each == study.primary or study.contrasts.count(each) > 1:
+            raise UserError(
+                f"contrast {each.arm} against {each.reference} in {each.setting} is asked twice"
+            )
+    return study
 
 
-def setting(
-    table: Any, shared: Table, arms: Mapping[str, NamedArm], folder: Path, machine: Table
-) -> Setting:
-    table = expect("setting", table, dict)
-    check_keys("key of a setting", table, ("name", "arms"), KINDS)
-    name = expect("name of a setting", table["name"], str)
-    if not NAME.fullmatch(name):
-        raise UserError(
-            "name of a setting must be letters, digits, '.', '_' or '-', 64 at most; got"
-            f" {shorten(name)}"
-        )
-    words = [
-        expect(f"arms of {name}", arm, str)
-        for arm in expect(f"arms of {name}", table["arms"], list)
-    ]
-    own = {key: value for key, value in table.items() if key in KINDS}
-    return Setting(
-        name,
-        task({**shared, **own}, folder, machine),
-        tuple(arms.get(word, word) for word in words),
-    )
+def refuse_machine(table: Table, machine: Table) -> None:
+    """Refuses the fields of a task that differ from machine to machine."""
+    for key in machine:
+        if key in table:
+            raise UserError(
+                f"{key} belongs to the machine, not to the plan: pass it as an argument"
+            )
 
 
-def task(table: Table, folder: Path, machine: Table) -> Task:
-    check_keys("key of a task", table, (), KINDS)
-    values = {key: expect(key, value, *KINDS[key]) for key, value in table.items()}
-    for key in ("weights", "skip_bad"):
-        if key in values:
-            values[key] = folder / values[key]
-    if "at" in values:
-        values["at"] = tuple(expect("at", place, str) for place in values["at"])
-    if "transform" in values:
-        values["transform"] = transform(values["transform"])
-    return Task(**values, **machine)
+def task_of(table: SettingTable, folder: Path, machine: Table) -> Task:
+    """Returns the task of a setting. Its paths start from `folder`."""
+    values = {each.name: getattr(table, each.name) for each in fields(Task)}
+    for name, value in values.items():
+        if isinstance(value, Path) and name not in machine:
+            values[name] = folder / value
+    return Task(**values)
 
 
-def transform(table: Table) -> Transform:
-    kinds = {
-        field.name: (float, int) if isinstance(field.default, float) else (type(field.default),)
-        for field in fields(Transform)
-    }
-    check_keys("key of a transform", table, (), kinds)
-    return Transform(**{key: expect(key, value, *kinds[key]) for key, value in table.items()})
+def named_arm(name: str, table: Table) -> NamedArm:
+    arm = from_table(NamedArm, table, f"arm.{name}", name=name, block=None)
+    names = [each.name for each in fields(Recipe)]
+    for key in arm.recipe:
+        if key not in names:
+            raise unknown(f"key of arm.{name}.recipe", key, names)
+    return arm
 
 
-def recipe(table: Table) -> Recipe:
-    check_keys("key of a recipe", table, (), [field.name for field in fields(Recipe)])
-    return Recipe(**table)
+def check_all_used(arms: Table, settings: Iterable[Setting]) -> None:
+    """Refuses an arm that is in no setting."""
+    used = [arm for setting in settings for arm in setting.arms]
+    for name, arm in arms.items():
+        if arm not in used:
+            names = dict.fromkeys(each if isinstance(each, str) else each.name for each in used)
+            raise UserError(f"arm {name} is in no setting; these are: {', '.join(names)}")
 
 
-def named_arm(name: str, table: Any) -> NamedArm:
-    table = expect(f"arm.{name}", table, dict)
-    check_keys(f"key of arm {name}", table, ("attention",), ("arguments", "recipe"))
-    own = expect(f"recipe of arm {name}", table.get("recipe", {}), dict)
-    check_keys(
-        f"key of the recipe of arm {name}", own, (), [field.name for field in fields(Recipe)]
-    )
-    attention = expect(f"attention of arm {name}", table["attention"], str)
-    return NamedArm(
-        name, attention, expect(f"arguments of arm {name}", table.get("arguments", {}), dict), own
-    )
-
-
-def contrast(what: str, table: Any, settings: Iterable[Setting]) -> Contrast:
-    table = expect(what, table, dict)
+def contrast(where: str, table: Table, settings: Iterable[Setting]) -> Contrast:
+    """Returns a question of the plan. Its setting may be left out where there is one only."""
     names = [setting.name for setting in settings]
     only = {"setting": names[0]} if len(names) == 1 else {}
-    table = {**only, **table}
-    check_keys(f"key of {what}", table, ("arm", "reference", "setting"), ())
-    if table["setting"] not in names:
-        raise unknown(f"setting of {what}", table["setting"], names)
-    return Contrast(
-        *(expect(f"{key} of {what}", table[key], str) for key in ("arm", "reference", "setting"))
-    )
-
-
-def check_keys(kind: str, table: Table, needed: Iterable[str], allowed: Iterable[str]) -> None:
-    needed = tuple(needed)
-    for key in table:
-        if key in OF_THE_MACHINE:
-            raise UserError(
-                f"{key} is of the machine, not of the plan: give --{key.replace('_', '-')}"
-            )
-        if key not in {*needed, *allowed}:
-            raise unknown(kind, key, {*needed, *allowed})
-    for key in needed:
-        if key not in table:
-            raise UserError(f"{kind} {key!r} is missing")
-
-
-def expect(name: str, value: Any, *kinds: type) -> Any:
-    """The value, if it is of one of these kinds; true is no number."""
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UserError(f"{name} must be {WORDS[kinds[0]]}; got {shorten(value)}")
-    return value
+    found = from_table(Contrast, {**only, **table}, where)
+    if found.setting not in names:
+        raise unknown(f"setting of {where}", found.setting, names)
+    return found

@@ -1,41 +1,38 @@
-"""What keeps a run safe and watched. Nothing of it changes the result, so a run may be continued
-with other values. No torch here: the command line builds its flags from these fields.
-"""
+"""Says what keeps a run safe and watched. No option changes the result of a run."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
-from cpsam.config.recipe import shown
-from cpsam.errors import UserError
+from cpsam.typed import Range, check
 
-MOST = 1_000_000_000  # steps, or minutes
+MOST = 1_000_000_000
+
+Steps = Annotated[int, Range(least=0, most=MOST)]
+Minutes = Annotated[float, Range(least=0, most=MOST)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """When to save, when to stop, what else to write. Each number is at most 1,000,000,000.
-
-    Args:
-        checkpoint_steps: Save after every so many steps; 0: not by steps. The end of an epoch and a
-            stop always save.
-        checkpoint_minutes: Save after so many minutes without a checkpoint; 0: not by time.
-        keep: Checkpoints to keep; a damaged one falls back to the one before, so one is few.
-        max_minutes: Stop after so many minutes with a checkpoint, as on a signal; 0: never.
-        tensorboard: Write what is reported for TensorBoard too, into tensorboard/ of the run
-            folder (extra tensorboard).
+    """When to save, when to stop, what else to write. A run may be continued with other options.
 
     Raises:
         UserError: If a value breaks its rule.
     """
 
-    checkpoint_steps: int = 0
-    checkpoint_minutes: float = 10.0
-    keep: int = 2
-    max_minutes: float = 0.0
+    checkpoint_steps: Steps = 0
+    """Save a checkpoint after this many steps; 0 does not count steps. The end of an epoch and a
+    stop always save.
+    """
+    checkpoint_minutes: Minutes = 10.0
+    """Save after this many minutes without a checkpoint; 0 does not count minutes."""
+    keep: Annotated[int, Range(least=1, most=MOST)] = 2
+    """Checkpoints to keep. If the newest is damaged, the one before it is read."""
+    max_minutes: Minutes = 0.0
+    """Stop after this many minutes with a checkpoint, as on a signal; 0 does not stop."""
     tensorboard: bool = False
+    """Write the metrics for TensorBoard too, into the folder tensorboard of the run (extra
+    tensorboard).
+    """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, least = getattr(self, field.name), 1 if field.name == "keep" else 0
-            if not least <= value <= MOST:
-                bound = f"at most {MOST:,}" if value > MOST else f"at least {least}"
-                raise UserError(f"{field.name} must be {bound}; got {shown(value)}")
+        check(self)

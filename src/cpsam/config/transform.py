@@ -1,42 +1,42 @@
-"""How pictures of any size become the squares that a network sees, as plain data. No torch here:
-the command line makes its flags of it.
-"""
+"""Says how pictures of any size become the squares that a network sees, as plain data."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from cpsam.errors import UserError, unknown
+from cpsam.errors import UserError
+from cpsam.typed import Choices, Range, check
 
-INTERPOLATIONS = ("bilinear", "bicubic", "random")
+Part = Annotated[float, Range(above=0, most=1)]
+Portion = Annotated[float, Range(least=0, most=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Transform:
-    """How streamed images are augmented in training, and cropped in evaluation."""
+    """How streamed images are augmented in training, and cropped in evaluation.
 
-    min_crop: float = 0.08
-    """The smallest share of a picture that a random resized crop cuts out."""
-    color_jitter: float = 0.0
-    """Change brightness, contrast and saturation by up to this share."""
+    Raises:
+        UserError: If a value breaks its rule.
+    """
+
+    min_crop: Part = 0.08
+    """The smallest fraction of a picture that a random resized crop cuts out."""
+    color_jitter: Portion = 0.0
+    """Change brightness, contrast and saturation by up to this fraction."""
     rand_augment: str = ""
     """RandAugment in timm's words, as in rand-m9-mstd0.5; it takes the place of color_jitter."""
-    random_erasing: float = 0.0
+    random_erasing: Portion = 0.0
     """The probability that a rectangle is painted over with the mean colour."""
-    test_crop: float = 0.875
-    """In evaluation: the share that the square cut out of the centre has of the resized picture's
-    shorter side.
+    test_crop: Part = 0.875
+    """In evaluation: the side of the centre crop, as a fraction of the shorter side of the resized
+    picture.
     """
-    interpolation: str = "bilinear"
-    """Of resizing: bilinear, bicubic, or random, which is one of these in training and bilinear in
-    evaluation.
+    interpolation: Annotated[str, Choices("bilinear", "bicubic", "random")] = "bilinear"
+    """Interpolation when resizing: bilinear, bicubic, or random, which draws one of these in
+    training and is bilinear in evaluation.
     """
 
     def __post_init__(self) -> None:
-        for name in ("min_crop", "test_crop", "color_jitter", "random_erasing"):
-            value, least = getattr(self, name), "above" if name.endswith("crop") else "at least"
-            if isinstance(value, bool) or not 0 <= value <= 1 or (value == 0 and least == "above"):
-                raise UserError(f"{name} must be {least} 0 and at most 1; got {value!r}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise unknown("interpolation", self.interpolation, INTERPOLATIONS)
+        check(self)
         if self.rand_augment and not self.rand_augment.startswith("rand-"):
             raise UserError(
                 "rand_augment must be in timm's words, as in rand-m9-mstd0.5; got"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import UserError
 from cpsam.evaluate import checked_logits
 from cpsam.models import create_model

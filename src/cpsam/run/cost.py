@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast

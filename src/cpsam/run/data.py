@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.data import Dataset, Split, hold_out, load_dataset
 from cpsam.data.verify import read_skip
 from cpsam.models import expected_scaling, hash_weights

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.evaluate import autocast
 from cpsam.measure import count_parameters, saved_bytes
 from cpsam.run.arm import BARE, check_complete, parse_arm

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cpsam.config.study import Task
-from cpsam.config.transform import Transform
 from cpsam.data import DATASETS
 from cpsam.data.sets.torch_dataset import unaugmented
 from cpsam.errors import DataError, UserError, unknown
@@ -46,17 +44,7 @@ def evaluate_run(
         raise unknown("split", split, SPLITS)
     run = read_finished(folder, model=model, block=block, on_event=on_event)
     stored = run.config.data
-    task = Task(
-        stored.name,
-        data_root,
-        stored.image_size,
-        stored.validation,
-        run.config.model,
-        stream=stored.stream,
-        transform=Transform(**stored.transform),
-        image_column=stored.image_column,
-        label_column=stored.label_column,
-    )
+    task = replace(run.task, data_root=data_root)
     if data is not None:
         own = own_dataset(data, on_event=on_event)
         plain = replace(own, fingerprint=unaugmented(own.fingerprint))

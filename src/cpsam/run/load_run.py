@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cpsam.checkpoint import load_weights
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.files import read_json
 from cpsam.identity import check_identity
@@ -18,6 +18,7 @@ from cpsam.run.build import Host
 from cpsam.run.events import OnEvent, as_note, silent
 from cpsam.run.objects import identify, is_identity, unwrap
 from cpsam.run.records import RunConfig
+from cpsam.run.spec import recorded_task
 from cpsam.train.run_config import CONFIG
 from cpsam.train.run_folder import BEST, WEIGHTS
 from cpsam.typed import checked
@@ -33,6 +34,7 @@ class FinishedRun:
     Attributes:
         folder: Of the run.
         config: What the run is.
+        task: Its data and network, without what lies outside of its configuration.
         tensors: Its weights by name.
         entries: Its blocks, as :func:`cpsam.attention_config` says.
         model: What makes its network, where that has no name.
@@ -41,6 +43,7 @@ class FinishedRun:
 
     folder: Path
     config: RunConfig
+    task: Task
     tensors: dict[str, Tensor]
     entries: list[dict[str, Any]]
     model: Callable[[], nn.Module] | None = None
@@ -123,7 +126,9 @@ def read_finished(
     check_identity(about, content, f"weights {file}")
     if not isinstance(about.get("attention"), list):
         raise DataError(f"weights {file}: they do not name their blocks")
-    return FinishedRun(folder, config, tensors, about["attention"], unwrap(model), unwrap(block))
+    task = recorded_task(content, str(folder / CONFIG))
+    entries = about["attention"]
+    return FinishedRun(folder, config, task, tensors, entries, unwrap(model), unwrap(block))
 
 
 def check_object(folder: Path, argument: str, given: Any, stored: str) -> None:

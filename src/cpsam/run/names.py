@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.data import DATASETS
 from cpsam.insert import PLACEMENTS
 from cpsam.models.cifar_resnet import CIFAR_RESNETS

@@ -19,19 +19,13 @@ DIVERGED, FAILED = "diverged.json", "failed.json"
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run, in `config.json`."""
+    """The data of a run, in `config.json`. The fields of its task stand beside these."""
 
     name: str
     fingerprint: str
     mean: list[float]
     std: list[float]
-    image_size: int | None
-    validation: float
-    stream: bool | None = None
-    transform: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-    image_column: str | None = None
-    label_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,24 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.data import StreamedSplit
 from cpsam.run.arm import Arm
 from cpsam.run.data import LoadedTask
 from cpsam.train.run_config import SETTLED
+from cpsam.typed import as_json, checked
 
-COLUMNS = ("image_column", "label_column")
+# Fields of a task that are written elsewhere in the configuration, or that no result depends on.
+NOT_OF_DATA = "data", "data_root", "model", "weights", "weights_key", "at", "workers", "skip_bad"
+# Other fields of a task are written where they are not at their defaults.
+WRITTEN_BY_HAND = (*NOT_OF_DATA, "image_size", "validation", "stream", "transform")
 ADDED = ("dataset", SETTLED)  # training adds these to the content of a run
 
 
@@ -72,7 +76,9 @@ class RunSpec:
             data |= {"stream": True, "transform": asdict(task.transform)}
         if self.skipped:
             data["skipped"] = list(self.skipped)
-        data |= {name: value for name in COLUMNS if (value := getattr(task, name)) is not None}
+        for each in fields(task):
+            if each.name not in WRITTEN_BY_HAND and getattr(task, each.name) != each.default:
+                data[each.name] = as_json(getattr(task, each.name))
         return {
             "data": data,
             "model": task.model,
@@ -94,6 +100,16 @@ class RunSpec:
     def folder_name(self) -> str:
         """Its arm and seed for people, and a hash of its content."""
         return f"{self.arm.slug}-seed{self.seed}-{content_hash(self.content)}"
+
+
+def recorded_task(config: Mapping[str, Any], where: str) -> Task:
+    """Returns the task of a run from its configuration, without what lies outside of it.
+
+    Raises:
+        DataError: If a value is of another type, or breaks a rule.
+    """
+    data = {key: value for key, value in config["data"].items() if key not in NOT_OF_DATA}
+    return checked(Task, {**data, "data": config["data"]["name"], "model": config["model"]}, where)
 
 
 def content_hash(content: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.run.arm import Arm, check_complete, parse_arm
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import Event, OnEvent

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cpsam.config.study import Study
 from cpsam.errors import DataError, UserError
@@ -13,8 +13,7 @@ from cpsam.study.claim import writing
 from cpsam.study.plan import Load, Plan, make_plan
 from cpsam.study.records import History, WrittenPlan, WrittenResults
 from cpsam.study.run_reader import RunReader
-from cpsam.text import shorten
-from cpsam.typed import STUDY_BYTES, checked, expect, read_record
+from cpsam.typed import STUDY_BYTES, Range, checked, read_record
 
 PLAN, HISTORY, BUDGET = "plan.json", "plans.json", "budget.json"
 
@@ -66,11 +65,8 @@ def known_epochs(folder: Path) -> dict[str, int]:
         DataError: If the file is damaged. It names the runs, so it is not written anew.
     """
     path = folder / BUDGET
-    content = checked(dict[str, int], read_json(path, STUDY_BYTES) or {}, str(path))
-    for name, epochs in content.items():
-        where = f"{path}: {shorten(name)}"
-        expect(epochs >= 1, "a number of epochs, at least 1", epochs, where)
-    return content
+    content = read_json(path, STUDY_BYTES) or {}
+    return checked(dict[str, Annotated[int, Range(least=1)]], content, str(path))
 
 
 def known_plans(folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cpsam.config.recipe import Recipe
-from cpsam.config.study import Contrast, NamedArm, Setting, Study, Task
+from cpsam.config.study import Contrast, NamedArm, Setting, Study
+from cpsam.config.task import Task
 from cpsam.errors import CpsamError, UserError, unknown
 from cpsam.run.arm import BARE, Arm, check_complete, checked_arm, parse_arm
 from cpsam.run.cost import Cost, cost_of

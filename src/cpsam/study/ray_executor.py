@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cpsam.config.study import Task
+from cpsam.config.task import Task
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent, silent

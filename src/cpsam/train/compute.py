@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from cpsam.config.recipe import MOST_THREADS, Recipe
+from cpsam.config.ranges import MOST_THREADS
+from cpsam.config.recipe import Recipe
 from cpsam.errors import DataError, UserError
 from cpsam.text import shorten
 from cpsam.typed import checked
