@@ -194,14 +194,6 @@ class CheckpointManager:
         everything = Storable(safetensors.torch.load(data), shared).part("")
         return Checkpoint(tensors=everything, **header)
 
-    def wait(self) -> None:
-        """Waits until everything is on the disk.
-
-        Raises:
-            OSError: If it could not be written.
-        """
-        self.writer.wait()
-
 
 class BackgroundWriter:
     """Runs one piece of work at a time in a thread of its own, beside the computation."""

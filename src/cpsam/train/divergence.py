@@ -114,7 +114,7 @@ class DivergenceReporter:
             )
 
     def error(self, message: str) -> DivergedError:
-        self.checkpoints.wait()
+        self.checkpoints.writer.wait()
         run = self.context.run
         return self.context.distributed.mark_as_shared(
             DivergedError(f"{message}; {run.newest_checkpoint} ({run.checkpoints})")

@@ -79,7 +79,7 @@ class Training:
             self.checkpoints.save()
             raise
         finally:
-            self.checkpoints.wait()
+            self.checkpoints.writer.wait()
         return self.context.distributed.run_on_main(self.write_summary)
 
     def start_event(self) -> StartEvent:
