@@ -1,5 +1,6 @@
-"""Each command that loads data first says what it does not use, and measures a run again with the
-columns that it was trained on.
+"""Each command says first what it does not use of the data.
+
+A run is measured again with the columns that it was trained on.
 """
 
 import zlib
@@ -20,6 +21,7 @@ NOTE = "not used: 1 file in 1 folder, not images by their names: train/a/notes.t
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cpsam.data.load.default_workers", lambda: 0)  # no process to start
 
 
 def picture(path: Path) -> Path:
