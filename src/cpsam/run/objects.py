@@ -7,7 +7,6 @@ it uses, in turn. Names of installed packages stand for themselves: a new versio
 another run.
 """
 
-import ast
 import dis
 import functools
 import hashlib
@@ -15,8 +14,6 @@ import inspect
 import json
 import logging
 import re
-import sysconfig
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -27,15 +24,13 @@ from typing import Any, TypeVar
 import torch
 
 from cpsam.errors import UserError
+from cpsam.run.source import functions_of, is_installed_file, source_of, undecorated
 
 PLAIN = (
     *(str, int, float, complex, bool, bytes, type(None), Path, Enum, torch.dtype, torch.device),
     *(logging.Logger, re.Pattern, TypeVar),
 )
 HASH_LETTERS = 12
-INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")
-)
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ def is_installed(thing: Any) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return module.__name__ != "__main__"
-    return str(Path(file).resolve()).startswith(INSTALLED)
+    return is_installed_file(file)
 
 
 class Describer:
@@ -162,7 +157,7 @@ class Describer:
         if isinstance(thing, BuiltinFunctionType):
             return ["builtin", thing.__qualname__]
         if isinstance(thing, type | FunctionType):
-            return self.describe_code(thing)
+            return self.describe_code(undecorated(thing))
         if isinstance(thing, functools._lru_cache_wrapper):
             return self.describe(thing.__wrapped__)
         if inspect.ismethod(thing) and isinstance(thing.__self__, type):
@@ -181,7 +176,9 @@ class Describer:
         if id(thing) in self.seen:
             return ["seen", name]
         self.seen.add(id(thing))
-        parts: list[Any] = [name, source_of(thing)]
+        if (source := source_of(thing)) is None:
+            raise Unidentified(f"the source of {name} cannot be read")
+        parts: list[Any] = [name, source]
         if isinstance(thing, type):
             parts += [self.describe(base) for base in thing.__bases__]
             for key, member in sorted(vars(thing).items()):
@@ -203,15 +200,6 @@ class Describer:
                 found.append([name, "empty"])
         found += [[name, self.describe(value, name)] for name, value in global_values(function)]
         return found
-
-
-def functions_of(member: Any) -> list[FunctionType]:
-    """Returns the functions behind an attribute of a class."""
-    if isinstance(member, property):
-        return [each for each in (member.fget, member.fset, member.fdel) if each is not None]
-    inner = getattr(member, "__func__", member)  # of a static or a class method
-    is_written = isinstance(inner, FunctionType) and inner.__code__.co_filename != "<string>"
-    return [inner] if is_written else []
 
 
 def global_values(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -246,45 +234,3 @@ def global_reads(code: CodeType) -> dict[str, set[str]]:
             for name, attributes in global_reads(constant).items():
                 reads.setdefault(name, set()).update(attributes)
     return reads
-
-
-def source_of(thing: Any) -> str:
-    """Returns the source of a class or a function; of a lambda, its own text alone.
-
-    Raises:
-        Unidentified: If it cannot be read, or several lambdas could be meant.
-    """
-    try:
-        if getattr(thing, "__name__", "") != "<lambda>":
-            return textwrap.dedent(inspect.getsource(thing)).strip()
-        lines, _ = inspect.findsource(thing)
-    except (OSError, TypeError) as error:
-        raise Unidentified(f"the source of {qualified_name(thing)} cannot be read") from error
-    source = "".join(lines)
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise Unidentified("the source of this lambda cannot be read") from error
-    found = {
-        ast.get_source_segment(source, node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Lambda) and is_code_of(thing.__code__, node)
-    }
-    if len(found) != 1:
-        raise Unidentified("the source of this lambda cannot be found")
-    return str(found.pop())
-
-
-def is_code_of(code: CodeType, node: ast.Lambda) -> bool:
-    """Tells whether the code of a lambda was compiled from this node."""
-    body = node.body
-    first = (body.lineno, body.col_offset)
-    last = (body.end_lineno, body.end_col_offset)
-    positions = [
-        ((line, column), (end_line, end_column))
-        for line, end_line, column, end_column in code.co_positions()
-        if line and column is not None and end_column
-    ]
-    return bool(positions) and (
-        min(start for start, _ in positions) == first and max(end for _, end in positions) == last
-    )
