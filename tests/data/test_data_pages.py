@@ -13,7 +13,7 @@ from cpsam.cli import data, train
 from cpsam.config.transform import Transform
 from cpsam.data import load, parallel
 from cpsam.data.sets.folder import STREAM_ABOVE_BYTES
-from cpsam.data.sets.walk import SUFFIXES, UNREAD_SUFFIXES
+from cpsam.data.storage.image_files import SUFFIXES, UNREAD_SUFFIXES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

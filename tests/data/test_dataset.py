@@ -6,8 +6,8 @@ import torch
 from support.image_samples import noise
 
 from cpsam.data import DATASETS, Split, load_dataset
+from cpsam.data.fingerprint import BLOCK_BYTES, fingerprint, hash_array
 from cpsam.data.moments import Moments
-from cpsam.data.storage.digest import BLOCK_BYTES, fingerprint, hash_array
 from cpsam.errors import DataError, UserError
 
 
@@ -34,7 +34,7 @@ def test_a_subset_of_a_subset_shares_the_pixels_and_keeps_images_and_labels_toge
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "images must be uint8"),
+        (torch.zeros(2, 3, 4, 4).double(), torch.zeros(2).long(), "images must be uint8"),
         (
             torch.zeros(2, 4, 4, dtype=torch.uint8),
             torch.zeros(2, dtype=torch.int64),

@@ -15,7 +15,7 @@ import pytest
 from support.image_samples import noise, png
 
 from cpsam.data import Dataset, eval_batches, load_dataset
-from cpsam.data.loader.source import open_table
+from cpsam.data.storage.unpacked_shard import open_table
 from cpsam.data.verify import verify
 from cpsam.errors import DataError, UserError
 

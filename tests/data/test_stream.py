@@ -425,8 +425,8 @@ def test_loading_reads_no_image_and_unpacks_each_shard_once(
         else []
     )
     before = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")}
-    monkeypatch.setattr("cpsam.data.storage.parquet.write_table", None)
-    monkeypatch.setattr("cpsam.data.loader.stream.read", None)
+    monkeypatch.setattr("cpsam.data.storage.unpacked_shard.write_table", None)
+    monkeypatch.setattr("cpsam.data.loader.batch_request.read", None)
     load(root)
     assert {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")} == before
 

@@ -15,7 +15,7 @@ from PIL import Image
 from support.image_samples import noise, png
 
 from cpsam.data import Dataset, load_dataset
-from cpsam.data.sets.tree import read_tree
+from cpsam.data.storage.tree import read_tree
 from cpsam.data.verify import verify
 from cpsam.errors import DataError
 

@@ -247,7 +247,7 @@ def test_the_command_lists_all_faults_and_answers_3(
     )
     assert (
         all(str(root / name) in out for name in bad)
-        and "train  30 images of 3 classes, 5 to 20 a class" in out
+        and "train  30 images of 3 classes, 5 to 20 per class" in out
     )
     with pytest.raises(SystemExit) as end:
         main(["data", "verify", str(root), "--json"])
@@ -258,7 +258,7 @@ def test_the_command_lists_all_faults_and_answers_3(
     verify_without(root, bad)
     main(["data", "verify", str(root)])
     assert (
-        f"test   6 images of 3 classes, 2 to 2 a class\n  {synsets(3)[0]}  train 5  test 2\n"
+        f"test   6 images of 3 classes, 2 to 2 per class\n  {synsets(3)[0]}  train 5  test 2\n"
         in capsys.readouterr().out
     )
 

@@ -4,8 +4,8 @@ from cpsam.data.batches import eval_batches, normalise, rank_slice, train_batche
 from cpsam.data.dataset import Dataset
 from cpsam.data.holdout import hold_out
 from cpsam.data.load import DATASETS, load_dataset
-from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.split import OnProgress, Split
+from cpsam.data.streamed_split import StreamedSplit
 
 __all__ = [
     "DATASETS",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cpsam.data.augment import Augmentation
 from cpsam.data.dataset import Dataset
-from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.split import Indices, Pixels, Split
+from cpsam.data.streamed_split import StreamedSplit
 from cpsam.errors import UserError
 from cpsam.seeds import generator
 

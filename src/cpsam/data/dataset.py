@@ -4,8 +4,8 @@ about them.
 
 from dataclasses import dataclass, replace
 
-from cpsam.data.loader.stream import StreamedSplit
 from cpsam.data.split import Split
+from cpsam.data.streamed_split import StreamedSplit
 
 
 @dataclass(frozen=True, eq=False)

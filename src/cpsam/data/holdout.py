@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.fingerprint import hash_plain
 from cpsam.data.split import Indices
-from cpsam.data.storage.digest import hash_plain
 from cpsam.errors import UserError
 from cpsam.seeds import generator
 

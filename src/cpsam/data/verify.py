@@ -15,42 +15,16 @@ from PIL import ImageOps
 from cpsam.data.decode import open_image, read_image, to_rgb
 from cpsam.data.parallel import map_ordered
 from cpsam.data.sets.cifar import HUB_DATASETS
-from cpsam.data.sets.streamed import Columns, check_columns
-from cpsam.data.sets.tree import read_tree
-from cpsam.data.split import OnProgress, Pixels
-from cpsam.data.storage.labels import NONE, read_shards, row_name
-from cpsam.data.storage.pickles import LAYOUTS, find_pickled, pickled_paths, read_names, read_split
-from cpsam.data.storage.shards import has_shards
+from cpsam.data.sets.streamed_datasets import Columns, check_columns
+from cpsam.data.split import OnProgress
+from cpsam.data.storage.cifar_pickles import LAYOUTS, find_pickled
+from cpsam.data.storage.shard_files import has_shards
+from cpsam.data.verify_layouts import Fault, Layout, Pickled, Picture, Rows, Tree, named
 from cpsam.errors import DataError
 from cpsam.files import RECORD_BYTES, parse_json, read_file
 
-PICTURES_A_TASK = 16
+PICTURES_PER_TASK = 16
 DIGEST_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that keeps an image, or more, from being used.
-
-    Args:
-        where: A file or a folder.
-        reason: What is wrong with it.
-        row: Of a shard, from 0.
-        image: What to call the image where it is to be left out; None if this is not about one
-            image.
-    """
-
-    where: str
-    reason: str
-    row: int | None = None
-    image: str | None = None
-
-    def __str__(self) -> str:
-        return f"{named(self.where, self.row)}: {self.reason}"
-
-
-def named(where: str, row: int | None) -> str:
-    return where if row is None else f"{where}, row {row}"
 
 
 @dataclass(frozen=True)
@@ -92,20 +66,6 @@ class Verified:
         }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image to look at: its file or what is in it, and what to call it."""
-
-    data: Path | bytes | Pixels
-    where: str
-    row: int | None
-    name: str
-    label: int
-
-    def fault(self, reason: str) -> Fault:
-        return Fault(self.where, reason, self.row, self.name)
-
-
 def verify(
     root: Path, progress: OnProgress | None = None, columns: Columns = (None, None)
 ) -> Verified:
@@ -131,31 +91,31 @@ def verify(
     """
     original = next((name for name in LAYOUTS if find_pickled(name, root) == root), None)
     if original is not None:
-        scan: Scan = Pickled(root, original, HUB_DATASETS[original].num_classes)
+        layout: Layout = Pickled(root, original, HUB_DATASETS[original].num_classes)
     elif has_shards(root):
-        scan = Rows(root, columns)
+        layout = Rows(root, columns)
     else:
         check_columns(columns, root)
-        scan = Tree(root)
-    done, total = 0, sum(map(sum, scan.counts.values()))
+        layout = Tree(root)
+    done, total = 0, sum(map(sum, layout.counts.values()))
     # Digests of pixels are kept in memory, with the number of the class; those of the test split
     # with the name too.
     tested: dict[bytes, tuple[str, int]] = {}
     trained: dict[bytes, int] = {}
     for split in ("test", "train"):
-        for looked in map_ordered(look, batches(scan.pictures(split))):
+        for looked in map_ordered(look, batches(layout.pictures(split))):
             for picture, reason, digest in looked:
                 if reason is None:
-                    reason = repeated(picture, digest, split, scan.classes, tested, trained)
+                    reason = repeated(picture, digest, split, layout.classes, tested, trained)
                 if reason is not None:
-                    scan.faults.append(picture.fault(reason))
+                    layout.faults.append(picture.fault(reason))
             done += len(looked)
             if progress is not None:
                 progress("decoding images", min(done, total), total)
     faults = sorted(
-        scan.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row)
+        layout.faults, key=lambda fault: (fault.where, -1 if fault.row is None else fault.row)
     )
-    return Verified(str(root), scan.classes, scan.counts, faults, scan.note, scan.notes)
+    return Verified(str(root), layout.classes, layout.counts, faults, layout.note, layout.notes)
 
 
 def repeated(
@@ -183,7 +143,7 @@ def repeated(
 
 
 def batches(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
-    while batch := list(islice(pictures, PICTURES_A_TASK)):
+    while batch := list(islice(pictures, PICTURES_PER_TASK)):
         yield batch
 
 
@@ -205,114 +165,6 @@ def look_at(picture: Picture) -> tuple[str | None, bytes]:
             return None, hashlib.sha256(content).digest()[:DIGEST_BYTES]
     except DataError as error:
         return str(error).removeprefix(f"{where}: "), b""
-
-
-class Scan:
-    """What one layout tells without decoding an image: `classes`, `counts`, `note`, and the
-    `faults` so far.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.faults: list[Fault] = []
-        self.classes: tuple[str, ...] = ()
-        self.counts: dict[str, list[int]] = {}
-        self.note = ""
-        self.notes: tuple[str, ...] = ()
-
-    def pictures(self, split: str) -> Iterator[Picture]:
-        """The images of "train" or "test"."""
-        raise NotImplementedError
-
-
-class Tree(Scan):
-    """A folder a class."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        tree = read_tree(root, on_fault=self.note_fault)
-        self.parts, self.note, self.notes = tree.parts, tree.note, tree.notes
-        self.classes = self.parts["train"].classes
-        self.counts = {
-            split: np.bincount(part.labels, minlength=len(self.classes)).tolist()
-            for split, part in self.parts.items()
-        }
-
-    def note_fault(self, where: Path, reason: str) -> None:
-        image = None if where.is_dir() else where.relative_to(self.root).as_posix()
-        self.faults.append(Fault(str(where), reason, image=image))
-
-    def pictures(self, split: str) -> Iterator[Picture]:
-        for path, label in zip(
-            self.parts[split].paths, self.parts[split].labels.tolist(), strict=True
-        ):
-            file = self.root / path
-            yield Picture(file, str(file), None, path, label)
-
-
-class Pickled(Scan):
-    """The original files of a CIFAR, whose images have been read whole."""
-
-    def __init__(self, root: Path, name: str, count: int) -> None:
-        super().__init__(root)
-        self.paths = pickled_paths(name, root)
-        self.classes = read_names(name, root, count)
-        self.parts = {
-            split: read_split(name, self.paths[split], count) for split in ("train", "test")
-        }
-        self.counts = {
-            split: np.bincount(labels, minlength=count).tolist()
-            for split, (_, labels) in self.parts.items()
-        }
-
-    def pictures(self, split: str) -> Iterator[Picture]:
-        where = str(self.paths[split][0])
-        for row, (pixels, label) in enumerate(zip(*self.parts[split], strict=True)):
-            yield Picture(pixels, where, row, f"{split}, row {row}", int(label))
-
-
-class Rows(Scan):
-    """Parquet files in the layout of the hub."""
-
-    def __init__(self, root: Path, columns: Columns) -> None:
-        super().__init__(root)
-        self.shards = read_shards(root, *columns, on_fault=self.note_fault)
-        self.classes, self.notes = self.shards.classes, self.shards.notes
-        for split in self.shards.files:
-            labels = self.shards.joined(split)
-            self.counts[split] = np.bincount(
-                labels[labels != NONE], minlength=len(self.classes)
-            ).tolist()
-
-    def note_fault(self, path: Path, row: int | None, reason: str) -> None:
-        self.faults.append(
-            Fault(str(path), reason, row, None if row is None else row_name(path, row))
-        )
-
-    def pictures(self, split: str) -> Iterator[Picture]:
-        from cpsam.data.storage.parquet import read_bytes
-
-        for path in self.shards.files[split]:
-            if path not in self.shards.labels:
-                continue
-            labels = self.shards.labels[path].tolist()
-            row = 0
-            try:
-                for part in read_bytes(path, *self.shards.columns):
-                    for data in part.to_pylist():
-                        if data is None:
-                            self.note_fault(path, row, "no image")
-                        else:
-                            yield Picture(data, str(path), row, row_name(path, row), labels[row])
-                        row += 1
-            except DataError as error:
-                self.faults.append(
-                    Fault(
-                        str(path),
-                        f"{str(error).removeprefix(f'{path}: ')}; rows {row} and after were not"
-                        " looked at",
-                    )
-                )
 
 
 def read_skip(path: Path) -> frozenset[str]:

@@ -29,11 +29,12 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context, reduction, resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from cpsam.data.loader.batch_request import BatchRequest
 from cpsam.data.split import Pixels
 from cpsam.errors import STOP_SIGNALS, CpsamError, DataError
 
@@ -41,15 +42,6 @@ DEPTH = 2  # batches that a process may be ahead of the one that trains
 SECONDS_TO_END = 5
 LOADER = "cpsam-loader"
 SIGNALS = STOP_SIGNALS  # to all processes of a job: the one that trains decides
-
-
-class BatchRequest(Protocol):
-    """What a process is asked for: plain data that can be sent."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def make(self, out: Pixels) -> None: ...
 
 
 class Worker:
@@ -62,7 +54,7 @@ class Worker:
         context: Any = get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload(
-                ["cpsam.data.loader.forked", "cpsam.data.loader.stream", "timm.data"]
+                ["cpsam.data.loader.fork_server", "cpsam.data.loader.batch_request", "timm.data"]
             )  # imported once for all processes
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name=LOADER)

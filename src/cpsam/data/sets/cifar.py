@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.fingerprint import hash_file, hash_plain
 from cpsam.data.split import OnProgress, Pixels
+from cpsam.data.storage.cifar_pickles import find_pickled, pickled_paths, read_names, read_split
 from cpsam.data.storage.decoded_cache import SPLITS, UndecodedSplits, load_or_build
-from cpsam.data.storage.digest import hash_file, hash_plain
 from cpsam.data.storage.hub import HubFile, fetch
-from cpsam.data.storage.pickles import find_pickled, pickled_paths, read_names, read_split
-from cpsam.data.storage.shards import find_shards, parquet_files
+from cpsam.data.storage.shard_files import find_shards, parquet_files
 from cpsam.errors import DataError
 
 SIZE = (32, 32)

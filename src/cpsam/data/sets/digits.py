@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.fingerprint import fingerprint
 from cpsam.data.moments import Moments
 from cpsam.data.split import Pixels, Split
-from cpsam.data.storage.digest import fingerprint
 
 FILE = "digits.npz"
 TEST_EVERY = 5

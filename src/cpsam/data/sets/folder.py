@@ -8,13 +8,13 @@ import numpy as np
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
 from cpsam.data.decode import decode_square
+from cpsam.data.fingerprint import hash_plain
 from cpsam.data.parallel import map_ordered
-from cpsam.data.sets.streamed import Columns, check_columns, stream_folder, stream_shards
-from cpsam.data.sets.tree import read_tree
+from cpsam.data.sets.streamed_datasets import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.split import OnProgress, Pixels
 from cpsam.data.storage.decoded_cache import UndecodedSplits, load_or_build
-from cpsam.data.storage.digest import hash_plain
-from cpsam.data.storage.shards import has_shards
+from cpsam.data.storage.shard_files import has_shards
+from cpsam.data.storage.tree import read_tree
 from cpsam.errors import UserError
 
 IMAGES_A_TASK = 16
@@ -33,11 +33,11 @@ def load_folder(
     columns: Columns = (None, None),
 ) -> Dataset:
     """Loads images from ``root/train/CLASS/`` and ``root/val/CLASS/``, as
-    :func:`cpsam.data.sets.tree.read_tree` finds them.
+    :func:`cpsam.data.storage.tree.read_tree` finds them.
 
-    Where parquet shards lie there instead, :func:`cpsam.data.storage.labels.read_shards` reads
-    them, and they are streamed. Without a split to measure on, a stratified fifth of
-    ``root/train/CLASS/`` or ``root/CLASS/`` is the test split.
+    Parquet shards are read by :func:`cpsam.data.storage.shard_labels.read_shards` instead, and
+    streamed. Without a split to measure on, a stratified fifth of ``root/train/CLASS/`` or
+    ``root/CLASS/`` is the test split.
 
     Images are turned upright, the shorter side resized to `image_size`, and the square in the
     centre kept, as bytes in a memory-mapped file of the cache, so that the set may be larger than
@@ -53,7 +53,7 @@ def load_folder(
         transform: Of streamed images.
         workers: Processes that read streamed images.
         skip: Images to leave out, relative to `root`; of parquet shards, as
-            :func:`cpsam.data.storage.labels.row_name` calls them.
+            :func:`cpsam.data.storage.shard_labels.row_name` calls them.
         columns: The image and the label column of parquet shards.
 
     Raises:

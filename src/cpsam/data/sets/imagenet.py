@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.sets.split_names import TRAIN, choose
-from cpsam.data.sets.streamed import Columns, check_columns, stream_folder, stream_shards
-from cpsam.data.sets.tree import read_tree
-from cpsam.data.sets.walk import subfolders
+from cpsam.data.sets.streamed_datasets import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.split import OnProgress
-from cpsam.data.storage.labels import ADVICE
-from cpsam.data.storage.shards import has_shards
+from cpsam.data.storage.image_files import subfolders
+from cpsam.data.storage.shard_files import has_shards
+from cpsam.data.storage.shard_labels import ADVICE
+from cpsam.data.storage.split_names import TRAIN, choose
+from cpsam.data.storage.tree import read_tree
 from cpsam.errors import DataError
 
 

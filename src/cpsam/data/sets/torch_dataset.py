@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.fingerprint import fingerprint, hash_plain
 from cpsam.data.moments import Moments
 from cpsam.data.split import OnProgress, Split
-from cpsam.data.storage.digest import fingerprint, hash_plain
 from cpsam.errors import DataError, UserError
 
 HASHED_BYTES = 4 << 30  # of both splits; more takes longer to hash than a person waits

@@ -20,10 +20,10 @@ from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.fingerprint import fingerprint, hash_plain
 from cpsam.data.moments import Moments
 from cpsam.data.split import Indices, OnProgress, Pixels, Split
 from cpsam.data.storage.cache_folder import cache_folder, locked
-from cpsam.data.storage.digest import fingerprint, hash_plain
 from cpsam.errors import DataError
 from cpsam.files import TEMPORARY, read_json, remove, sync_folder, write_json
 

@@ -2,8 +2,6 @@
 of image files, an integer column.
 """
 
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cpsam.data.decode import decode_exact, refuse_pointer
-from cpsam.data.loader.source import DIGEST_BYTES, row_digest
 from cpsam.data.parallel import map_ordered
 from cpsam.data.split import Indices, Pixels
 from cpsam.errors import DataError
@@ -280,44 +277,6 @@ def read_pixels(
 
     with open_parquet(path, image_column, label_column) as file:
         yield from map_ordered(decode, parts(file))
-
-
-def write_table(path: Path, image_column: str, label_column: str, table: Path) -> None:
-    """Writes the image files of a shard, as they are, as an Arrow file in which any row can be had
-    at once.
-
-    It takes its name only when it is complete and on the disk.
-
-    Raises:
-        DataError: If the shard is damaged, or a column is missing or of another type.
-        OSError: If there is no room.
-    """
-    schema = pa.schema(
-        [("bytes", pa.binary()), ("digest", pa.binary(DIGEST_BYTES))], {"source": os.fsencode(path)}
-    )
-    unfinished = table.with_name(f".{table.stem}-{secrets.token_hex(4)}")
-    row = 0
-    try:
-        with unfinished.open("xb") as file:
-            with pa.ipc.new_file(file, schema) as writer:
-                for batch in read_bytes(path, image_column, label_column):
-                    digests = [
-                        row_digest(table, row + index, data.as_py())
-                        for index, data in enumerate(batch)
-                    ]
-                    writer.write_batch(
-                        pa.record_batch(
-                            [batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)],
-                            schema=schema,
-                        )
-                    )
-                    row += len(batch)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(table)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def read_bytes(path: Path, image_column: str, label_column: str) -> Iterator[pa.Array]:

@@ -9,15 +9,15 @@ import torch
 
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.loader.source import Files, ImageSource, Rows
-from cpsam.data.loader.stream import StreamedSplit
+from cpsam.data.fingerprint import hash_plain
+from cpsam.data.image_transforms import MEAN, STD, training
+from cpsam.data.loader.image_source import Files, ImageSource, Rows
 from cpsam.data.parallel import map_ordered
-from cpsam.data.picture import MEAN, STD, training
-from cpsam.data.sets.tree import Tree
 from cpsam.data.split import Indices, OnProgress
-from cpsam.data.storage.digest import hash_plain
-from cpsam.data.storage.labels import NONE, read_shards
-from cpsam.data.storage.shards import unpack
+from cpsam.data.storage.shard_labels import NONE, read_shards
+from cpsam.data.storage.tree import Tree
+from cpsam.data.storage.unpacked_shard import unpack
+from cpsam.data.streamed_split import StreamedSplit
 from cpsam.errors import UserError
 
 # the image and the label column; None: those that sets of the hub have

@@ -1,22 +1,14 @@
-"""Finds parquet shards, and unpacks them into tables in which every row can be had at once.
-
-A row of a parquet file cannot be read by itself: the reader takes a row group, many images, at a
-time, so an order drawn over the whole set would read each image as often in an epoch. So each shard
-is written once into the cache as an Arrow file, which is mapped into memory; the image files in it
-stay as they are.
-"""
+"""Finds the parquet shards of a folder: which files belong to which split."""
 
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cpsam.data.sets.own import is_own
-from cpsam.data.sets.split_names import TEST, TRAIN, VALIDATION, choose
-from cpsam.data.sets.unused import Unused
-from cpsam.data.sets.walk import is_hidden, subfolders
-from cpsam.data.storage.cache_folder import cache_folder, locked
-from cpsam.data.storage.digest import hash_plain
+from cpsam.data.storage.image_files import is_hidden, subfolders
+from cpsam.data.storage.own_folders import is_own
+from cpsam.data.storage.split_names import TEST, TRAIN, VALIDATION, choose
+from cpsam.data.storage.unused_files import Unused
 from cpsam.errors import DataError
 
 # the file, the row if it is about one, and what is wrong
@@ -175,38 +167,3 @@ def find_shards(folders: Sequence[Path], split: str, advice: str) -> list[Path]:
     if reason := incomplete(paths, split):
         raise DataError(f"{paths[0]}: {reason}")
     return paths
-
-
-def unpack(path: Path, image_column: str, label_column: str) -> Path:
-    """Returns the Arrow file of a shard, in the cache; written if it is not there, by one process
-    while others wait.
-
-    Args:
-        path: A parquet file. Its size and time of change stand for its content.
-        image_column: Struct column with the field ``bytes``.
-        label_column: Checked to be there.
-
-    Raises:
-        DataError: If the shard is damaged, or the cache cannot be written.
-    """
-    # Here because pyarrow takes half a second to import, and a warm start does not need it.
-    from cpsam.data.storage.parquet import write_table
-
-    try:
-        status = path.stat()
-        key = hash_plain(
-            ["shard 2", str(path.resolve()), status.st_size, status.st_mtime_ns, image_column]
-        )
-        table = cache_folder() / "shards" / f"{path.stem}-{key[:24]}.arrow"
-        if table.is_file():
-            return table
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with locked(table.with_suffix(".lock")):
-            if not table.is_file():
-                write_table(path, image_column, label_column, table)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be unpacked into the cache ({error}); CPSAM_CACHE can name another"
-            " folder for it"
-        ) from error
-    return table

@@ -10,54 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.holdout import stratified
-from cpsam.data.sets.split_names import TEST, TRAIN, VALIDATION, choose, split_kind
-from cpsam.data.sets.unused import plural, shown
-from cpsam.data.sets.walk import Found, OnFault, Walk, contents, subfolders
-from cpsam.data.split import Indices
+from cpsam.data.storage.class_folders import ANNOTATIONS, EXPECTED, ClassLister, Listing
+from cpsam.data.storage.image_files import OnFault, Walk, contents, subfolders
+from cpsam.data.storage.split_names import TEST, TRAIN, VALIDATION, choose, split_kind
+from cpsam.data.storage.unused_files import plural, shown
 from cpsam.errors import DataError, UserError
-from cpsam.files import read_file
 from cpsam.text import printable
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
-# tiny-imagenet's: a line per image, its name and its class first, between tabs
-ANNOTATIONS = "val_annotations.txt"
-ANNOTATIONS_BYTES = 1 << 28
-EXPECTED = "images must be in a folder per class, as in train/CLASS/ and val/CLASS/, or CLASS/"
-# beside one of the next, no class but the images of another task
-IMAGES = ("images", "image", "imgs", "img", "jpegimages")
-TARGETS = ("labels", "label", "annotations", "masks", "mask", "segmentationclass")
 
 
 def refuse(where: Path, reason: str) -> None:
     raise DataError(f"{where}: {reason}")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The image files of a split, class by class, each class by name.
-
-    Args:
-        classes: Names of the class folders, sorted.
-        paths: Relative to the root.
-        labels: (N,).
-        stamps: Size in bytes and time of change of each file, in nanoseconds, which stand for its
-            content.
-    """
-
-    classes: tuple[str, ...]
-    paths: list[str]
-    labels: Indices
-    stamps: list[tuple[int, int]]
-
-    def take(self, samples: Indices) -> "Listing":
-        chosen = samples.tolist()
-        return Listing(
-            self.classes,
-            [self.paths[i] for i in chosen],
-            self.labels[samples],
-            [self.stamps[i] for i in chosen],
-        )
 
 
 @dataclass(frozen=True)
@@ -99,9 +64,9 @@ class Reader:
 
     def __init__(self, root: Path, skip: set[str], on_fault: OnFault) -> None:
         self.root, self.skip, self.on_fault = root, skip, on_fault
-        self.left_out = {Path(path).name for path in skip}
         self.walk = Walk(root, skip, on_fault)
-        self.deeper: list[str] = []
+        left_out = {Path(path).name for path in skip}
+        self.lister = ClassLister(root, self.walk, left_out, on_fault)
         self.notes: list[str] = []
 
     def read(self) -> Tree:
@@ -118,7 +83,7 @@ class Reader:
             )
         train_folder = self.find_train()
         test_folder = self.find_test() if train_folder else ""
-        train = self.list_classes(train_folder)
+        train = self.lister.list_classes(train_folder)
         if len(train.classes) < 2:
             raise DataError(
                 f"{self.root / train_folder}: one class folder only, {train.classes[0]!r}; there"
@@ -126,7 +91,7 @@ class Reader:
             )
         self.compare_names(train.classes)
         test = (
-            self.match(self.list_test(test_folder), train, train_folder, test_folder)
+            self.match(self.lister.list_test(test_folder), train, train_folder, test_folder)
             if test_folder
             else None
         )
@@ -136,10 +101,10 @@ class Reader:
                 f"{self.root / min(self.skip)}: to be left out, but it is not there; the list is of"
                 " other data"
             )
-        if self.deeper:
-            first = shown([printable(path) for path in self.deeper[:1]], len(self.deeper))
+        if deeper := self.lister.deeper:
+            first = shown([printable(path) for path in deeper[:1]], len(deeper))
             self.notes.append(
-                f"{plural(len(self.deeper), 'image')} in folders inside a class folder, counted to"
+                f"{plural(len(deeper), 'image')} in folders inside a class folder, counted to"
                 f" that class: {first}"
             )
         notes = (*self.notes, *self.walk.unused.lines())
@@ -178,7 +143,7 @@ class Reader:
             return found[0]
         kinds = {split_kind(name): name for name in names}
         if TRAIN in kinds and (VALIDATION in kinds or TEST in kinds):
-            raise self.no_classes(kinds[TRAIN])
+            raise self.lister.no_classes(kinds[TRAIN])
         for name in names:
             if split_kind(name) in (VALIDATION, TEST) and subfolders(self.root / name):
                 raise DataError(
@@ -220,100 +185,6 @@ class Reader:
             other = folded.setdefault(name.strip().casefold(), name)
             if other != name:
                 self.notes.append(f"classes {other!r} and {name!r} differ in case or spaces alone")
-
-    def list_classes(self, folder: str) -> Listing:
-        """Lists the images of ``root/folder/CLASS/``."""
-        names = subfolders(self.root / folder)
-        self.refuse_other_tasks(folder, names)
-        classes, paths, labels, stamps = [], [], [], []
-        for name in names:
-            inner = f"{folder}/{name}" if folder else name
-            files = list(self.walk.images(inner))
-            if not files and any(
-                path == inner or path.startswith(f"{inner}/") for path in self.walk.own
-            ):
-                continue
-            deeper = [path for path, _ in files if path.count("/") > inner.count("/") + 1]
-            inside = (
-                {path.removeprefix(f"{inner}/").partition("/")[0] for path in deeper}
-                if files
-                else subfolders(self.root / inner)
-            )
-            if choose(inside, TRAIN) and choose(inside, VALIDATION + TEST):
-                raise DataError(
-                    f"{self.root / inner}: holds splits; name it as the folder of the data set, or"
-                    " move it away"
-                )
-            self.deeper += deeper
-            if not files:
-                self.on_fault(
-                    self.root / inner,
-                    f"no images in this class folder; it has {contents(self.root / inner)}",
-                )
-            paths += [path for path, _ in files]
-            labels += [len(classes)] * len(files)
-            stamps += [(status.st_size, status.st_mtime_ns) for _, status in files]
-            classes.append(name)
-        if not classes:
-            raise self.no_classes(folder)
-        return Listing(tuple(classes), paths, np.array(labels, np.int64), stamps)
-
-    def no_classes(self, folder: str) -> DataError:
-        where = self.root / folder
-        return DataError(f"{where}: no class folders in it; it has {contents(where)}; {EXPECTED}")
-
-    def refuse_other_tasks(self, folder: str, names: list[str]) -> None:
-        """Refuses the layouts of detection and segmentation, whose folders are no classes."""
-        images, targets = (
-            [name for name in names if name.lower() in words] for words in (IMAGES, TARGETS)
-        )
-        if images and targets:
-            what = f"{images[0]}/ and {targets[0]}/ are the layout of detection or segmentation"
-            raise DataError(f"{self.root / folder}: {what}; {EXPECTED}")
-
-    def list_test(self, folder: str) -> Listing:
-        annotations = self.root / folder / ANNOTATIONS
-        if not annotations.is_file():
-            return self.list_classes(folder)
-        self.walk.known.add(f"{folder}/{ANNOTATIONS}")
-        return self.list_annotated(folder, annotations)
-
-    def list_annotated(self, folder: str, annotations: Path) -> Listing:
-        """Lists images whose classes are in a file, as tiny-imagenet has them."""
-        try:
-            rows = [
-                line.split("\t")
-                for line in read_file(annotations, ANNOTATIONS_BYTES).decode().splitlines()
-                if line
-            ]
-            class_of = {row[0]: row[1] for row in rows}
-        except (ValueError, IndexError) as error:
-            raise DataError(
-                f"{annotations}: not lines of an image and its class, between tabs, in UTF-8"
-            ) from error
-        if len(class_of) < len(rows):
-            raise DataError(f"{annotations}: names an image twice")
-        files: list[tuple[str, Found]] = []
-        for found in self.walk.images(folder):
-            name = Path(found[0]).name
-            if name in class_of:
-                files.append((class_of.pop(name), found))
-            else:
-                self.on_fault(
-                    self.root / found[0], f"no line in {ANNOTATIONS}, or it is there twice"
-                )
-        for name in sorted(class_of.keys() - self.left_out):
-            self.on_fault(annotations, f"names {name!r}, which is not there")
-        classes = tuple(sorted({name for name, _ in files}))
-        number = {name: label for label, name in enumerate(classes)}
-        files.sort(key=lambda item: (item[0], item[1][0]))
-        stamps = [(status.st_size, status.st_mtime_ns) for _, (_, status) in files]
-        return Listing(
-            classes,
-            [path for _, (path, _) in files],
-            np.array([number[name] for name, _ in files], np.int64),
-            stamps,
-        )
 
     def match(self, test: Listing, train: Listing, train_folder: str, test_folder: str) -> Listing:
         """Returns the test split with the labels of the train split; a class that is not trained on

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpsam.data.decode import MAX_IMAGE_BYTES
-from cpsam.data.sets.own import is_own
-from cpsam.data.sets.unused import SHOWN, Unused, shown
 from cpsam.data.storage.cache_folder import ENTRY, cache_identity
+from cpsam.data.storage.own_folders import is_own
+from cpsam.data.storage.unused_files import SHOWN, Unused, shown
 from cpsam.errors import DataError
 from cpsam.files import KINDS, open_regular
 from cpsam.text import printable

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpsam.data.sets.unused import SHOWN, plural, shown
 from cpsam.data.split import Indices
-from cpsam.data.storage.shards import OnShardFault, split_of, split_shards
+from cpsam.data.storage.shard_files import OnShardFault, split_of, split_shards
+from cpsam.data.storage.unused_files import SHOWN, plural, shown
 from cpsam.errors import DataError
 from cpsam.text import printable
 
