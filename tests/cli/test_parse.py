@@ -76,12 +76,14 @@ def test_each_kind_of_value() -> None:
         (train, "--out --seed 1", "--out needs a value"),
         (train, "", "--out FOLDER is missing: the run folder"),
         (eval, "", "FOLDER is missing: a run folder"),
+        (study, "", "FILE is missing: the plan, a TOML file"),
         (eval, "a b", "'b' belongs to no option"),
         (train, "run", "'run' belongs to no option"),
         (train, "--out x --json=yes", "--json takes no value; got 'yes'"),
         (compare, "--seeds 0,one", "--seeds must be a whole number; got 'one'"),
         (compare, f"--seeds {'9' * 5000}", "--seeds must be a whole number; got '999"),
-        (cost, "-x", "'-x' belongs to no option"),
+        (cost, "-x", "unknown option -x"),
+        (train, "-epochs 3", "unknown option -epochs: did you mean --epochs?"),
     ],
 )
 def test_a_slip_names_what_was_meant(verb, words: str, message: str) -> None:

@@ -33,6 +33,8 @@ def parse(flags: Mapping[str, Flag], words: list[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not is_flag(word):
+            if word.startswith("-"):
+                raise unknown_option(word, flags)
             if not places:
                 raise UserError(f"{word!r} belongs to no option")
             flag = places.pop(0)
@@ -53,7 +55,8 @@ def parse(flags: Mapping[str, Flag], words: list[str]) -> dict[str, Any]:
     for flag in flags.values():
         if flag.needed and flag.name not in given:
             shown = flag.value if flag.positional else f"{flag.option} {flag.value}"
-            raise UserError(f"{shown} is missing: {flag.text.split('. ')[0].rstrip('.').lower()}")
+            what = flag.text.split(". ")[0].rstrip(".")
+            raise UserError(f"{shown} is missing: {what[0].lower()}{what[1:]}")
     return given
 
 
@@ -107,11 +110,17 @@ def find_flag(given: str, flags: Mapping[str, Flag]) -> tuple[Flag, bool]:
     bare = name.removeprefix("no_")
     if bare in options and options[bare].kind is bool:
         return options[bare], False
-    near = nearest(name, options)
+    raise unknown_option(given, flags)
+
+
+def unknown_option(given: str, flags: Mapping[str, Flag]) -> UserError:
+    """Returns the error for an option that there is not; it names the nearest one."""
+    name = given.lstrip("-").replace("-", "_")
+    near = nearest(name, [key for key, flag in flags.items() if not flag.positional])
     hint = f": did you mean {option(near[0])}?" if near else ""
     if name in DEVICES:
         hint = f": {DEVICE_HINT}"
-    raise UserError(f"unknown option {given}{hint}")
+    return UserError(f"unknown option {given}{hint}")
 
 
 def command_line(verb: str, words: list[str]) -> str:
