@@ -1,6 +1,4 @@
-"""Damaged files, full disks, the order in which things reach the disk, and two processes that want
-one folder.
-"""
+"""Damaged files, full disks, the order of writes, and two processes that want one folder."""
 
 import json
 import os
@@ -14,8 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import killed_runs as doomed
-from support import processes
+from support import killed_runs, processes
 from support.digests import digest
 from support.tiny import tiny_residual
 
@@ -64,7 +61,7 @@ def test_all_damage_is_found_and_the_one_before_is_used(
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("whole")
-    assert processes.end(processes.start(doomed.run, folder, "sgd")) == 0
+    assert processes.end(processes.start(killed_runs.run, folder, "sgd")) == 0
     return digest(folder)
 
 
@@ -74,7 +71,7 @@ def test_a_full_disk_is_an_error_and_what_was_saved_stays(
     tmp_path: Path, whole: str, limit: int
 ) -> None:
     run = tmp_path / "run"
-    assert processes.end(processes.start(doomed.run_full, run, tmp_path, limit)) == 2
+    assert processes.end(processes.start(killed_runs.run_full, run, tmp_path, limit)) == 2
     said = json.loads((tmp_path / "error.json").read_text())
     assert re.search(
         rf"run folder {run} cannot be written \(File too large\); the last checkpoint is of"
@@ -83,7 +80,7 @@ def test_a_full_disk_is_an_error_and_what_was_saved_stays(
     ), said
     kept = load_checkpoint(run / "checkpoints")
     assert kept is not None and (kept.step, kept.warnings) == (4, [])
-    assert processes.end(processes.start(doomed.run, run, "sgd")) == 0
+    assert processes.end(processes.start(killed_runs.run, run, "sgd")) == 0
     assert digest(run) == whole
 
 
@@ -98,7 +95,7 @@ def test_a_disk_that_is_too_small_from_the_start(tmp_path: Path) -> None:
     ).returncode:
         pytest.skip("may not mount")
     try:
-        assert processes.end(processes.start(doomed.run_noting, disk / "run", tmp_path)) == 2
+        assert processes.end(processes.start(killed_runs.run_noting, disk / "run", tmp_path)) == 2
         assert "cannot be written (No space left on device); " in json.loads(
             (tmp_path / "error.json").read_text()
         )
@@ -107,11 +104,11 @@ def test_a_disk_that_is_too_small_from_the_start(tmp_path: Path) -> None:
 
 
 def test_the_second_process_in_a_folder_is_refused(tmp_path: Path, whole: str) -> None:
-    first = processes.start(doomed.run_and_wait, tmp_path / "run", tmp_path)
+    first = processes.start(killed_runs.run_and_wait, tmp_path / "run", tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "running.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert processes.end(processes.start(doomed.run_noting, tmp_path / "run", tmp_path)) == 2
+    assert processes.end(processes.start(killed_runs.run_noting, tmp_path / "run", tmp_path)) == 2
     assert f"is in use by process {first.pid} on " in json.loads(
         (tmp_path / "error.json").read_text()
     )
@@ -130,7 +127,7 @@ def test_by_the_system_s_own_account_contents_reach_the_disk_before_names_do(
     tests, folder = str(Path(__file__).parents[1]), str(tmp_path / "all")
     code = (
         f"import sys; sys.path.insert(0, {tests!r}); from pathlib import Path; "
-        f"from support import killed_runs; killed_runs.save_twice(Path({folder!r}))"
+        f"from support import killed_runs; killed_runs.save_three_times(Path({folder!r}))"
     )
     calls = (
         "openat,write,pwrite64,writev,fsync,fdatasync,"

@@ -1,4 +1,4 @@
-"""A run that is killed anywhere ends, called again, with the bytes of one that was not."""
+"""A run that is killed anywhere and continued ends with the bytes of one that was not killed."""
 
 import json
 import random
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import killed_runs as doomed
-from support import processes
+from support import killed_runs, processes
 from support.digests import digest
 
 AT_ONCE = 2
@@ -16,7 +15,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 
 def finished(folder: Path, optimizer: str, **options: Any) -> str:
-    process = processes.start(doomed.run, folder, optimizer, **options)
+    process = processes.start(killed_runs.run, folder, optimizer, **options)
     assert processes.end(process) == 0
     return digest(folder)
 
@@ -28,19 +27,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def killed_and_continued(trials: list[tuple[Path, str, dict[str, Any]]]) -> list[tuple[int, str]]:
-    """The exit code of the call that is killed, and what the next one ends with. Not in threads: to
-    start a process polls the others.
+    """Returns for each trial the exit code of the run that is killed, and the digest of the folder
+    after the run that continues it.
+
+    It starts the processes from one thread: starting a process polls the others.
     """
     found = []
     for first in range(0, len(trials), AT_ONCE):
         batch = trials[first : first + AT_ONCE]
         killed = [
-            processes.start(doomed.run, folder, optimizer, **options)
+            processes.start(killed_runs.run, folder, optimizer, **options)
             for folder, optimizer, options in batch
         ]
         codes = [processes.end(process) for process in killed]
         again = [
-            processes.start(doomed.run, folder, optimizer, saves=options.get("saves"))
+            processes.start(killed_runs.run, folder, optimizer, saves=options.get("saves"))
             for folder, optimizer, options in batch
         ]
         assert [processes.end(process) for process in again] == [0] * len(batch)
@@ -71,8 +72,7 @@ def test_at_every_call_that_changes_a_file(
             for number in range(1, len(calls) + 1)
         ]
     )
-    # Two threads write, so the last calls of one run may be fewer in another, which then ends by
-    # itself.
+    # Two threads write, so another run may make fewer calls. It then ends before the fatal one.
     assert all(code == -signal.SIGKILL for code, _ in results[:-3])
     wrong = [
         f"{number} ({calls[number - 1]})"
@@ -86,7 +86,7 @@ def test_at_fifty_random_parts_of_steps(tmp_path: Path, whole: dict[str, str]) -
     draw = random.Random(7)
     trials = []
     for number in range(50):
-        # 8 steps of 2 parts
+        # A run has 8 steps of 2 micro-batches.
         options = {
             "forward": draw.randint(1, 16),
             "saves": {"checkpoint_steps": draw.choice([1, 2, 3])},
@@ -100,12 +100,14 @@ def test_at_fifty_random_parts_of_steps(tmp_path: Path, whole: dict[str, str]) -
 
 
 def test_again_and_again(tmp_path: Path, whole: dict[str, str]) -> None:
-    """No call gets further than three parts of steps before it is killed, but each step is kept."""
+    """No run gets further than three steps before it is killed, but each step is saved."""
     saves = {"checkpoint_steps": 1}
     codes = []
     while not codes or codes[-1]:
         codes.append(
-            processes.end(processes.start(doomed.run, tmp_path, "adamw", forward=6, saves=saves))
+            processes.end(
+                processes.start(killed_runs.run, tmp_path, "adamw", forward=6, saves=saves)
+            )
         )
         assert len(codes) < 20
     assert digest(tmp_path) == whole["adamw"]

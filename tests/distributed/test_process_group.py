@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import processes
-from support import worker_process as teammate
+from support import processes, worker_process
 
 from cpsam.errors import UserError
 from cpsam.train.distributed import Distributed
@@ -178,7 +177,7 @@ def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> No
         if launcher == "srun"
         else {}
     )
-    group = processes.launch(3, teammate.share_around, tmp_path, **variables)
+    group = processes.launch(3, worker_process.communicate, tmp_path, **variables)
     assert [processes.end(process) for process in group] == [0, 0, 0]
     for rank in range(3):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

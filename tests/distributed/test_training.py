@@ -1,4 +1,4 @@
-"""Two processes make the run that one makes, stop together, and continue with the same bits."""
+"""Two processes make the run of one, stop at the same step, and continue with equal bits."""
 
 import json
 import math
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import processes
-from support import worker_process as teammate
+from support import processes, worker_process
 from support.tiny import FULL
 
 from cpsam.checkpoint import load_weights
@@ -25,8 +24,8 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
 
 
-def together(size: int, *arguments: Any, codes: int = 0, **variables: str) -> None:
-    group = processes.launch(size, teammate.run, *arguments, **variables)
+def train_together(size: int, *arguments: Any, codes: int = 0, **variables: str) -> None:
+    group = processes.launch(size, worker_process.run, *arguments, **variables)
     assert [processes.end(process) for process in group] == [codes] * size
 
 
@@ -43,8 +42,8 @@ def test_any_number_of_processes_make_the_same_run(
     tmp_path: Path, size: int, extra: dict[str, Any], record_property: Callable[[str, object], None]
 ) -> None:
     recipe = PLAIN | extra
-    together(1, tmp_path / "one", tmp_path / "notes-one", recipe, "smooth")
-    together(size, tmp_path / "many", tmp_path / "notes", recipe, "smooth")
+    train_together(1, tmp_path / "one", tmp_path / "notes-one", recipe, "smooth")
+    train_together(size, tmp_path / "many", tmp_path / "notes", recipe, "smooth")
     for alone, shared in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
         gap = abs(alone["loss"] - shared["loss"])
         record_property(f"loss gap, 1 against {size} processes, epoch {alone['epoch']}", gap)
@@ -63,7 +62,7 @@ def test_any_number_of_processes_make_the_same_run(
     seen = [note["seen"] for note in notes(tmp_path / "notes", size)]
     batches = [[image for part in parts for image in part] for parts in zip(*seen, strict=True)]
     assert [sorted(batch) for batch in batches] == [
-        sorted(batch) for batch in teammate.whole_order(recipe)
+        sorted(batch) for batch in worker_process.single_process_order(recipe)
     ]
     assert [note["events"] > 0 for note in notes(tmp_path / "notes", size)] == [True] + [False] * (
         size - 1
@@ -73,8 +72,8 @@ def test_any_number_of_processes_make_the_same_run(
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
 def test_evaluation_sees_every_image_once(tmp_path: Path, count: int) -> None:
     group = [
-        *processes.launch(1, teammate.measure, tmp_path / "one", count),
-        *processes.launch(3, teammate.measure, tmp_path / "three", count),
+        *processes.launch(1, worker_process.measure, tmp_path / "one", count),
+        *processes.launch(3, worker_process.measure, tmp_path / "three", count),
     ]
     assert [processes.end(process) for process in group] == [0] * 4
     alone, shared = notes(tmp_path / "one", 1)[0], notes(tmp_path / "three", 3)
@@ -107,7 +106,7 @@ ACTS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    together(2, folder / "run", folder / "notes", FULL)
+    train_together(2, folder / "run", folder / "notes", FULL)
     return folder
 
 
@@ -116,15 +115,17 @@ def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(
     tmp_path: Path, whole: Path, name: str
 ) -> None:
     act, options = ACTS[name]
-    together(2, tmp_path / "run", tmp_path / "stopped", FULL, "residual", options, act, codes=75)
+    train_together(
+        2, tmp_path / "run", tmp_path / "stopped", FULL, "residual", options, act, codes=75
+    )
     stopped = notes(tmp_path / "stopped")
-    # Two parts a step: the signal came in the first part of step 3, or at the first batch of the
-    # evaluation after step 4.
+    # A step has two micro-batches. The signal came in the first one of step 3, or at the first
+    # batch of the evaluation after step 4.
     step = 4 if act["at"][0] == "evaluation" else 3
     assert {note["error"].split(";")[0] for note in stopped} == {f"stopped after step {step} of 12"}
     assert f"the last checkpoint is of step {step} " in stopped[0]["error"]
-    assert [note["echo"] for note in stopped] == [False, True]
-    together(2, tmp_path / "run", tmp_path / "continued", FULL)
+    assert [note["shared"] for note in stopped] == [False, True]
+    train_together(2, tmp_path / "run", tmp_path / "continued", FULL)
     assert records(tmp_path / "run") == records(whole / "run")
     assert weights(tmp_path / "run") == weights(whole / "run")
     parts = [
@@ -135,9 +136,9 @@ def test_all_leave_at_the_same_step_and_continue_with_the_same_bits(
 
 def test_a_run_may_go_on_with_fewer_processes(tmp_path: Path) -> None:
     act = {"ranks": [1], "at": ["train", 5], "signal": "SIGTERM"}
-    together(2, tmp_path / "run", tmp_path / "a", PLAIN, "smooth", {}, act, codes=75)
-    together(1, tmp_path / "run", tmp_path / "b", PLAIN, "smooth")
-    together(1, tmp_path / "one", tmp_path / "c", PLAIN, "smooth")
+    train_together(2, tmp_path / "run", tmp_path / "a", PLAIN, "smooth", {}, act, codes=75)
+    train_together(1, tmp_path / "run", tmp_path / "b", PLAIN, "smooth")
+    train_together(1, tmp_path / "one", tmp_path / "c", PLAIN, "smooth")
     for mixed, alone in zip(records(tmp_path / "run"), records(tmp_path / "one"), strict=True):
         assert math.isclose(mixed["loss"], alone["loss"], abs_tol=1e-9)
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
@@ -147,27 +148,27 @@ def test_a_run_may_go_on_with_fewer_processes(tmp_path: Path) -> None:
 def test_the_end_of_one_process_is_the_end_of_all(tmp_path: Path) -> None:
     act = {"ranks": [1], "at": ["train", 9], "signal": "SIGKILL"}
     group = processes.launch(
-        2, teammate.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act
+        2, worker_process.run, tmp_path / "run", tmp_path / "notes", PLAIN, "residual", {}, act
     )
     assert [processes.end(process) for process in group] == [75, -9]
     left = json.loads((tmp_path / "notes" / "0.json").read_text())
     assert "another process of this run has ended" in left["error"]
-    together(2, tmp_path / "run", tmp_path / "again", PLAIN)
-    together(2, tmp_path / "whole", tmp_path / "more", PLAIN)
+    train_together(2, tmp_path / "run", tmp_path / "again", PLAIN)
+    train_together(2, tmp_path / "whole", tmp_path / "more", PLAIN)
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
 def test_what_process_0_refuses_all_refuse(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    together(2, tmp_path / "run", tmp_path / "notes", PLAIN, codes=2)
+    train_together(2, tmp_path / "run", tmp_path / "notes", PLAIN, codes=2)
     found = notes(tmp_path / "notes")
     assert found[0]["error"] == found[1]["error"] and "holds other files" in found[0]["error"]
-    assert [note["echo"] for note in found] == [False, True]
+    assert [note["shared"] for note in found] == [False, True]
 
 
 def test_a_loss_that_is_not_finite_in_one_stops_all(tmp_path: Path) -> None:
-    together(
+    train_together(
         2,
         tmp_path / "run",
         tmp_path / "notes",
@@ -180,11 +181,11 @@ def test_a_loss_that_is_not_finite_in_one_stops_all(tmp_path: Path) -> None:
 
 
 def test_batchnorm_over_processes_is_refused_without_gpus(tmp_path: Path) -> None:
-    together(2, tmp_path / "run", tmp_path / "notes", PLAIN | {"sync_bn": True}, codes=2)
+    train_together(2, tmp_path / "run", tmp_path / "notes", PLAIN | {"sync_bn": True}, codes=2)
     assert "sync_bn needs GPUs" in notes(tmp_path / "notes")[0]["error"]
 
 
 def test_a_finished_run_is_read_by_all(tmp_path: Path) -> None:
-    together(2, tmp_path / "run", tmp_path / "notes", PLAIN)
-    together(2, tmp_path / "run", tmp_path / "again", PLAIN)
+    train_together(2, tmp_path / "run", tmp_path / "notes", PLAIN)
+    train_together(2, tmp_path / "run", tmp_path / "again", PLAIN)
     assert [note["seen"] for note in notes(tmp_path / "again")] == [[], []]

@@ -1,4 +1,4 @@
-"""What the processes of these tests do, and how they die: by SIGKILL, from within, at a place that
+"""What processes of tests do, and how they are killed: they send themselves SIGKILL at a call that
 is counted.
 """
 
@@ -29,12 +29,15 @@ SAVES = {"checkpoint_steps": 3}  # of 8 steps
 
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    threading.Event().wait()  # the signal may reach another thread first
+    threading.Event().wait()  # The signal may reach another thread first.
 
 
 class Calls:
-    """Counts the calls that change files, and dies in front of the one that is named; of a write,
-    in the middle.
+    """Counts the calls that change files, and kills the process before one of them; if that is a
+    write, in the middle of it.
+
+    Args:
+        fatal: Number of that call, from 1; None: none is fatal.
     """
 
     def __init__(self, fatal: int | None) -> None:
@@ -66,7 +69,7 @@ class Calls:
 
 
 class Written:
-    """A file whose writes are counted."""
+    """Is a file whose writes are counted."""
 
     def __init__(self, file: Any, calls: Calls) -> None:
         self.file, self.calls = file, calls
@@ -97,8 +100,15 @@ def run(
     log: Path | None = None,
     saves: Any = None,
 ) -> None:
-    """A run of two epochs that draws and remembers everything; dies at a call that changes files,
-    or at a part of a step.
+    """Makes a run of two epochs with everything that is random or has a state.
+
+    Args:
+        folder: The run folder.
+        optimizer: The optimizer.
+        call: The call that changes files at which the process is killed.
+        forward: The training forward at which the process is killed.
+        log: File for the names of the calls, without its suffix.
+        saves: Options of the run.
     """
     model, forwards = tiny_residual(), []
 
@@ -127,14 +137,14 @@ def run(
 
 
 def run_full(folder: Path, out: Path, limit: int) -> None:
-    """A run in which no file may become larger than `limit` bytes once the first epoch is kept."""
+    """Makes a run in which no file may grow beyond `limit` bytes once the first epoch is saved."""
     kept: list[int] = []
     latest = folder / "checkpoints" / "LATEST"
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "evaluation" and event["epoch"] == 2 and not kept:
             kept.append(1)
-            while not latest.exists():  # the first epoch's is written beside the computation
+            while not latest.exists():  # A thread writes the first checkpoint.
                 time.sleep(0.001)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
@@ -154,7 +164,7 @@ def run_full(folder: Path, out: Path, limit: int) -> None:
 
 
 def run_and_wait(folder: Path, out: Path) -> None:
-    """A run that stands still in its first step until it is told to go on."""
+    """Makes a run that waits in its first step until there is a file `go`."""
     model = tiny_residual()
 
     def wait(module: torch.nn.Module, inputs: object) -> None:
@@ -209,8 +219,8 @@ def run_noting(folder: Path, out: Path) -> None:
         raise
 
 
-def save_twice(folder: Path) -> None:
-    """For a trace of its system calls."""
+def save_three_times(folder: Path) -> None:
+    """Saves three checkpoints, for a trace of the system calls."""
     from cpsam.checkpoint import save_checkpoint
 
     for step in (3, 7, 9):

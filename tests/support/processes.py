@@ -1,5 +1,5 @@
-"""Runs in processes of their own, for tests that kill them. A server that has imported everything
-forks them: that takes milliseconds.
+"""Runs functions in processes of their own, for tests that kill them. A server that has imported
+everything forks them, which takes milliseconds.
 """
 
 import json
@@ -16,8 +16,8 @@ context = multiprocessing.get_context("forkserver")
 
 
 def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function in a process of its own, on one thread."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the server starts
+    """Starts a process that calls a function on one thread, and returns the process."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # The server reads it when it starts.
     context.set_forkserver_preload(
         ["support.processes", "cpsam.train.train", "torchvision", "support.tiny"]
     )
@@ -31,7 +31,7 @@ def guarded(
 ) -> None:
     import torch
 
-    # the server, whose child this is, ignores it
+    # The server ignores SIGINT, and this process is forked from it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     try:
@@ -44,7 +44,9 @@ def guarded(
 
 
 def end(process: Any, seconds: float = 60.0) -> int:
-    """The exit code; a process that hangs is killed, and that is an error."""
+    """Waits for a process and returns its exit code. A process that hangs is killed, and that is an
+    error.
+    """
     process.join(seconds)
     if process.exitcode is None:
         process.kill()
@@ -60,7 +62,7 @@ def free_port() -> int:
 
 
 def launch(size: int, function: Callable[..., Any], *arguments: Any, **variables: str) -> list[Any]:
-    """Processes that know each other by the variables of torchrun."""
+    """Starts processes that find each other by the variables of torchrun or SLURM."""
     port = str(free_port())
     return [
         start(member, rank, size, port, variables, function, *arguments) for rank in range(size)
@@ -93,14 +95,14 @@ def member(
 
 
 def note(folder: Path, name: str, value: Any) -> None:
-    """Leave plain data for the test to read."""
+    """Writes plain data for the test to read."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(value))
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that come from it, children first of all gone: those that `torchrun` starts
-    are in no group of its own.
+    """Returns a process and all its descendants, parents first. Those that `torchrun` starts are in
+    no process group of its own.
     """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):

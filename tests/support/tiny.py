@@ -1,5 +1,5 @@
-"""A data set and a network so small that a run takes a fraction of a second. Odd, unequal sizes
-throughout.
+"""A data set and networks so small that a run takes a fraction of a second. All sizes are odd or
+unequal.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ def tiny_dataset(train: int = 29, test: int = 13, classes: int = 7) -> Dataset:
 
 
 class TinyNet(nn.Module):
-    """With all that a resumed run could get wrong: dropout, BatchNorm's buffers, momentum, a weight
-    used twice.
+    """Has all that a resumed run could get wrong: dropout, the buffers of BatchNorm, momentum, a
+    weight that is used twice.
     """
 
     def __init__(self, classes: int = 7) -> None:
@@ -60,7 +60,7 @@ def tiny_model(seed: int = 1) -> TinyNet:
 
 
 class Block(nn.Module):
-    """A residual block with the names that torchvision gives to its parts."""
+    """Is a residual block whose parts have torchvision's names."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ def tiny_residual(seed: int = 1) -> nn.Module:
         )
 
 
-# Everything that draws or remembers: dropout, stochastic depth, mixing, average, parts of a batch,
-# clipping.
+# Everything that is random or has a state: dropout, stochastic depth, mixing, average,
+# micro-batches and clipping.
 FULL = {
     "epochs": 3,
     "batch_size": 8,

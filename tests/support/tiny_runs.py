@@ -1,4 +1,4 @@
-"""Runs of the tiny network: make one, stop one, compare two."""
+"""Makes, stops and compares runs of the tiny network."""
 
 import json
 from pathlib import Path
@@ -33,14 +33,14 @@ def run(
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what is timed."""
+    """Returns the lines of `metrics.jsonl` without their timing."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
 
 
 def interrupt(kind: str, epoch: int) -> Any:
-    """An `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C in a
-    progress bar would.
+    """Returns an `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C
+    in a progress bar would.
     """
 
     def on_event(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What the processes of these tests do."""
+"""What each of several processes does that train or evaluate together."""
 
 import hashlib
 import os
@@ -22,8 +22,8 @@ from support.tiny import tiny_dataset, tiny_residual
 
 
 class Smooth(nn.Module):
-    """Float64 and no BatchNorm: what two processes compute is what one does, but for the order of
-    sums.
+    """Computes in float64 without BatchNorm. So several processes compute what one computes, except
+    for the order of sums.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,17 @@ def run(
     options: dict[str, Any] | None = None,
     act: Any = (),
 ) -> None:
-    """Train, and note what happened here: the order and content of the images, steps made, the
+    """Trains, and notes what happened in this process: the images of each batch, the events and the
     error.
+
+    Args:
+        distributed: The processes.
+        folder: The run folder.
+        out: Folder for the note.
+        recipe: Fields of the recipe.
+        net: Name of the network.
+        options: Options of the run.
+        act: The signal that some ranks send themselves, and when.
     """
     model, seen, events = NETS[net](), [], []
     act = dict(act)
@@ -88,7 +97,7 @@ def run(
         raise
     finally:
         code = getattr(error, "exit_code", 0)
-        echo = bool(getattr(error, "__notes__", None))
+        shared = bool(getattr(error, "__notes__", None))
         note(
             out,
             str(distributed.rank),
@@ -97,13 +106,13 @@ def run(
                 "events": len(events),
                 "error": str(error or ""),
                 "code": code,
-                "echo": echo,
+                "shared": shared,
             },
         )
 
 
 def measure(distributed: Distributed, out: Path, count: int) -> None:
-    """Evaluate over all processes, and name the batches of each."""
+    """Evaluates over all processes, and notes the batches of this one."""
     data = tiny_dataset(train=31, test=count)
     model, batches = Smooth(), []
     model.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
@@ -120,8 +129,8 @@ def measure(distributed: Distributed, out: Path, count: int) -> None:
     note(out, str(distributed.rank), {"result": result, "batches": batches, "calls": calls})
 
 
-def share_around(distributed: Distributed, out: Path) -> None:
-    """Notes what each communication gives."""
+def communicate(distributed: Distributed, out: Path) -> None:
+    """Notes what each communication of :class:`Distributed` returns."""
     found = {
         "together": distributed.run_on_main(lambda: {"from": distributed.rank}),
         "share": distributed.broadcast_bytes(b"\x00bytes" if distributed.is_main else None).hex(),
@@ -149,8 +158,8 @@ def share_around(distributed: Distributed, out: Path) -> None:
     note(out, str(distributed.rank), found)
 
 
-def whole_order(recipe: dict[str, Any]) -> list[list[str]]:
-    """The images of every batch as one process gets them."""
+def single_process_order(recipe: dict[str, Any]) -> list[list[str]]:
+    """Returns the images of every batch as one process gets them."""
     fields = Recipe(**recipe)
     return [
         [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:12] for image in x.contiguous()]

@@ -1,4 +1,4 @@
-"""TensorBoard is imported when asked for, and not before."""
+"""TensorBoard is imported only when a run asks for it."""
 
 import json
 import sys
