@@ -55,7 +55,7 @@ VERB = Verb(
     {
         "CPSAM in a ResNet-50 of timm": "cpsam cost --model timm/resnet50 --attention cpsam",
         "Non-Local after each block of the third stage": (
-            "cpsam cost --model resnet20 --attention non_local --at layer3.*"
+            "cpsam cost --model resnet20 --attention non_local --at 'layer3.*'"
         ),
     },
     first=("model", "attention", "at", "image_size", "batch_size", "json"),

@@ -15,7 +15,7 @@ class EvalRequest:
     """Folder of data sets; for images in folders, the tree itself. Default: the environment
     variable CPSAM_DATA.
     """
-    split: str = "test"
+    split: str = field(default="test", metadata={"choices": ("test", "train")})
     """What to measure on: test (the validation split, if the run held one out) or train."""
     json: bool = False
     """Print JSON."""

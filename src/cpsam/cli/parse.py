@@ -124,7 +124,7 @@ def unknown_option(given: str, flags: Mapping[str, Flag]) -> UserError:
 
 
 def command_line(verb: str, words: list[str]) -> str:
-    """Returns the command as it was given, but for how it prints.
+    """Returns the command as it was given, without `--json`, which changes only the printing.
 
     A script of one's own is named, because it may add blocks and networks.
     """

@@ -30,36 +30,36 @@ def stoppable(resumes: bool = True, program: bool = False) -> Iterator[Callable[
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    struck: list[int] = []
+    received: list[int] = []
 
-    def strike(number: int, frame: FrameType | None) -> None:
-        if not struck or number == signal.SIGINT:
-            struck.append(number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not received or number == signal.SIGINT:
+            received.append(number)
             raise KeyboardInterrupt
 
     def check() -> None:
-        if struck:
+        if received:
             raise KeyboardInterrupt
 
-    heard = [
+    handled = [
         number
         for number in (STOP_SIGNALS if resumes else (signal.SIGINT,))
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
-    previous = {number: signal.signal(number, strike) for number in heard}
+    previous = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield check
     except BaseException as error:
         if program:
-            previous = dict.fromkeys(heard, signal.SIG_IGN)
-            for number in heard:
+            previous = dict.fromkeys(handled, signal.SIG_IGN)
+            for number in handled:
                 signal.signal(number, signal.SIG_IGN)
         if isinstance(error, StoppedError | SystemExit) or not (
-            struck or isinstance(error, KeyboardInterrupt)
+            received or isinstance(error, KeyboardInterrupt)
         ):
             raise
-        if (told := earlier_stop(error)) is not None:
-            raise told from None
+        if (stop := earlier_stop(error)) is not None:
+            raise stop from None
         if resumes:
             raise StoppedError(
                 "stopped while no run was at a step; nothing is lost, and the same command"

@@ -23,7 +23,7 @@ class Task:
     data: str = "digits"
     """Data set: digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of images)."""
     data_root: Path | None = None
-    """Folder of data sets; for --data folder, the tree itself. Default: the environment variable
+    """Folder of data sets; if `data` is folder, the tree itself. Default: the environment variable
     CPSAM_DATA.
     """
     image_size: Annotated[int | None, Range(least=8, most=4096)] = None
