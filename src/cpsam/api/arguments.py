@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cpsam.config.recipe import Recipe
 from cpsam.errors import UserError, unknown
 from cpsam.run.events import Event, OnEvent, silent
@@ -39,7 +41,7 @@ def network_name(model: Any) -> str:
     """Returns the name of a network; the identity of a callable that makes one."""
     if isinstance(model, str):
         return model
-    if not callable(unwrap(model)) or hasattr(unwrap(model), "state_dict"):
+    if isinstance(unwrap(model), nn.Module) or not callable(unwrap(model)):
         kind = type(unwrap(model)).__name__
         raise UserError(
             f"model must be a name, or a callable that makes a network; got a {kind}: give"

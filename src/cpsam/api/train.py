@@ -11,6 +11,7 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
 from cpsam.config.task import Task
 from cpsam.errors import UserError
+from cpsam.insert import attention_config
 from cpsam.run.data import load_task, prepare
 from cpsam.run.events import OnEvent
 from cpsam.run.names import with_known_names
@@ -72,6 +73,14 @@ def train(
             dataset = load_task(task, tell).dataset
         else:
             dataset = prepare(task, own_dataset(data, augment, tell), tell).dataset
+        blocks = sorted({entry["attention"] for entry in attention_config(model, complete=False)})
+        # What the first lines say of the network, as for a run that the command line makes.
+        about = {
+            "model": type(model).__name__,
+            "attention": ", ".join(blocks),
+            "weights": None,
+            "new_head": False,
+        }
         return train_run(
             model,
             dataset,
@@ -83,7 +92,7 @@ def train(
                 "initial_weights_sha256": hash_state(model),
                 "validation": validation,
             },
-            on_event=lambda event: tell(dict(event)),
+            on_event=lambda event: tell({**event, **about}),
             options=options,
         )
 
