@@ -2,17 +2,19 @@
 
 from itertools import product
 
+INTERACTIONS = ("mlp", "affinity")
+FUSIONS = ("sum", "concat", "depthwise", "grouped")
+NORMS = ("batch", "none")
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 # Besides the defaults, through the whole contract.
 VARIANTS = {
     "cpsam": [
         {"reduction": 2},
+        # Each pair of values of two arguments appears.
         *(
-            {"interaction": interaction, "fusion": fusion, "norm": norm}
-            for interaction, fusion, norm in product(
-                ("mlp", "affinity"), ("sum", "concat", "depthwise", "grouped"), ("batch", "none")
-            )
+            {"interaction": INTERACTIONS[(i + j) % 2], "fusion": FUSIONS[i], "norm": NORMS[j]}
+            for i, j in product(range(4), range(2))
         ),
     ],
     "non_local": [

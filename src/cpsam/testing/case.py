@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -153,6 +153,7 @@ class Case:
     Attributes:
         arguments: Of the constructor, in this configuration.
         configurations: All configurations that are tried.
+        exports: The exported programs, by configuration, for the laws that need the same one.
     """
 
     cls: Callable[..., nn.Module]
@@ -163,6 +164,7 @@ class Case:
     macs: Callable[..., int] | None = None
     identity: bool = True
     channels_multiple_of: int = 1
+    exports: dict[str, torch.export.ExportedProgram] = field(default_factory=dict)
 
     def __str__(self) -> str:
         name = getattr(self.cls, "__name__", repr(self.cls))

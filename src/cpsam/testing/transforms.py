@@ -154,22 +154,26 @@ def compile(case: Case) -> None:
     )
 
 
-def exported(block: nn.Module, strict: bool) -> torch.export.ExportedProgram:
-    dynamic = torch.export.Dim.DYNAMIC
-    with quiet():
-        return torch.export.export(
-            block,
-            (noise(IMAGES, dtype=torch.float32),),
-            strict=strict,
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
-        )
+def exported(case: Case, block: nn.Module, strict: bool) -> torch.export.ExportedProgram:
+    """Exports a block of a case; the same export is made once."""
+    key = f"{case}, strict={strict}"
+    if key not in case.exports:
+        dynamic = torch.export.Dim.DYNAMIC
+        with quiet():
+            case.exports[key] = torch.export.export(
+                block,
+                (noise(IMAGES, dtype=torch.float32),),
+                strict=strict,
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            )
+    return case.exports[key]
 
 
 def export(case: Case) -> None:
     """torch.export takes it, strict and not, with dynamic numbers of images, rows and columns."""
     block = case.block(dtype=torch.float32)
     for strict in (False, True):
-        agree(case, block, exported(block, strict).module(), f"the export, strict={strict},")
+        agree(case, block, exported(case, block, strict).module(), f"the export, strict={strict},")
 
 
 def onnx(case: Case) -> None:
@@ -182,7 +186,7 @@ def onnx(case: Case) -> None:
 
     block = case.block(dtype=torch.float32)
     with quiet():
-        program = torch.onnx.export(exported(block, False), dynamo=True, verbose=False)
+        program = torch.onnx.export(exported(case, block, False), dynamo=True, verbose=False)
     assert program is not None
     session = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
