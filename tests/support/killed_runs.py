@@ -1,5 +1,6 @@
-"""What processes of tests do, and how they are killed: they send themselves SIGKILL at a call that
-is counted.
+"""What processes of tests do, and how they are killed.
+
+They send themselves SIGKILL at a call that is counted.
 """
 
 import io
@@ -33,8 +34,9 @@ def kill() -> None:
 
 
 class Calls:
-    """Counts the calls that change files, and kills the process before one of them; if that is a
-    write, in the middle of it.
+    """Counts the calls that change files, and kills the process at one of them.
+
+    It dies before that call, or in the middle of it if it is a write.
 
     Args:
         fatal: Number of that call, from 1; None: none is fatal.

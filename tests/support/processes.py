@@ -1,5 +1,6 @@
-"""Runs functions in processes of their own, for tests that kill them. A server that has imported
-everything forks them, which takes milliseconds.
+"""Runs functions in processes of their own, for tests that kill them.
+
+A server that has imported everything forks them, which takes milliseconds.
 """
 
 import json
@@ -44,8 +45,9 @@ def guarded(
 
 
 def end(process: Any, seconds: float = 60.0) -> int:
-    """Waits for a process and returns its exit code. A process that hangs is killed, and that is an
-    error.
+    """Waits for a process and returns its exit code.
+
+    A process that hangs is killed, and that is an error.
     """
     process.join(seconds)
     if process.exitcode is None:
@@ -101,8 +103,9 @@ def note(folder: Path, name: str, value: Any) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """Returns a process and all its descendants, parents first. Those that `torchrun` starts are in
-    no process group of its own.
+    """Returns a process and all its descendants, parents first.
+
+    Those that `torchrun` starts are in no process group of its own.
     """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):

@@ -1,5 +1,6 @@
-"""A data set and networks so small that a run takes a fraction of a second. All sizes are odd or
-unequal.
+"""A data set and networks so small that a run takes a fraction of a second.
+
+All sizes are odd or unequal.
 """
 
 import numpy as np
@@ -34,8 +35,9 @@ def tiny_dataset(train: int = 29, test: int = 13, classes: int = 7) -> Dataset:
 
 
 class TinyNet(nn.Module):
-    """Has all that a resumed run could get wrong: dropout, the buffers of BatchNorm, momentum, a
-    weight that is used twice.
+    """Has all that a resumed run could get wrong.
+
+    These are dropout, the buffers of BatchNorm, momentum, and a weight that is used twice.
     """
 
     def __init__(self, classes: int = 7) -> None:

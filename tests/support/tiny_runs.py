@@ -39,8 +39,9 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def interrupt(kind: str, epoch: int) -> Any:
-    """Returns an `on_event` that stops the run at the first event of a kind in an epoch, as Ctrl-C
-    in a progress bar would.
+    """Returns an `on_event` that stops the run at the first event of a kind in an epoch.
+
+    It raises what Ctrl-C in a progress bar would raise.
     """
 
     def on_event(event: Event) -> None:

@@ -22,8 +22,9 @@ from support.tiny import tiny_dataset, tiny_residual
 
 
 class Smooth(nn.Module):
-    """Computes in float64 without BatchNorm. So several processes compute what one computes, except
-    for the order of sums.
+    """Computes in float64 without BatchNorm.
+
+    So several processes compute what one computes, except for the order of sums.
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,7 @@ def run(
     options: dict[str, Any] | None = None,
     act: Any = (),
 ) -> None:
-    """Trains, and notes what happened in this process: the images of each batch, the events and the
-    error.
+    """Trains, and notes the images of each batch, the events and the error of this process.
 
     Args:
         distributed: The processes.

@@ -140,8 +140,7 @@ class CheckpointManager:
         self.writer.submit(write)
 
     def restore(self) -> list[str] | None:
-        """Loads the newest whole checkpoint into the model, its average, the optimizer, the scaler
-        and the state.
+        """Loads the newest whole checkpoint into all that the run saves.
 
         Returns:
             What was wrong with newer checkpoints, one line each; None if there is no checkpoint.
@@ -171,8 +170,9 @@ class CheckpointManager:
         return checkpoint.warnings
 
     def read(self) -> Checkpoint | None:
-        """Returns, in every process, the checkpoint that the main process reads: the others may not
-        see its disk.
+        """Returns, in every process, the checkpoint that the main process reads.
+
+        The other processes may not see its disk.
         """
         local: list[Checkpoint] = []
 
@@ -229,8 +229,9 @@ class BackgroundWriter:
 def pack(
     model: nn.Module, average: nn.Module | None, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors of a run by name, and plain data: the numbers of the optimizer and what
-    is inserted in the model.
+    """Returns the tensors of a run by name, and plain data.
+
+    The plain data are the numbers of the optimizer, and what is inserted in the model.
 
     Hyperparameters are left out: they are functions of the recipe and the step.
     """
@@ -255,8 +256,9 @@ def unpack(
     average: nn.Module | None,
     optimizer: Optimizer,
 ) -> None:
-    """Copies what :func:`pack` returned into a model, its average and an optimizer. Every tensor
-    keeps its device and memory format.
+    """Copies what :func:`pack` returned into a model, its average and an optimizer.
+
+    Every tensor keeps its device and memory format.
 
     Raises:
         UserError: If the model is not the one that was saved.

@@ -34,8 +34,9 @@ SYNC_BUFFERS = next(
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among the processes of a run. By default it is the only one, and nothing is
-    communicated.
+    """This process among the processes of a run.
+
+    By default it is the only one, and nothing is communicated.
 
     Args:
         rank: Which process this is, from 0. Process 0 is the main process.
@@ -88,8 +89,9 @@ class Distributed:
         return buffer.cpu().numpy().tobytes()
 
     def run_on_main(self, work: Callable[[], T]) -> T:
-        """Calls `work` in the main process alone, and returns its result, plain data, in every
-        process. An error of cpsam is raised in every process too.
+        """Calls `work` in the main process alone, and returns its result in every process.
+
+        The result is plain data. An error of cpsam is raised in every process too.
         """
         if self.world_size == 1:
             return work()
@@ -105,8 +107,9 @@ class Distributed:
         return answer["result"]
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """Calls `work` in the main process and then in the others, which find what it left on the
-        disk.
+        """Calls `work` in the main process, then in the others.
+
+        The others find what the main process left on the disk.
         """
         done: list[T] = []
         self.run_on_main(lambda: done.append(work()))
@@ -119,8 +122,7 @@ class Distributed:
         return error
 
     def data_parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Returns a module whose backward pass leaves in `model` the mean gradient over all
-        processes.
+        """Returns a module whose backward pass averages the gradients of `model` over processes.
 
         Buffers are not synchronised at each step, because training does not read them. See
         :meth:`broadcast_tensors`.

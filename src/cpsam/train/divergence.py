@@ -78,8 +78,9 @@ class DivergenceReporter:
         return self.error(f"{what} at {where}, {why}")
 
     def nonfinite_images(self, gradients: Gradients, step: int) -> list[int]:
-        """Returns the images of the train split whose loss is not finite in any process, or the
-        whole batch if there is none.
+        """Returns the train images whose loss is not finite in any process.
+
+        If there is none, it returns the whole batch.
         """
         run = self.context
         batch = run.batches(step // run.steps_per_epoch)[step % run.steps_per_epoch]
@@ -90,8 +91,9 @@ class DivergenceReporter:
         return found or batch.tolist()
 
     def check_epoch(self, loss: float, epoch: int, step: int) -> None:
-        """Checks the result of an epoch before it is kept. After the last epoch it also checks the
-        weights, because no step follows that would find them.
+        """Checks the result of an epoch before it is stored.
+
+        After the last epoch it also checks the weights, because no later step would find them.
 
         Raises:
             DivergedError: If something is not finite.
@@ -122,8 +124,9 @@ class DivergenceReporter:
 
 
 class SpikeDetector:
-    """Finds losses far above the median. No result depends on it, so it is not part of a
-    checkpoint.
+    """Finds losses far above the median.
+
+    No result depends on it, so it is not part of a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -155,8 +158,9 @@ def first_few(samples: Sequence[int], most: int = 8) -> str:
 
 
 def nonfinite_tensors(module: nn.Module, statistics: bool = True) -> str:
-    """Returns how many parameters and statistics of norms hold a value that is not finite, and the
-    name of the first; an empty text if none does.
+    """Returns how many parameters and statistics of norms are not finite, and the first name.
+
+    The text is empty if all are finite.
     """
     buffers = [
         (name, tensor)

@@ -31,15 +31,14 @@ class Ema:
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def decay_at(self, step: int) -> float:
-        """Returns ``min(decay, (1 + step) / (10 + step))``, which soon forgets the initial
-        weights.
-        """
+        """Returns ``min(decay, (1 + step) / (10 + step))``: it soon forgets the initial weights."""
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follows the network after `step` steps. It depends on nothing else, so a resumed run
-        continues with the same bits.
+        """Follows the network after `step` steps.
+
+        It depends on nothing else, so a resumed run continues with the same bits.
         """
         if self.floating:
             averages, sources = (list(tensors) for tensors in zip(*self.floating, strict=True))

@@ -38,8 +38,9 @@ def installed_version(package: str) -> str | None:
 
 
 def processor_name() -> str:
-    """Returns the name of the processor with its family and model numbers: a virtual machine may
-    leave the model out of the name.
+    """Returns the name of the processor with its family and model numbers.
+
+    A virtual machine may leave the model out of the name.
     """
     facts: dict[str, str] = {}
     try:
@@ -56,8 +57,9 @@ def processor_name() -> str:
 
 
 def commit(folder: Path) -> str | None:
-    """Returns the commit of the source in a folder, with "+" if the source was edited since; None
-    for an installed copy or without git.
+    """Returns the commit of the source in a folder, with "+" if the source was edited since.
+
+    It is None for an installed copy, and without git.
     """
 
     def git(*arguments: str) -> str:

@@ -60,8 +60,9 @@ def process_group(
 
 
 def read_launcher(environment: Mapping[str, str]) -> tuple[Distributed, str, int]:
-    """Returns which process this is by the variables of its launcher, and the address and the port
-    where the main process listens.
+    """Returns which process this is, and the address and the port of the main process.
+
+    The variables of the launcher say so.
 
     Raises:
         UserError: If a variable is missing or cannot be right.
@@ -93,8 +94,9 @@ def read_launcher(environment: Mapping[str, str]) -> tuple[Distributed, str, int
 
 
 def launcher_variables(environment: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Returns the names of the variables that hold rank, world size and local rank; None if no
-    launcher set any.
+    """Returns the names of the variables that hold rank, world size and local rank.
+
+    It is None if no launcher set any.
     """
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -121,8 +123,9 @@ def launcher_variables(environment: Mapping[str, str]) -> tuple[str, str, str] |
 
 
 def main_address(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Returns the address and the port of the main process. Without MASTER_ADDR and MASTER_PORT
-    they follow from the SLURM job.
+    """Returns the address and the port of the main process.
+
+    Without MASTER_ADDR and MASTER_PORT they follow from the SLURM job.
     """
     nodes = (
         environment.get("SLURM_STEP_NODELIST")

@@ -186,8 +186,9 @@ class Training:
             raise Stop
 
     def reduce(self, loss: float, diverged: bool, stop: bool) -> tuple[float, bool, bool]:
-        """Returns the sum of the losses over all processes, and whether any process diverged or is
-        to stop: one message per step.
+        """Returns the sum of the losses, and whether any process diverged or is asked to stop.
+
+        It is one message per step.
         """
         distributed = self.context.distributed
         if distributed.world_size == 1:
@@ -199,8 +200,9 @@ class Training:
         return total, diverged_anywhere > 0, stop_anywhere > 0
 
     def finish_epoch(self) -> None:
-        """Evaluates, then writes the metrics, then saves: where there is a checkpoint, the metrics
-        of its epochs are there too.
+        """Evaluates, writes the metrics, then saves a checkpoint.
+
+        So wherever there is a checkpoint, the metrics of its epochs are there too.
         """
         context, state = self.context, self.state
         started, epoch = time.perf_counter(), state.epochs + 1

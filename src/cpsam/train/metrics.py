@@ -27,8 +27,9 @@ SUMMARY_FIELDS = ("epochs", "steps", "train_loss", "top1", "top5", "loss", "n")
 
 
 def read_metrics(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the metrics of a run, one record per epoch, checked. A last line that is only half
-    written is left out.
+    """Returns the metrics of a run, checked, one record per epoch.
+
+    A last line that is only half written is left out.
 
     Raises:
         DataError: If a line is damaged or of another run.
@@ -48,8 +49,10 @@ def metric_lines(path: Path) -> list[bytes]:
 
 
 def checked_records(lines: list[bytes], identity: str, file: Path) -> list[dict[str, Any]]:
-    """Returns lines of metrics as records. Older versions wrote lines without a hash; after the
-    first line with one, every line must have it.
+    """Returns lines of metrics as records.
+
+    Older versions wrote lines without a hash. After the first line with a hash, every line must
+    have one.
     """
     records, required = [], False
     for number, line in enumerate(lines, 1):
@@ -95,8 +98,9 @@ def sealed(record: Mapping[str, Any], identity: str) -> dict[str, Any]:
 def check_seal(
     record: Mapping[str, Any], identity: str, where: str, required: bool = False
 ) -> None:
-    """Checks the hash of a record. A record of an older version has none, and passes unless it is
-    `required`.
+    """Checks the hash of a record.
+
+    A record of an older version has none, and passes unless the hash is `required`.
 
     Raises:
         DataError: If the record is damaged or of another run.

@@ -1,5 +1,6 @@
-"""Mixup and CutMix: each image of a batch is mixed with its mirror in the batch, the first with the
-last.
+"""Mixup and CutMix within a batch.
+
+Each image is mixed with its mirror in the batch, the first with the last.
 """
 
 import torch
@@ -14,8 +15,9 @@ CUTMIX_PROBABILITY = 0.5  # per step, if the recipe has both
 def mix_batch(
     x: Tensor, y: Tensor, num_classes: int, *, mixup: float, cutmix: float, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Mixes a batch with itself in reverse order, all images by one factor that depends on the seed
-    and the step alone.
+    """Mixes a batch with itself in reverse order.
+
+    One factor mixes all images. It depends on the seed and the step alone.
 
     A process may have only a part of a batch. If it has each image together with its mirror, at
     mirrored positions, it gets the same pictures as one process with the whole batch.

@@ -20,8 +20,7 @@ SetRate = Callable[[float], AbstractContextManager[None]]
 def regularised(
     model: nn.Module, num_classes: int, drop_rate: float, drop_path: float
 ) -> Iterator[None]:
-    """Adds dropout and stochastic depth at these rates for training mode, and removes them
-    afterwards.
+    """Adds dropout and stochastic depth for training mode, and removes them afterwards.
 
     Neither adds a key to the state dict. Of n residual branches, branch i is left out for a
     fraction ``drop_path * i / (n - 1)`` of the images, and scaled up for the others (Huang et al.,
@@ -75,8 +74,9 @@ def dropout_before(module: nn.Module, rate: float) -> Iterator[None]:
 
 
 def residual_branches(model: nn.Module) -> list[SetRate]:
-    """Returns for each residual branch, in the order of the network, the function that sets its
-    rate for as long as a context lasts.
+    """Returns for each residual branch the function that sets its rate within a context.
+
+    The branches are in the order of the network.
     """
     found: list[SetRate] = []
     for module in model.modules():
@@ -111,8 +111,9 @@ def attribute_set(module: nn.Module, name: str, value: object) -> Iterator[None]
 
 @contextmanager
 def drop_path_after(norm: nn.Module, rate: float) -> Iterator[None]:
-    """Drops the output of a branch after its last norm. Attention behind that norm is dropped too,
-    because its hook was there before.
+    """Drops the output of a branch after its last norm.
+
+    Attention behind that norm is dropped too, because its hook was there before.
     """
 
     def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Brings the processes of a run together, and reports what each waits for. A signal ends every wait
-at once.
+"""Brings the processes of a run together, and reports what each waits for.
+
+A signal ends every wait at once.
 """
 
 import os
@@ -21,8 +22,9 @@ OnWait = Callable[[str], None]
 
 
 class WaitReporter:
-    """Reports what is waited for, first after five seconds and then every minute, and gives up
-    after half an hour.
+    """Reports what is waited for, and gives up after half an hour.
+
+    It reports first after five seconds, then every minute.
     """
 
     def __init__(self, on_wait: OnWait) -> None:
@@ -92,8 +94,9 @@ def rendezvous(rank: int, world_size: int, address: str, port: int, on_wait: OnW
 
 
 def in_background(work: Callable[[], Any], wait: Callable[[], None]) -> Any:
-    """Calls `work` in a thread, so that a signal is noticed meanwhile, and returns its result. A
-    signal abandons the thread.
+    """Calls `work` in a thread, and returns its result.
+
+    A signal is noticed meanwhile, and abandons the thread.
     """
     done: list[Any] = []
     errors: list[BaseException] = []

@@ -47,8 +47,9 @@ def check_empty(path: Path) -> None:
 
 
 def first_difference(old: object, new: object, name: str = "") -> tuple[str, str, str] | None:
-    """Returns the dotted name of the first value in which two pieces of plain data differ, and both
-    values as JSON; None if they are equal.
+    """Returns the dotted name of the first value that differs, and both values as JSON.
+
+    It is None if the two pieces of plain data are equal.
 
     Example:
         >>> first_difference({"recipe": {"lr": 0.3}}, {"recipe": {"lr": 0.1, "epochs": 3}})

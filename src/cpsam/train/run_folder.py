@@ -1,5 +1,7 @@
-"""A run on disk, as plain files: `config.json`, `environment.json`, `metrics.jsonl`,
-`summary.json`, `checkpoints/`, `weights.safetensors`, `best.safetensors`.
+"""A run on disk, as plain files.
+
+The files are `config.json`, `environment.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`,
+`weights.safetensors` and `best.safetensors`.
 
 The configuration is written first and the summary last. So a folder itself says whether its run is
 of this configuration and whether it is finished.
@@ -79,8 +81,9 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights of the epoch with the highest top-1. They are chosen by the evaluation split,
-        so look at them only if that is a validation split.
+        """The weights of the epoch with the highest top-1.
+
+        The evaluation split chooses them, so use them only if that is a validation split.
         """
         return self.path / BEST
 
@@ -101,8 +104,7 @@ class RunFolder:
             )
 
     def keep_records(self, epochs: int) -> list[Mapping[str, Any]]:
-        """Reads the metrics of the first epochs, and drops what a killed epoch may have left behind
-        them.
+        """Reads the metrics of the first epochs, and drops what a killed epoch left behind them.
 
         Raises:
             DataError: If one of these epochs is missing or damaged.

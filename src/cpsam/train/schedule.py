@@ -32,8 +32,9 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def one_cycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Smith and Topin, arXiv:1708.07120, in the cosine form of
-    :class:`torch.optim.lr_scheduler.OneCycleLR`.
+    """Rises to the highest rate, then falls, along half a cosine each.
+
+    Smith and Topin, arXiv:1708.07120, in the form of :class:`torch.optim.lr_scheduler.OneCycleLR`.
     """
     total = recipe.epochs * steps_per_epoch
     if recipe.warmup_epochs is None:

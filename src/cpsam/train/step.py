@@ -1,5 +1,6 @@
-"""One optimizer step: a pure function of the weights, the batch, the recipe, the seed and the step
-number.
+"""One optimizer step.
+
+It is a pure function of the weights, the batch, the recipe, the seed and the step number.
 """
 
 import math
@@ -122,8 +123,9 @@ class TrainStep:
         return Gradients(total, None if norm is None else norm.item(), nonfinite)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        """Returns the loss in float32 at least. Labels are classes, or a distribution over them per
-        image.
+        """Returns the loss, in float32 at least.
+
+        Labels are classes, or a distribution over them per image.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
@@ -132,9 +134,7 @@ class TrainStep:
         )
 
     def gradient_sync(self, last: bool) -> AbstractContextManager[object]:
-        """Returns a context in which gradients are reduced over the processes only if this is the
-        last micro-batch.
-        """
+        """Returns a context in which only the last micro-batch averages over the processes."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return nullcontext()
@@ -169,8 +169,9 @@ class TrainStep:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Returns the optimizer of timm's factory. Parameters with one axis, such as biases and those
-    of norms, get no weight decay.
+    """Returns the optimizer of timm's factory.
+
+    Parameters with one axis, such as biases and the weights of norms, get no weight decay.
     """
     # If the scaler skips the first step of a fused SGD, the next one uses a momentum that was never
     # set (torch 2.14).
@@ -183,8 +184,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class HostScalar:
-    """Copies a scalar to the host while the device computes on, so that reading it after the
-    backward pass does not wait.
+    """Copies a scalar to the host while the device computes on.
+
+    So reading it after the backward pass does not wait.
     """
 
     def __init__(self, value: Tensor) -> None:

@@ -75,7 +75,5 @@ def seconds_per_image(
 
 
 def run_seconds(per_image: float, recipe: Recipe, train_images: int, test_images: int) -> float:
-    """Returns the estimated seconds of a whole run: its steps, and the evaluation after each
-    epoch.
-    """
+    """Returns the estimated seconds of all steps and of the evaluation after each epoch."""
     return per_image * recipe.epochs * (train_images + EVALUATION_FRACTION * test_images)

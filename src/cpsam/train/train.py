@@ -47,8 +47,9 @@ def train(
     options: RunOptions | None = None,
     distributed: Distributed | None = None,
 ) -> dict[str, Any]:
-    """Trains a model and keeps the run in a folder. The same call continues a run that was stopped
-    or killed.
+    """Trains a model and keeps the run in a folder.
+
+    The same call continues a run that was stopped or killed.
 
     A run that was interrupted ends with the same bits, weights and metrics, as one that was not, on
     the same kind of processor with the same number of processes. A finished run is not repeated:
@@ -150,8 +151,9 @@ def prepared(
     stop_request: StopRequest,
     on_event: OnEvent | None,
 ) -> Iterator[Training]:
-    """Puts a model on its device with all that its training needs, and restores the last
-    checkpoint. What was changed in the model for training alone is taken back afterwards.
+    """Puts a model on its device with all that its training needs, and restores the checkpoint.
+
+    What was changed in the model for its training alone is undone afterwards.
     """
     model, recipe, run = context.model, context.recipe, context.run
     device, distributed = context.device, context.distributed
