@@ -23,7 +23,7 @@ from cpsam.run.spec import RunSpec
 from cpsam.study.conduct import conduct
 from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
-from cpsam.study.plan import make_plan
+from cpsam.study.make_plan import make_plan
 from cpsam.study.ray_executor import RayExecutor, worker_environment
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cpsam.run import cost
-from cpsam.study import plan
+from cpsam.study.costs import Costs
 
 COSTS: dict[str, Any] = {}
-COST_OF_ARM = plan.Costs.__getitem__
+COST_OF_ARM = Costs.__getitem__
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -36,14 +36,14 @@ def each_network_once() -> Any:
             COSTS[key] = COST_OF_ARM(costs, arm)
         return COSTS[key]
 
-    plan.Costs.__getitem__ = remembered
+    Costs.__getitem__ = remembered
     yield
-    plan.Costs.__getitem__ = COST_OF_ARM
+    Costs.__getitem__ = COST_OF_ARM
 
 
 @pytest.fixture
 def no_cached_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan.Costs, "__getitem__", COST_OF_ARM)
+    monkeypatch.setattr(Costs, "__getitem__", COST_OF_ARM)
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -13,7 +13,7 @@ from cpsam.errors import UserError
 from cpsam.report.records import PlanEntry
 from cpsam.report.remarks import history_words
 from cpsam.run.arm import parse_arm
-from cpsam.study.plan import make_plan
+from cpsam.study.make_plan import make_plan
 from cpsam.typed import Distinct
 
 DEEP = 100_000

@@ -20,7 +20,9 @@ from cpsam.run.spec import RunSpec
 from cpsam.study import budget
 from cpsam.study.budget import shortened
 from cpsam.study.duplicate_arms import duplicate_arms
-from cpsam.study.plan import ALONE, Plan, make_plan
+from cpsam.study.make_plan import make_plan
+from cpsam.study.plan import Plan
+from cpsam.study.question import ALONE
 
 ARMS = ("none", "non_local", "cpsam")
 

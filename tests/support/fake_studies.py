@@ -22,7 +22,7 @@ from cpsam.run.data import LoadedTask
 from cpsam.run.events import OnEvent
 from cpsam.run.records import read_run
 from cpsam.run.spec import RunSpec
-from cpsam.study import plan
+from cpsam.study import costs, make_plan
 from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
 from cpsam.study.history import settle_plan
@@ -49,9 +49,9 @@ def cheapen() -> None:
     """Without what costs a planner its time and has no part in what these tests are about. For
     processes that do nothing else.
     """
-    plan.load_task = lambda task, on_event: LoadedTask(task, DATA)
+    make_plan.load_task = lambda task, on_event: LoadedTask(task, DATA)
     Host.build = lambda *arguments, **options: None
-    plan.cost_of = lambda *arguments: Cost((), (), 10, 10)
+    costs.cost_of = lambda *arguments: Cost((), (), 10, 10)
 
 
 def fake_study(arms: tuple[str, ...], seeds: tuple[int, ...], places: tuple[str, ...]) -> Study:

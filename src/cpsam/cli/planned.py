@@ -14,7 +14,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     from cpsam.study.conduct import opening
     from cpsam.study.estimate import estimate
     from cpsam.study.history import extended_history, known_epochs
-    from cpsam.study.plan import make_plan
+    from cpsam.study.make_plan import make_plan
     from cpsam.study.run_reader import RunReader
 
     read = RunReader(folder)

@@ -18,8 +18,9 @@ from cpsam.study.claim import writing
 from cpsam.study.execute_run import PlannedRun, Train, forget_failure
 from cpsam.study.executor import Executor, InProcess
 from cpsam.study.history import PLAN, history_until, plan_identity, read_derived, settle_plan
+from cpsam.study.make_plan import Load
 from cpsam.study.measure_arms import measure_arms
-from cpsam.study.plan import Load, Plan
+from cpsam.study.plan import Plan
 from cpsam.study.records import WrittenPlan, WrittenResults
 from cpsam.study.results import describe_setting, study_results
 from cpsam.study.run_reader import RunReader
@@ -54,7 +55,7 @@ def conduct(
             :func:`cpsam.train.train.train`.
         retry_failed: Try failed runs once more. A run that diverged would diverge again.
         train: False reports on what there is.
-        load: Loads a task, as in :func:`cpsam.study.plan.make_plan`.
+        load: Loads a task, as in :func:`cpsam.study.make_plan.make_plan`.
 
     Returns:
         The results as plain data. Whatever depends on the clock is under the one key ``timing``.

@@ -1,22 +1,75 @@
-"""The parameter-matched control: as many parameters as the block it is compared with, none of its
-idea.
-"""
+"""Adds the parameter-matched control: as many parameters as the block, and nothing else of it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 
 from cpsam.attention import ConvControl
+from cpsam.config.study import Contrast, Study
 from cpsam.measure import count_parameters
-from cpsam.run.arm import Arm
+from cpsam.run.arm import Arm, check_complete
+from cpsam.study.costs import Costs
+from cpsam.study.question import PRIMARY
+
+CONTROL = "conv_control"
+
+
+def with_control(arms: list[Arm], setting: str, study: Study, primary: Contrast) -> list[Arm]:
+    """Returns the arms, and the parameter-matched control where it belongs and is missing.
+
+    It belongs where both sides of the question are, if that was asked or is CPSAM against
+    Non-Local, and where a question names it.
+    """
+    blocks = {arm.name: arm.attention for arm in arms}
+    sides = blocks.get(primary.arm), blocks.get(primary.reference)
+    both = None not in sides and (study.primary is not None or sides == PRIMARY)
+    questions = (primary, *study.contrasts)
+    named = any(
+        CONTROL in (question.arm, question.reference)
+        for question in questions
+        if question.setting == setting
+    )
+    if not (both or named) or any(arm.attention == CONTROL for arm in arms):
+        return arms
+    return [*arms, Arm(CONTROL, CONTROL)]
+
+
+def complete_controls(
+    arms: list[Arm], costs: Costs, primary: Contrast
+) -> tuple[list[Arm], list[str]]:
+    """Returns the arms with the widths of their controls, and a note on how near these came.
+
+    The target is the primary arm. Where that has no parameters or is the control itself, the target
+    is the reference, or else the first CPSAM.
+    """
+    by_name = {arm.name: arm for arm in arms}
+    sides = [
+        by_name[name]
+        for name in (primary.arm, primary.reference)
+        if primary.arm in by_name and name in by_name
+    ]
+    sides = [arm for arm in sides if arm.attention != CONTROL]
+    targets = (*sides, *(arm for arm in arms if arm.attention == "cpsam"), Arm("cpsam", "cpsam"))
+    completed, notes = [], []
+    for arm in arms:
+        if arm.attention == CONTROL and arm.missing:
+            target = next(each for each in targets if arm_parameters(each, costs[each].widths))
+            widths = costs[target].widths
+            arm = match_parameters(arm, target, widths)
+            ours, theirs = arm_parameters(arm, widths), arm_parameters(target, widths)
+            notes.append(
+                f"{arm.name} has {ours:,} parameters, {target.name} has {theirs:,}"
+                f" ({(ours - theirs) / theirs:+.1%})."
+            )
+        completed.append(check_complete(arm))
+    return completed, notes
 
 
 def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
-    """Give `control`, a ``conv_control`` arm without a width, the inner widths at which it has the
-    parameters of `target`.
+    """Returns a ``conv_control`` arm with the inner widths at which it matches another arm.
 
-    A width is a whole number, so one place alone can be off by some percent; the widths are chosen
-    together, so that the total over all places is as near as it can be.
+    A width is a whole number, so a single place can be off by some percent. The widths are chosen
+    together, so that the total over all places comes as near as possible.
 
     Args:
         control: The arm to complete.
@@ -58,7 +111,7 @@ def match_parameters(control: Arm, target: Arm, widths: Sequence[int]) -> Arm:
 
 
 def arm_parameters(arm: Arm, widths: Sequence[int]) -> int:
-    """The parameters that an arm adds at places of these channels."""
+    """Returns the number of parameters that an arm adds at places of these channels."""
     make = arm.maker()
     return 0 if make is None else sum(count_parameters(make(channels)) for channels in widths)
 

@@ -10,7 +10,8 @@ from cpsam.errors import DataError, UserError
 from cpsam.files import read_json, write_json
 from cpsam.run.events import OnEvent
 from cpsam.study.claim import writing
-from cpsam.study.plan import Load, Plan, make_plan
+from cpsam.study.make_plan import Load, make_plan
+from cpsam.study.plan import Plan
 from cpsam.study.records import History, WrittenPlan, WrittenResults
 from cpsam.study.run_reader import RunReader
 from cpsam.typed import STUDY_BYTES, Range, checked, read_record
@@ -32,7 +33,7 @@ def settle_plan(
         read: Reads the runs of the study in its folder.
         on_event: Told of loading.
         keep: False leaves a plan that is written there as it is.
-        load: Loads a task, as in :func:`cpsam.study.plan.make_plan`.
+        load: Loads a task, as in :func:`cpsam.study.make_plan.make_plan`.
 
     Returns:
         The plan, and its history: under ``plans`` what it said each time that it changed. A
