@@ -198,7 +198,7 @@ def test_if_none_is_whole_that_is_an_error_and_no_fresh_start(saved: Path, tmp_p
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.parametrize("failing", ["fsync", "rename", "replace"])
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_save_that_fails_leaves_the_old_one(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

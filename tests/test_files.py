@@ -2,22 +2,23 @@
 through a link.
 """
 
+import contextlib
 import errno
-import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from cpsam.errors import DataError, UserError
+from cpsam.errors import DataError
 from cpsam.files import (
-    is_locked_file,
-    open_lock,
+    hash_json,
     parse_json,
     read_file,
     read_json,
-    try_lock,
+    remove_leftovers,
+    replacing,
     write_atomically,
     write_durably,
     write_json,
@@ -105,33 +106,45 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(
     ).read_bytes() == b"old"
 
 
-def test_a_lock_is_exclusive_and_a_link_is_no_lock(tmp_path: Path) -> None:
-    with open_lock(tmp_path / "lock") as one, open_lock(tmp_path / "lock") as other:
-        assert try_lock(one) and not try_lock(other)
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError):
-        open_lock(tmp_path / "link")
-    assert not (tmp_path / "elsewhere").exists()
+def test_a_folder_takes_the_name_of_a_folder_a_file_or_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for number, old in enumerate(("nothing", "file", "folder", "link")):
+        path = tmp_path / old
+        if old == "file":
+            path.write_bytes(b"old")
+        elif old == "folder":
+            path.mkdir()
+            (path / "old").touch()
+        elif old == "link":
+            path.symlink_to(outside)
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / "new").write_text(str(number))
+        assert [each.name for each in path.iterdir()] == ["new"] and not path.is_symlink()
+    assert not list(outside.iterdir())
 
 
-def test_a_file_system_without_locks_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsupported(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    with (
-        open_lock(tmp_path / "lock") as file,
-        pytest.raises(UserError, match="does not support locks"),
-    ):
-        try_lock(file)
+def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as temporary:
+        temporary.mkdir()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_removed_lock_is_noticed(tmp_path: Path) -> None:
-    with open_lock(tmp_path / "lock") as file:
-        assert is_locked_file(file, tmp_path / "lock")
-        (tmp_path / "lock").unlink()
-        assert not is_locked_file(file, tmp_path / "lock")
-        (tmp_path / "lock").touch()
-        assert not is_locked_file(file, tmp_path / "lock")
+def test_leftovers_of_one_name_are_removed(tmp_path: Path) -> None:
+    for name in ("a", "ab"):
+        with contextlib.suppress(RecursionError), replacing(tmp_path / name) as temporary:
+            temporary.with_name(f".writing-{name}-0123abcd").touch()
+            raise RecursionError
+    remove_leftovers(tmp_path, "a")
+    assert [path.name for path in tmp_path.iterdir()] == [".writing-ab-0123abcd"]
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_hashes_that_name_stored_things_stay() -> None:
+    known = "21501dbaf73f5223934d22283f01caff4132bc1de4a9550c1ed0dffeb397a323"
+    assert hash_json({"b": 1, "a": 2}) == hash_json({"a": 2, "b": 1}) == known
+    assert hash_json([1], "salt") == hashlib.sha256(b"salt[1]").hexdigest()

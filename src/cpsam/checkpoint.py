@@ -9,8 +9,6 @@ file is checked when it is read; where one is damaged the checkpoint before is u
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +23,12 @@ from torch import Tensor
 from cpsam.errors import DataError, UserError
 from cpsam.files import (
     RECORD_BYTES,
-    TEMPORARY,
     open_regular,
     parse_json,
     read_file,
     remove,
     remove_leftovers,
+    replacing,
     sync_folder,
     write_atomically,
     write_durably,
@@ -118,20 +116,12 @@ def write_checkpoint(
     }
     path = folder / checkpoint_name(step)
     remove_leftovers(folder)
-    temporary = folder / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
-    temporary.mkdir()
-    try:
+    # Something has this name if a checkpoint is damaged, or if a resumed run repeats the step.
+    with replacing(path) as temporary:
+        temporary.mkdir()
         write_durably(temporary / TENSORS, data)
         write_durably(temporary / MANIFEST, seal(manifest))
         sync_folder(temporary)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    # It is there if it was damaged, if a resumed run repeats the step, or if somebody else took its
-    # name.
-    remove(path)
-    temporary.rename(path)
-    sync_folder(folder)
     if (folder / LATEST).is_dir():
         remove(folder / LATEST)
     write_atomically(folder / LATEST, seal({"step": step}))

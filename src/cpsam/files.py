@@ -1,18 +1,20 @@
-"""Reads and writes files so that nothing hangs, nothing is half written, and nothing outside the
-folder asked for is touched.
+"""Reads, writes and hashes files: nothing hangs, and nothing is written by half.
+
+No link is followed for writing, so nothing outside of the folder that was asked for is touched.
 """
 
-import fcntl
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from cpsam.errors import DataError, UserError
+from cpsam.errors import DataError
 
 # Our largest record, the results of a study of 100,000 runs, has about 50 MB.
 RECORD_BYTES = 64 * 2**20
@@ -30,8 +32,8 @@ KINDS = {
 def open_regular(path: Path) -> IO[bytes]:
     """Opens a regular file for reading.
 
-    Links are followed. A FIFO, a device or a socket is refused before it is read: it could hang or
-    never end.
+    Links are followed. A FIFO, a device or a socket is refused before it is read, because reading
+    could hang or never end.
 
     Raises:
         DataError: If `path` is not a regular file.
@@ -56,7 +58,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         OSError: If it is missing or cannot be read.
     """
     with open_regular(path) as file:
-        # Python sets aside all the bytes that it is asked for, so ask for those that are there.
+        # Python allocates all the bytes that it is asked for, so ask for those that are there.
         hint = min(os.fstat(file.fileno()).st_size, max_bytes)
         content = file.read(hint + 1)
         if len(content) > hint:
@@ -105,8 +107,33 @@ def read_json(path: Path, max_bytes: int = RECORD_BYTES) -> dict[str, Any] | Non
     return content
 
 
+def hash_json(data: object, salt: str = "") -> str:
+    """Returns the SHA-256 of plain data as JSON with sorted keys, after a salt.
+
+    These hashes name runs, data and caches that are stored, so their form must stay.
+
+    Example:
+        >>> hash_json({"b": 1, "a": 2}) == hash_json({"a": 2, "b": 1})
+        True
+    """
+    return hashlib.sha256((salt + json.dumps(data, sort_keys=True)).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of the content of a regular file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyrefly: ignore
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes a JSON object in one go.
+    """Writes a JSON object atomically.
 
     Raises:
         ValueError: If a number in `data` is not finite: JSON has no NaN.
@@ -116,8 +143,9 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Writes a new file and flushes it to the disk. An existing file or link at `path` is refused,
-    never followed.
+    """Writes a new file and flushes it to the disk.
+
+    An existing file or link at `path` is refused, never followed.
     """
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
@@ -128,24 +156,36 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that after a crash either the old content or the new is there.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path` for a file or folder, which takes its name at the end.
 
-    The temporary file has a random name beside `path`. A link at `path` is replaced, not followed.
+    So after a crash either the old content or the new is there. Flush the new content to the disk
+    inside the block. If the block fails, the old content stays. A link at `path` is replaced, not
+    followed.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
     try:
-        write_durably(temporary, data)
+        yield temporary
+        if temporary.is_dir():
+            remove(path)  # A folder cannot take the name of anything.
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise
     sync_folder(path.parent)
 
 
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that after a crash either the old content or the new is there."""
+    with replacing(path) as temporary:
+        write_durably(temporary, data)
+
+
 def append_durably(path: Path, data: bytes) -> None:
-    """Appends to a regular file, which is created if it is missing, and flushes it to the disk. A
-    link is refused, never followed.
+    """Appends to a regular file, which is created if it is missing, and flushes it to the disk.
+
+    A link is refused, never followed.
 
     Raises:
         OSError: If it cannot be written.
@@ -165,8 +205,9 @@ def append_durably(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link (never what it points to) or a folder with all that is in it; a
-    missing one is no error.
+    """Removes a file, a link (never what it points to) or a folder with all that is in it.
+
+    It may be missing.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -174,11 +215,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that were killed left in a folder. Call it while no other process writes
-    there.
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes what writers that were killed left in a folder, or what they left for one name.
+
+    Call it while no other process writes there.
     """
-    for leftover in folder.glob(f"{TEMPORARY}*"):
+    for leftover in folder.glob(f"{TEMPORARY}{name and name + '-'}*"):
         remove(leftover)
 
 
@@ -189,51 +231,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def open_lock(path: Path) -> IO[str]:
-    """Opens a lock file for reading and writing; creates it if it is missing. A link is refused.
-
-    Raises:
-        OSError: If it cannot be opened.
-        DataError: If it is not a regular file.
-    """
-    descriptor = os.open(
-        path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
-    )
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DataError(f"{path}: must be a regular file, because it is a lock")
-    return open(path, "r+", errors="replace", opener=lambda *_: descriptor)  # Its name is the path.
-
-
-def try_lock(file: IO[Any]) -> bool:
-    """Acquires an exclusive lock without waiting; returns whether this process holds it now.
-
-    The system releases it when the process ends, however it ends.
-
-    Raises:
-        UserError: If the file system has no locks.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"{file.name}: the file system does not support locks ({error.strerror}); choose a"
-            " folder on another one"
-        ) from error
-    return True
-
-
-def is_locked_file(file: IO[Any], path: Path) -> bool:
-    """Whether `path` still names the file that is locked: somebody may have removed or
-    replaced it.
-    """
-    try:
-        there = path.lstat()
-    except OSError:
-        return False
-    held = os.fstat(file.fileno())
-    return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)

@@ -1,35 +1,30 @@
-"""Tells the files of one run from those of another: each carries a hash of the run's
-configuration.
-"""
+"""Tells the files of one run from those of another, by a hash of the run's configuration."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from cpsam.errors import DataError
+from cpsam.files import hash_json
 
 
 def run_identity(config: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a configuration as canonical JSON, without what the machine settled.
+    """Returns the SHA-256 of a configuration, without what the machine settled.
 
     Example:
         >>> run_identity({"seed": 1, "settled": {"threads": 2}}) == run_identity({"seed": 1})
         True
     """
-    return digest({name: value for name, value in config.items() if name != "settled"})
-
-
-def digest(data: object, salt: str = "") -> str:
-    return hashlib.sha256((salt + json.dumps(data, sort_keys=True)).encode()).hexdigest()
+    return hash_json({name: value for name, value in config.items() if name != "settled"})
 
 
 def check_identity(about: Mapping[str, Any], config: Mapping[str, Any], where: str) -> bool:
-    """Checks that a file is of the run of this configuration; returns False if it does not say so,
-    as files of older versions.
+    """Checks that a file belongs to the run of this configuration.
+
+    Returns:
+        Whether the file says so. Files of older versions do not.
 
     Raises:
-        DataError: If it is of another run.
+        DataError: If it belongs to another run.
     """
     if "identity" not in about:
         return False

@@ -15,7 +15,8 @@ from support.tiny_runs import assert_same_run, interrupt, run
 
 from cpsam.checkpoint import load_weights, seal
 from cpsam.errors import DataError, StoppedError, UserError
-from cpsam.files import open_lock, read_json
+from cpsam.files import read_json
+from cpsam.locks import acquire
 from cpsam.train.metrics import read_metrics, read_summary
 from cpsam.train.run_folder import open_run
 from cpsam.train.train import train
@@ -339,12 +340,9 @@ def test_what_a_killed_process_left_is_removed_and_links_in_it_are_not_followed(
 
 def test_the_holder_s_name_cannot_control_a_terminal(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("\x1b]0;title\x07 you")
-    import fcntl
-
-    with open_lock(tmp_path / ".lock") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"in use by \]0;title you$"):
-            run(tmp_path)
+    in_use = pytest.raises(UserError, match=r"in use by \]0;title you$")
+    with acquire(tmp_path / ".lock"), in_use:
+        run(tmp_path)
 
 
 def test_weights_of_another_run_are_told_apart(finished: Path, tmp_path: Path) -> None:

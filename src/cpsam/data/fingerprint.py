@@ -1,40 +1,17 @@
-"""SHA-256 of data: of files, to know whether they were decoded before, and of pixels, to know what
-a run was trained on.
-"""
+"""Hashes pixels and labels, to tell what a run was trained on."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cpsam.data.parallel import cpu_count
 from cpsam.data.split import Pixels
-from cpsam.errors import DataError
-from cpsam.files import open_regular
+from cpsam.files import hash_json
 
 BLOCK_BYTES = 1 << 24
-
-
-def hash_plain(data: object) -> str:
-    """SHA-256 of plain data (JSON types)."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()  # pyrefly: ignore
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def hash_array(array: NDArray[np.generic]) -> str:
@@ -45,7 +22,7 @@ def hash_array(array: NDArray[np.generic]) -> str:
     blocks = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
     with ThreadPoolExecutor(cpu_count()) as pool:
         digests = list(pool.map(lambda block: hashlib.sha256(block).hexdigest(), blocks))
-    return hash_plain([array.dtype.str, array.shape, digests])
+    return hash_json([array.dtype.str, array.shape, digests])
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[np.int64]]]) -> str:
@@ -60,4 +37,4 @@ def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[n
     """
     # The byte order is fixed, so that the same data has the same name on every machine.
     parts = [[hash_array(pixels), hash_array(labels.astype("<i8"))] for pixels, labels in splits]
-    return hash_plain(["cpsam data 1", list(classes), parts])
+    return hash_json(["cpsam data 1", list(classes), parts])

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.fingerprint import hash_plain
 from cpsam.data.split import Indices
 from cpsam.errors import UserError
+from cpsam.files import hash_json
 from cpsam.seeds import generator
 
 
@@ -101,7 +101,7 @@ def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
     else:
         raise UserError(f"a fraction to hold out must be between 0 and 1, not {count_or_fraction}")
     kept, held = stratified(dataset.train.labels.numpy(), count, seed)
-    name = hash_plain(["cpsam hold-out 1", dataset.fingerprint, held.tolist()])
+    name = hash_json(["cpsam hold-out 1", dataset.fingerprint, held.tolist()])
     return replace(
         dataset,
         train=dataset.train.subset(kept),

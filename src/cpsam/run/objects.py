@@ -9,7 +9,6 @@ another run.
 
 import dis
 import functools
-import hashlib
 import inspect
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 
 from cpsam.errors import UserError
+from cpsam.files import hash_json
 from cpsam.run.source import functions_of, is_installed_file, source_of, undecorated
 
 PLAIN = (
@@ -101,8 +101,7 @@ def identify(thing: object, name: str, stored: str = "") -> str:
         ) from None
     if isinstance(described, str):
         return described
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    return f"{qualified_name(thing)}@{digest[:HASH_LETTERS]}"
+    return f"{qualified_name(thing)}@{hash_json(described)[:HASH_LETTERS]}"
 
 
 def qualified_name(thing: Any) -> str:

@@ -1,7 +1,5 @@
 """What a run is: a specification that names its folder by its content."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -12,6 +10,7 @@ import torch
 from cpsam.config.recipe import Recipe
 from cpsam.config.task import Task
 from cpsam.data import StreamedSplit
+from cpsam.files import hash_json
 from cpsam.run.arm import Arm
 from cpsam.run.data import LoadedTask
 from cpsam.train.run_config import SETTLED
@@ -113,7 +112,7 @@ def recorded_task(config: Mapping[str, Any], where: str) -> Task:
 
 
 def content_hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    return hash_json(content)[:10]
 
 
 def is_named_by(folder_name: str, config: Mapping[str, Any]) -> bool:

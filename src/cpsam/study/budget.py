@@ -2,8 +2,6 @@
 measurement before anything runs.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -13,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from cpsam.config.recipe import Recipe
 from cpsam.errors import UserError
 from cpsam.evaluate import autocast
+from cpsam.files import hash_json
 from cpsam.measure import measure_latency
 from cpsam.run.arm import BARE, Arm
 from cpsam.run.data import LoadedTask
@@ -77,8 +76,7 @@ def key_of(arm: Arm, loaded: LoadedTask, recipe: Recipe, threads: int) -> str:
         recipe.to_dict(),
         threads,
     ]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{arm.slug}-{digest[:10]}"
+    return f"{arm.slug}-{hash_json(content)[:10]}"
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:

@@ -1,13 +1,11 @@
 """Writes down the plan of a study before anything runs, and each change of it."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 from cpsam.config.study import Study
 from cpsam.errors import DataError, UserError
-from cpsam.files import read_json, write_json
+from cpsam.files import hash_json, read_json, write_json
 from cpsam.run.events import OnEvent
 from cpsam.study.claim import writing
 from cpsam.study.make_plan import Load, make_plan
@@ -138,7 +136,7 @@ def plan_identity(described: dict[str, Any]) -> str:
         described.get("budget"),
         *(sorted(described.get(key, ())) for key in ("contrasts", "seeds", "runs")),
     ]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+    return hash_json(values)[:16]
 
 
 def read_derived(

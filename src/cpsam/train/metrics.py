@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from cpsam.errors import DataError
-from cpsam.files import parse_json, read_file, read_json
-from cpsam.identity import check_identity, digest, run_identity
+from cpsam.files import hash_json, parse_json, read_file, read_json
+from cpsam.identity import check_identity, run_identity
 from cpsam.text import shorten
 
 METRICS, SUMMARY = "metrics.jsonl", "summary.json"
@@ -92,7 +92,7 @@ def read_summary(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
 
 def sealed(record: Mapping[str, Any], identity: str) -> dict[str, Any]:
     """Returns a record with its hash under ``timing``."""
-    return {**record, "timing": {**record["timing"], SEAL: digest(record, identity)}}
+    return {**record, "timing": {**record["timing"], SEAL: hash_json(record, identity)}}
 
 
 def check_seal(
@@ -113,7 +113,7 @@ def check_seal(
             )
         return
     bare = {**record, "timing": {name: value for name, value in timing.items() if name != SEAL}}
-    if timing[SEAL] != digest(bare, identity):
+    if timing[SEAL] != hash_json(bare, identity):
         raise DataError(
             f"{where}: its {SEAL} does not fit, so the record is damaged or of another run"
         )

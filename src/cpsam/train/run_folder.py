@@ -11,24 +11,22 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cpsam.checkpoint import checkpoint_steps
 from cpsam.errors import DataError, UserError
 from cpsam.files import (
     append_durably,
-    is_locked_file,
-    open_lock,
     read_json,
     remove_leftovers,
-    try_lock,
     write_atomically,
     write_json,
 )
 from cpsam.identity import run_identity
+from cpsam.locks import Lock, acquire
 from cpsam.train.metrics import (
     METRICS,
     SUMMARY,
@@ -52,7 +50,7 @@ class RunFolder:
         lock: The lock file that is locked. None in a process that does not write.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], lock: IO[str] | None = None) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], lock: Lock | None = None) -> None:
         self.path = path
         self.config = config
         self.lock = lock
@@ -97,7 +95,7 @@ class RunFolder:
         Raises:
             UserError: If somebody removed or replaced the lock file.
         """
-        if self.lock is not None and not is_locked_file(self.lock, self.path / LOCK):
+        if self.lock is not None and not self.lock.in_place:
             raise UserError(
                 f"run folder {self.path}: its lock file {LOCK} was removed or replaced, so another"
                 " process may write here; stopped before the next write"
@@ -177,25 +175,17 @@ def open_run(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
     for name, kind in {LOCK: "file", CHECKPOINTS: "folder", TENSORBOARD: "folder"}.items():
         if (path / name).is_symlink():
             raise UserError(f"run folder {path}: {name} is a link, and must be a {kind}; remove it")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open_lock(path / LOCK)
-    except OSError as error:
-        raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
-    with lock:
-        acquire(lock, path)
+    with ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(acquire(path / LOCK))
+        except OSError as error:
+            raise UserError(f"run folder {path} cannot be written ({error.strerror})") from error
+        if not lock.held:
+            raise UserError(f"run folder {path} is in use by {lock.holder or 'another process'}")
+        lock.sign(f"process {os.getpid()} on {platform.node()}")
         remove_leftovers(path)
         begun = check_config(path, config)  # Another process may have begun the run meanwhile.
         if begun is None:
             write_json(path / CONFIG, config)
         yield RunFolder(path, begun if begun is not None else plain(config), lock)
-
-
-def acquire(lock: IO[str], path: Path) -> None:
-    """Acquires the lock. The system releases it when this process ends, however it ends."""
-    if not try_lock(lock):
-        holder = "".join(filter(str.isprintable, lock.read(200)))
-        raise UserError(f"run folder {path} is in use by {holder or 'another process'}")
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}\n")
-    lock.flush()

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.fingerprint import hash_file, hash_plain
 from cpsam.data.split import OnProgress, Pixels
 from cpsam.data.storage.cifar_pickles import find_pickled, pickled_paths, read_names, read_split
 from cpsam.data.storage.decoded_cache import SPLITS, UndecodedSplits, load_or_build
 from cpsam.data.storage.hub import HubFile, fetch
 from cpsam.data.storage.shard_files import find_shards, parquet_files
 from cpsam.errors import DataError
+from cpsam.files import hash_file, hash_json
 
 SIZE = (32, 32)
 IMAGE_COLUMN = "img"
@@ -91,7 +91,7 @@ def load_cifar(name: str, root: Path | None, progress: OnProgress | None = None)
     with ThreadPoolExecutor() as pool:
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
     # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
-    key = hash_plain(["cifar 1", SIZE, IMAGE_COLUMN, hub.label_column, hub.num_classes, hashes])
+    key = hash_json(["cifar 1", SIZE, IMAGE_COLUMN, hub.label_column, hub.num_classes, hashes])
     found = load_or_build(name, key, lambda: undecoded_parquet(files, hub), progress)
     return found.to_dataset(name, padding=4, flip=True)
 
@@ -101,7 +101,7 @@ def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress
     of the parquet files.
     """
     paths = pickled_paths(name, folder)
-    key = hash_plain(
+    key = hash_json(
         [
             "cifar pickled 1",
             num_classes,

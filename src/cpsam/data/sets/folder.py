@@ -8,7 +8,6 @@ import numpy as np
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
 from cpsam.data.decode import decode_square
-from cpsam.data.fingerprint import hash_plain
 from cpsam.data.parallel import map_ordered
 from cpsam.data.sets.streamed_datasets import Columns, check_columns, stream_folder, stream_shards
 from cpsam.data.split import OnProgress, Pixels
@@ -16,6 +15,7 @@ from cpsam.data.storage.decoded_cache import UndecodedSplits, load_or_build
 from cpsam.data.storage.shard_files import has_shards
 from cpsam.data.storage.tree import read_tree
 from cpsam.errors import UserError
+from cpsam.files import hash_json
 
 IMAGES_A_TASK = 16
 STREAM_ABOVE_BYTES = 8 << 30  # of decoded images: 57,065 of 224x224
@@ -89,7 +89,7 @@ def load_folder(
     content = [
         [part.classes, part.paths, part.labels.tolist(), part.stamps] for part in parts.values()
     ]
-    key = hash_plain(["folder 1", str(root.resolve()), image_size, content])
+    key = hash_json(["folder 1", str(root.resolve()), image_size, content])
 
     def pixels(split: str) -> Iterator[Pixels]:
         paths = parts[split].paths

@@ -9,7 +9,6 @@ import torch
 
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.fingerprint import hash_plain
 from cpsam.data.image_transforms import MEAN, STD, training
 from cpsam.data.loader.image_source import Files, ImageSource, Rows
 from cpsam.data.parallel import map_ordered
@@ -19,6 +18,7 @@ from cpsam.data.storage.tree import Tree
 from cpsam.data.storage.unpacked_shard import unpack
 from cpsam.data.streamed_split import StreamedSplit
 from cpsam.errors import UserError
+from cpsam.files import hash_json
 
 # the image and the label column; None: those that sets of the hub have
 Columns = tuple[str | None, str | None]
@@ -136,7 +136,7 @@ def streamed(
         for source, labels, rows in (splits["train"], splits["test"])
     )
     used = [[split.rows.tolist(), split.labels.tolist()] for split in (train, test)]
-    fingerprint = hash_plain(["cpsam stream 1", list(classes), content, used])
+    fingerprint = hash_json(["cpsam stream 1", list(classes), content, used])
     skipped = tuple(sorted(skip))
     return Dataset(
         name, train, test, tuple(classes), MEAN, STD, 0, True, fingerprint, note, skipped, notes

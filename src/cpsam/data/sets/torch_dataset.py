@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.fingerprint import fingerprint, hash_plain
+from cpsam.data.fingerprint import fingerprint
 from cpsam.data.moments import Moments
 from cpsam.data.split import OnProgress, Split
 from cpsam.errors import DataError, UserError
+from cpsam.files import hash_json
 
 HASHED_BYTES = 4 << 30  # of both splits; more takes longer to hash than a person waits
 KINDS = "a PIL image, an array or a tensor of uint8, or a tensor of floats"
@@ -62,7 +63,7 @@ def from_torch(
         )
     classes = class_names(train, int(max(labels.max(), other_labels.max())) + 1)
     if version is not None:
-        name = hash_plain(["cpsam version 1", version])
+        name = hash_json(["cpsam version 1", version])
     elif pixels.nbytes + other.nbytes > HASHED_BYTES:
         raise UserError(
             f"the data has more than {HASHED_BYTES >> 30} GiB, which is not hashed; give"
@@ -98,7 +99,7 @@ def from_torch(
 
 def unaugmented(fingerprint: str) -> str:
     """Returns the fingerprint of the same samples where they are not augmented."""
-    return hash_plain(["not augmented", fingerprint])
+    return hash_json(["not augmented", fingerprint])
 
 
 def read_samples(

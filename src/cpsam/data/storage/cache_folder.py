@@ -1,17 +1,19 @@
 """The folder of the cache: where it is, what its entries are called, one writer at a time."""
 
-import fcntl
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cpsam.files import is_locked_file, open_lock
+from cpsam.locks import acquire
 
-# Decoded images, a shard as an Arrow file, a lock; .safetensors and the temporary names with eight
-# digits are of earlier versions.
-ENTRY = re.compile(r"\.?.+-[0-9a-f]{24}(\.decoded|\.arrow|\.lock|\.safetensors|-[0-9a-f]{8})")
+# Decoded images, a shard as an Arrow file, a lock, and temporary names, which end in eight digits;
+# .safetensors and temporary names without an ending are of earlier versions.
+ENTRY = re.compile(
+    r"\.?.+-[0-9a-f]{24}((\.decoded|\.arrow)(-[0-9a-f]{8})?|\.lock|\.safetensors|-[0-9a-f]{8})"
+)
 
 
 def cache_folder() -> Path:
@@ -37,13 +39,9 @@ def cache_identity() -> tuple[int, int] | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time through; the others wait."""
-    while True:
-        with open_lock(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if is_locked_file(file, path):
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
+    """Lets one process at a time through; the others wait. The lock file is removed at the end."""
+    with acquire(path, math.inf):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ labels and class names give the fingerprint in `about.json`; otherwise it is bui
 """
 
 import os
-import secrets
 import stat
 import tempfile
 import warnings
@@ -20,12 +19,12 @@ from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 
 from cpsam.data.dataset import Dataset
-from cpsam.data.fingerprint import fingerprint, hash_plain
+from cpsam.data.fingerprint import fingerprint
 from cpsam.data.moments import Moments
 from cpsam.data.split import Indices, OnProgress, Pixels, Split
 from cpsam.data.storage.cache_folder import cache_folder, locked
-from cpsam.errors import DataError
-from cpsam.files import TEMPORARY, read_json, remove, sync_folder, write_json
+from cpsam.errors import DataError, UserError
+from cpsam.files import hash_json, read_json, remove_leftovers, replacing, write_json
 
 SPLITS = ("train", "test")
 ABOUT = "about.json"
@@ -117,7 +116,7 @@ def load_or_build(
         entry.parent.mkdir(parents=True, exist_ok=True)
         with locked(entry.with_suffix(".lock")):
             return read_entry(entry) or build(entry, undecoded(), progress)
-    except OSError as error:
+    except (OSError, UserError) as error:  # UserError: the file system has no locks.
         refused = error
     warnings.warn(
         f"decoded images of {name} are not kept ({refused}); CPSAM_CACHE can name another folder",
@@ -136,22 +135,14 @@ def load_or_build(
 
 def build(entry: Path, undecoded: UndecodedSplits, progress: OnProgress | None) -> Decoded:
     """Decodes into a temporary folder, which takes the entry's name when it is on the disk."""
-    for leftover in entry.parent.glob(f"{TEMPORARY}{entry.name}-*"):
-        remove(leftover)  # of a process that was killed
-    unfinished = entry.with_name(f"{TEMPORARY}{entry.name}-{secrets.token_hex(4)}")
-    try:
+    remove_leftovers(entry.parent, entry.name)
+    with replacing(entry) as unfinished:
         unfinished.mkdir()
         moments = write_arrays(unfinished, undecoded, progress)
         arrays = map_arrays(unfinished)
         name = fingerprint(undecoded.classes, arrays)
         about = About(undecoded.classes, moments.mean, moments.std, name)
-        write_json(unfinished / ABOUT, {**asdict(about), "sha256": hash_plain(asdict(about))})
-        remove(entry)  # a damaged one, or a link
-        unfinished.replace(entry)
-    except BaseException:
-        remove(unfinished)
-        raise
-    sync_folder(entry.parent)
+        write_json(unfinished / ABOUT, {**asdict(about), "sha256": hash_json(asdict(about))})
     return decoded(arrays, about)
 
 
@@ -224,7 +215,7 @@ def read_entry(entry: Path) -> Decoded | None:
         if entry.is_symlink():
             return None
         content = read_json(require_regular(entry / ABOUT)) or {}
-        if content.pop("sha256", None) != hash_plain(content):
+        if content.pop("sha256", None) != hash_json(content):
             return None
         classes, mean, std = (tuple(content[key]) for key in ("classes", "mean", "std"))
         about = About(classes, mean, std, content["fingerprint"])

@@ -7,8 +7,8 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.utils import get_session
 
-from cpsam.data.fingerprint import hash_file
 from cpsam.errors import DataError
+from cpsam.files import hash_file
 
 CONNECT_SECONDS = 10
 

@@ -9,17 +9,16 @@ pyarrow is imported where it is used: it takes half a second, and files do not n
 
 import hashlib
 import os
-import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cpsam.data.fingerprint import hash_plain
 from cpsam.data.split import Indices
 from cpsam.data.storage.cache_folder import cache_folder, locked
 from cpsam.errors import DataError
+from cpsam.files import hash_json, replacing
 
 OPEN_TABLES = 512
 DIGEST_BYTES = 8
@@ -39,7 +38,7 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
     """
     try:
         status = path.stat()
-        key = hash_plain(
+        key = hash_json(
             ["shard 2", str(path.resolve()), status.st_size, status.st_mtime_ns, image_column]
         )
         table = cache_folder() / "shards" / f"{path.stem}-{key[:24]}.arrow"
@@ -74,29 +73,22 @@ def write_table(path: Path, image_column: str, label_column: str, table: Path) -
     schema = pa.schema(
         [("bytes", pa.binary()), ("digest", pa.binary(DIGEST_BYTES))], {"source": os.fsencode(path)}
     )
-    unfinished = table.with_name(f".{table.stem}-{secrets.token_hex(4)}")
     row = 0
-    try:
-        with unfinished.open("xb") as file:
-            with pa.ipc.new_file(file, schema) as writer:
-                for batch in read_bytes(path, image_column, label_column):
-                    digests = [
-                        row_digest(table, row + index, data.as_py())
-                        for index, data in enumerate(batch)
-                    ]
-                    writer.write_batch(
-                        pa.record_batch(
-                            [batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)],
-                            schema=schema,
-                        )
+    with replacing(table) as unfinished, unfinished.open("xb") as file:
+        with pa.ipc.new_file(file, schema) as writer:
+            for batch in read_bytes(path, image_column, label_column):
+                digests = [
+                    row_digest(table, row + index, data.as_py()) for index, data in enumerate(batch)
+                ]
+                writer.write_batch(
+                    pa.record_batch(
+                        [batch.cast(pa.binary()), pa.array(digests, schema.field(1).type)],
+                        schema=schema,
                     )
-                    row += len(batch)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(table)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+                )
+                row += len(batch)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def row_digest(table: Path, row: int, data: bytes | None) -> bytes:
