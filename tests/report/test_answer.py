@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from support.comparisons import VARIANTS, comparison
 from support.html_page import Page
-from support.whole_study import changed, whole_study
+from support.whole_study import changed, whole_content, whole_study
 
 from cpsam.cli.table import print_results
-from cpsam.report.answer import answer, control_words
+from cpsam.report.answer import answer, control_words, evidence
 from cpsam.report.formats import render_markdown
 from cpsam.report.page import render_page
 from cpsam.report.results import Results
@@ -149,3 +149,14 @@ def test_the_best_control_stands_beside_the_answer_in_every_form(
     (fewer,) = control_words(compared(low=0.004, high=0.008, fewer=["norm_only @ every-branch"]))
     assert fewer == f"{said} Controls with fewer seeds are left out: norm_only."
     assert control_words(whole_study()) == []
+
+
+def test_the_evidence_repeats_nothing_and_claims_nothing_impossible() -> None:
+    first, *others = whole_content()["contrasts"]
+    none = dict.fromkeys(("mean", "sd", "low", "high", "p", "p_sign_flip", "detectable"))
+    unanswered = first | none | {"n": 0, "note": "no seed finished with both"}
+    results = changed(contrasts=[unanswered, *others])
+    assert answer(results).endswith("no seed finished with both.") and evidence(results) == []
+    assert "four times in five" in " ".join(evidence(whole_study()))
+    wide = changed(contrasts=[first | {"detectable": 1.2}, *others])
+    assert "four times in five" not in " ".join(evidence(wide)), "there is no such difference"

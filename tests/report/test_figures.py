@@ -146,3 +146,10 @@ def test_the_front_is_what_nothing_as_cheap_beats() -> None:
     }
     assert chosen == set(points) - beaten
     assert len(re.findall('class="front"', render_page(whole_study()))) == 2 * 4
+
+
+def test_the_axis_of_a_curve_fits_the_second_half_of_the_epochs() -> None:
+    """The first epochs, at 22 % here, would press the end into a line."""
+    picture = curve_plot(whole_study(), "late")
+    ticks = re.findall(r'text-anchor="end" class="tick">([\d.]+)<', str(picture))
+    assert min(map(float, ticks)) > 30

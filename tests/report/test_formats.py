@@ -66,6 +66,7 @@ def test_every_form_says_what_an_arm_is_and_what_was_equal() -> None:
             "equal time" in forms[form]
             and "after the last epoch, on the validation split" in forms[form]
         )
+        assert "cpsam, defaults" not in forms[form], "an arm that is named after its block"
     row = next(csv.DictReader(io.StringIO(forms["arms.csv"])))
     assert (row["attention"], json.loads(row["arguments"]), json.loads(row["recipe"])) == (
         "cpsam",
@@ -121,3 +122,10 @@ def test_a_plan_that_grew_says_so() -> None:
 def test_a_cell_of_markdown_stays_one_cell(cell: str) -> None:
     line = markdown_table(Table(["x", "y"], [[cell, "3"]])).splitlines()[-1]
     assert len(re.findall(r"(?<!\\)\|", line)) == 3
+
+
+def test_the_only_question_has_no_table_of_its_own() -> None:
+    only = changed(contrasts=whole_content()["contrasts"][:1])
+    for render in (render_page, render_markdown):
+        assert "The questions of the plan" in render(whole_study())
+        assert "The questions of the plan" not in render(only)

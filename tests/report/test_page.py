@@ -8,6 +8,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from jinja2 import UndefinedError
 from support.comparisons import VARIANTS, comparison, content_of
 from support.html_page import Page
 
@@ -15,6 +16,7 @@ from cpsam.report.answer import answer
 from cpsam.report.page import render_page
 from cpsam.report.results import Results
 from cpsam.report.table import arms_table
+from cpsam.report.templates import template
 
 
 @pytest.mark.parametrize("results", VARIANTS.values(), ids=VARIANTS)
@@ -110,3 +112,8 @@ def test_the_wheel_carries_what_a_page_is_made_of(tmp_path):
     parts = {path.name for path in (root / "src/cpsam/report").iterdir() if path.is_file()}
     assert parts >= {"page.html.j2", "table.html.j2", "report.css"}
     assert {f"cpsam/report/{name}" for name in parts} <= set(ZipFile(wheel).namelist())
+
+
+def test_a_template_that_misses_a_name_is_an_error():
+    with pytest.raises(UndefinedError, match="'answer' is undefined"):
+        template("results.html.j2").render(said=[], tables=[])

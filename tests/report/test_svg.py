@@ -1,7 +1,7 @@
 """What pictures are drawn with: escaped elements, axes, and labels that do not cover each other."""
 
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 from markupsafe import Markup
@@ -74,6 +74,16 @@ def test_spread_keeps_order_distance_and_frame(positions):
     gaps = [moved[after] - moved[before] for before, after in pairwise(order)]
     assert min(gaps) >= min(30, (410 - 44 - 16) / (len(positions) - 1)) - 1e-9
     assert min(moved) >= 44 and max(moved) <= 410
+
+
+def test_labels_of_one_place_do_not_cover_each_other():
+    taken = []
+    for name in ("none", "conv_control", "non_local", "cpsam"):
+        place_label(name, 200.0, 140.0, taken)
+    assert len(taken) == 4
+    for one, other in combinations(taken, 2):
+        beside = one[2] <= other[0] or other[2] <= one[0]
+        assert beside or one[3] <= other[1] or other[3] <= one[1]
 
 
 @pytest.mark.parametrize("x", [LEFT + 2.0, (LEFT + RIGHT) / 2, RIGHT - 2.0])

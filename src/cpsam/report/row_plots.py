@@ -59,7 +59,7 @@ def lay_rows(names: Sequence[str], low: float, high: float, signed: bool = False
     place, row = between(ticks[0], ticks[-1], left, RIGHT - 12), (bottom - TOP) / len(names)
     grid = []
     for tick, words in zip(ticks, tick_words(ticks, signed), strict=True):
-        x, kind = place(tick), "zero" if signed and abs(tick) < 1e-9 else "grid"
+        x, kind = place(tick), "zero" if abs(tick) < 1e-9 else "grid"
         grid += [line(x, TOP, x, bottom, kind), below(words, x, bottom)]
     return Rows(place, [TOP + row * (index + 0.5) for index in range(len(names))], bottom, grid)
 
