@@ -85,3 +85,18 @@ def test_each_block_says_what_its_arguments_are(capsys: pytest.CaptureFixture[st
     for name, block in found.items():
         assert block["about"] and all(entry["about"] for entry in block["arguments"].values())
         assert {*block["arguments"], "in_channels"} == set(argument_names(ATTENTION[name]))
+
+
+def test_a_default_is_shown_once_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(said(capsys, "compare", "--help-all").split())
+    for words in (
+        "--attention NAME … Arms:",
+        "Default: none conv_control non_local cpsam. --",
+        "--seeds NUMBER … Seeds, the same for every arm. Default: 0 1 2. --",
+        "Default: 0.0005. --",
+        "--augment, --no-augment Crop",
+        "Default: on. --",
+        "Default: the environment variable CPSAM_DATA. --",
+    ):
+        assert words in text, words
+    assert not re.search(r"Default:[^-]*Default:", text)
