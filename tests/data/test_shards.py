@@ -364,7 +364,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     root = pair(tmp_path, pa.array([0, 1, 0]), image="photo", label="kind of it")
     columns = {"image_column": "photo", "label_column": "kind of it"}
     assert load(root, **columns).train.labels.tolist() == [0, 1, 0]
-    assert verify(root, columns=("photo", "kind of it")).faults == []
+    assert verify(root, image_column="photo", label_column="kind of it").faults == []
     with pytest.raises(DataError, match="no column 'knd'; it has photo, kind of it"):
         load(root, image_column="photo", label_column="knd")
     with pytest.raises(

@@ -56,13 +56,13 @@ def run(words: list[str]) -> None:
     from cpsam.progress import ProgressBars
 
     with ProgressBars() as bars:
-        columns = asked.image_column, asked.label_column
         found = verify(
             asked.path,
             lambda what, done, total: bars(
                 {"event": "data", "what": what, "done": done, "total": total}
             ),
-            columns,
+            asked.image_column,
+            asked.label_column,
         )
     if asked.json:
         print(json.dumps(found.to_dict(), indent=1))

@@ -12,13 +12,6 @@ from cpsam.cli.verb import Verb
 from cpsam.errors import UserError, unknown
 
 KINDS = ("attention", "placements", "models", "data", "presets")
-DATA = {
-    "digits": "1,797 handwritten digits, embedded.",
-    "cifar10": "60,000 images of 10 classes.",
-    "cifar100": "60,000 images of 100 classes.",
-    "imagenet": "One folder per class, or the parquet shards of the hub; streamed.",
-    "folder": "Your images, in one folder per class.",
-}
 SEVERAL = ("attention", "models")  # kinds after which more can be asked
 
 
@@ -84,7 +77,7 @@ def names_of(kind: str) -> dict[str, str]:
             for library in LIBRARIES
         }
         return dict.fromkeys(names, "For small images.") | libraries
-    return {name: DATA[name] for name in names} if kind == "data" else names
+    return names
 
 
 def more(kind: str, name: str) -> dict[str, Any]:

@@ -1,21 +1,30 @@
-"""Data sets by name."""
+"""Loads data sets by name.
+
+A new data set is a function in a file of its own in `sets/`, and a line in `DATASETS` here.
+"""
 
 import os
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.parallel import default_workers
-from cpsam.data.sets.cifar import HUB_DATASETS, load_cifar
+from cpsam.data.load_options import LoadOptions
+from cpsam.data.sets.cifar import load_cifar10, load_cifar100
 from cpsam.data.sets.digits import load_digits
 from cpsam.data.sets.folder import load_folder
 from cpsam.data.sets.imagenet import load_imagenet
 from cpsam.data.split import OnProgress
-from cpsam.errors import DataError, UserError, unknown
+from cpsam.errors import DataError, unknown
 
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "folder")
-OWN_SIZE = ("digits", *HUB_DATASETS)
+# Each takes the folder that holds the data, None if there is none, and how to load it.
+DATASETS: dict[str, Callable[[Path | None, LoadOptions], Dataset]] = {
+    "digits": load_digits,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "imagenet": load_imagenet,
+    "folder": load_folder,
+}
 
 
 def load_dataset(
@@ -31,11 +40,11 @@ def load_dataset(
     label_column: str | None = None,
     progress: OnProgress | None = None,
 ) -> Dataset:
-    """Load a data set: as bytes, or, where it is large, as the names of files that are read while
-    they are needed.
+    """Loads a data set by its name.
 
-    Files that are not streamed are decoded once, into a memory-mapped file in the folder
-    ``CPSAM_CACHE``, by default ``~/.cache/cpsam``.
+    Small images are decoded once, and held as bytes in memory-mapped files in the folder
+    ``CPSAM_CACHE``, by default ``~/.cache/cpsam``. The images of a large set are streamed: each
+    file is read when its batch needs it.
 
     Args:
         name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or
@@ -69,44 +78,18 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
-    if name in OWN_SIZE:
-        how = None if transform == Transform() else transform
-        refuse(name, image_size=image_size, stream=stream or None, transform=how, skip=skip or None)
-        refuse(name, image_column=image_column, label_column=label_column)
-    elif name == "imagenet" and stream is False:
-        raise UserError("imagenet is always streamed; a folder with stream=False is not")
-    if workers is not None and workers < 0:
-        raise UserError(f"workers must be at least 0; got {workers}")
-    given = root or os.environ.get("CPSAM_DATA") or None
-    folder = None if given is None else expanded(given)
-    if name == "digits":
-        return load_digits()
-    if name in HUB_DATASETS:
-        return load_cifar(name, folder, progress)
-    if folder is None:
-        raise DataError(
-            f"no folder {'of images' if name == 'folder' else 'with ImageNet'} given; name it with"
-            " `root` or CPSAM_DATA"
-        )
-    size = 224 if image_size is None else image_size
-    if size < 1:
-        raise UserError(f"image_size must be at least 1, not {size}")
-    count = default_workers() if workers is None else workers
-    columns = image_column, label_column
-    if name == "imagenet":
-        return load_imagenet(
-            folder, size, progress, transform=transform, workers=count, skip=skip, columns=columns
-        )
-    return load_folder(
-        folder,
-        size,
-        progress,
+    options = LoadOptions(
+        image_size=image_size,
         stream=stream,
         transform=transform,
-        workers=count,
+        workers=workers,
         skip=skip,
-        columns=columns,
+        image_column=image_column,
+        label_column=label_column,
+        progress=progress,
     )
+    given = root or os.environ.get("CPSAM_DATA") or None
+    return DATASETS[name](None if given is None else expanded(given), options)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -119,11 +102,3 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"no folder {os.fspath(path)}: {error}") from error
-
-
-def refuse(name: str, **given: object) -> None:
-    for argument, value in given.items():
-        if value is not None:
-            kind = "has a size of its own" if argument == "image_size" else "is held as bytes"
-            kind = "has columns of its own" if argument.endswith("column") else kind
-            raise UserError(f"{argument} is for folder and imagenet, {name} {kind}; given {value}")

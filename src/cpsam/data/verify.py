@@ -13,9 +13,9 @@ import numpy as np
 from PIL import ImageOps
 
 from cpsam.data.decode import open_image, read_image, to_rgb
+from cpsam.data.load_options import LoadOptions
 from cpsam.data.parallel import map_ordered
 from cpsam.data.sets.cifar import HUB_DATASETS
-from cpsam.data.sets.streamed_datasets import Columns, check_columns
 from cpsam.data.split import OnProgress
 from cpsam.data.storage.cifar_pickles import LAYOUTS, find_pickled
 from cpsam.data.storage.shard_files import has_shards
@@ -67,7 +67,10 @@ class Verified:
 
 
 def verify(
-    root: Path, progress: OnProgress | None = None, columns: Columns = (None, None)
+    root: Path,
+    progress: OnProgress | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> Verified:
     """Decode every image of a folder of images, or of parquet shards, side by side on all
     processors.
@@ -83,8 +86,8 @@ def verify(
         root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, with ``CLASS/*``, or with
             parquet shards, in itself or in ``data/``.
         progress: Told how many images have been decoded.
-        columns: The image and the label column of parquet shards; None: those that sets of the hub
-            have.
+        image_column: Of parquet shards; None: as :func:`cpsam.data.load_dataset` finds it.
+        label_column: Likewise.
 
     Raises:
         DataError: If there is nothing there to verify.
@@ -93,9 +96,9 @@ def verify(
     if original is not None:
         layout: Layout = Pickled(root, original, HUB_DATASETS[original].num_classes)
     elif has_shards(root):
-        layout = Rows(root, columns)
+        layout = Rows(root, image_column, label_column)
     else:
-        check_columns(columns, root)
+        LoadOptions(image_column=image_column, label_column=label_column).refuse_columns(root)
         layout = Tree(root)
     done, total = 0, sum(map(sum, layout.counts.values()))
     # Digests of pixels are kept in memory, with the number of the class; those of the test split

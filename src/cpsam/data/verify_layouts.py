@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cpsam.data.sets.streamed_datasets import Columns
 from cpsam.data.split import Pixels
 from cpsam.data.storage.cifar_pickles import pickled_paths, read_names, read_split
 from cpsam.data.storage.shard_labels import NONE, read_shards, row_name
@@ -120,9 +119,9 @@ class Pickled(Layout):
 class Rows(Layout):
     """Parquet files in the layout of the hub."""
 
-    def __init__(self, root: Path, columns: Columns) -> None:
+    def __init__(self, root: Path, image_column: str | None, label_column: str | None) -> None:
         super().__init__(root)
-        self.shards = read_shards(root, *columns, on_fault=self.note_fault)
+        self.shards = read_shards(root, image_column, label_column, on_fault=self.note_fault)
         self.classes, self.notes = self.shards.classes, self.shards.notes
         for split in self.shards.files:
             labels = self.shards.joined(split)

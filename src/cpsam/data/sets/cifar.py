@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cpsam.data.dataset import Dataset
+from cpsam.data.load_options import LoadOptions
 from cpsam.data.split import OnProgress, Pixels
 from cpsam.data.storage.cifar_pickles import find_pickled, pickled_paths, read_names, read_split
 from cpsam.data.storage.decoded_cache import SPLITS, UndecodedSplits, load_or_build
@@ -68,19 +69,32 @@ HUB_DATASETS = {
 }
 
 
-def load_cifar(name: str, root: Path | None, progress: OnProgress | None = None) -> Dataset:
-    """Load a CIFAR.
+def load_cifar10(root: Path | None, options: LoadOptions) -> Dataset:
+    """Loads CIFAR-10: 60,000 images of 32x32 in 10 classes."""
+    return load_cifar("cifar10", root, options)
+
+
+def load_cifar100(root: Path | None, options: LoadOptions) -> Dataset:
+    """Loads CIFAR-100: 60,000 images of 32x32 in 100 classes."""
+    return load_cifar("cifar100", root, options)
+
+
+def load_cifar(name: str, root: Path | None, options: LoadOptions) -> Dataset:
+    """Loads a CIFAR.
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
         root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in
             ``root/name``, or deeper in the folder that the hub has them in, or the original pickles
             in ``root/cifar-100-python``. None fetches parquet files from the hub.
-        progress: Told how many images have been decoded.
+        options: Only `progress` is used: it is told how many images have been decoded.
 
     Raises:
+        UserError: If an option is given that is of no use here.
         DataError: If files are missing or damaged, or the hub cannot be reached.
     """
+    options.refuse_all(name)
+    progress = options.progress
     hub = HUB_DATASETS[name]
     pickled = (
         None if root is None or has_parquet(root / name, hub.folder) else find_pickled(name, root)

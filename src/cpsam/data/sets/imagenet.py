@@ -2,59 +2,43 @@
 Hugging Face hub; always streamed.
 """
 
-from collections.abc import Set
 from pathlib import Path
 
-from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
-from cpsam.data.sets.streamed_datasets import Columns, check_columns, stream_folder, stream_shards
-from cpsam.data.split import OnProgress
+from cpsam.data.load_options import LoadOptions, require_root
+from cpsam.data.sets.streamed_datasets import stream_shards, stream_tree
 from cpsam.data.storage.image_files import subfolders
 from cpsam.data.storage.shard_files import has_shards
 from cpsam.data.storage.shard_labels import ADVICE
 from cpsam.data.storage.split_names import TRAIN, choose
 from cpsam.data.storage.tree import read_tree
-from cpsam.errors import DataError
+from cpsam.errors import DataError, UserError
 
 
-def load_imagenet(
-    root: Path,
-    image_size: int = 224,
-    progress: OnProgress | None = None,
-    *,
-    transform: Transform | None = None,
-    workers: int = 0,
-    skip: Set[str] = frozenset(),
-    columns: Columns = (None, None),
-) -> Dataset:
-    """Loads ImageNet, or any set in its layouts, without reading its images.
+def load_imagenet(root: Path | None, options: LoadOptions) -> Dataset:
+    """Loads ImageNet-1k, or any set in its layouts, without reading its images.
 
     Args:
         root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, or with ``train-*.parquet`` and
             ``validation-*.parquet``, themselves or in ``data/``; or the folder in which that is
             called ``imagenet/``. Shards are written into the cache as Arrow files.
-        image_size: Height and width of the images that come out.
-        progress: Told how many shards have been unpacked.
-        transform: How images are augmented and cropped.
-        workers: Processes that make batches.
-        skip: Images to leave out, as :func:`cpsam.data.verify.verify` names them.
-        columns: The image and the label column of the shards; None: those that sets of the hub
-            have.
+        options: How to load it.
 
     Raises:
         DataError: If there is no such folder, or files are missing or damaged.
-        UserError: If timm does not understand the transform.
+        UserError: If `stream` is False, or timm does not understand the transform.
     """
-    folder = find_imagenet(root)
-    how = transform or Transform()
+    if options.stream is False:
+        raise UserError("imagenet is always streamed; a folder with stream=False is not")
+    folder = find_imagenet(require_root(root, "with ImageNet"))
     try:
-        if not has_shards(folder):
-            check_columns(columns, folder)
-            tree = read_tree(folder, skip)
-            if tree.note:
-                raise DataError(f"{folder}: no val/ beside train/; {ADVICE}")
-            return stream_folder("imagenet", folder, tree, image_size, how, workers, skip)
-        return stream_shards("imagenet", folder, image_size, progress, how, workers, skip, columns)
+        if has_shards(folder):
+            return stream_shards("imagenet", folder, options)
+        options.refuse_columns(folder)
+        tree = read_tree(folder, options.skip)
+        if tree.note:
+            raise DataError(f"{folder}: no val/ beside train/; {ADVICE}")
+        return stream_tree("imagenet", folder, tree, options)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
