@@ -1,14 +1,14 @@
-"""The branches of the blocks of a trunk: what runs beside a skip, and which module returns its end.
+"""Finds the branches of the blocks of a trunk: what runs beside a skip, and where it ends.
 
-A *skip* is the addition that ends a segment of the trunk, or an addition inside a segment of which
-one operand lies on every path to the other, as in the inner blocks of YOLO. A sum of equally long
-paths is no skip.
+A *skip* is the addition that ends a segment of the trunk. It is also an addition inside a segment
+of which one operand lies on every path to the other, as in the inner blocks of YOLO. A sum of
+equally long paths is no skip.
 """
 
 from functools import cached_property
 
 from cpsam.errors import UserError
-from cpsam.insert.dataflow import longest_paths
+from cpsam.insert.dataflow import between, longest_paths
 from cpsam.insert.place_class import own_class
 from cpsam.insert.trunk import Segment, Trunk
 
@@ -21,24 +21,19 @@ class Branches:
         self.length = longest_paths(trunk.nodes)
 
     def ends(self, block: str) -> list[str]:
-        """Returns the end of the branch of each skip in a block; a block without one ends where its
-        branch does.
+        """Returns the end of the branch of each skip in a block.
+
+        A block without a skip ends where its branch does.
 
         Raises:
-            UserError: If no block of its class has a skip, or a branch does not return (N, C, H,
-                W).
+            UserError: If no block of its class has a skip, or a branch returns other than
+                (N, C, H, W).
         """
-        kind = own_class(self.trunk.modules[block])
-        if not any(
-            self.skips[other]
-            for other in self.trunk.blocks
-            if own_class(self.trunk.modules[other]) is kind
-        ):
-            joins = (
-                ", because it joins its paths by concatenation alone"
-                if self.trunk.concatenates(block)
-                else ""
-            )
+        kind, modules = own_class(self.trunk.modules[block]), self.trunk.modules
+        alike = [other for other in self.trunk.blocks if own_class(modules[other]) is kind]
+        if not any(self.skips[other] for other in alike):
+            why = ", because it joins its paths by concatenation alone"
+            joins = why if self.trunk.concatenates(block) else ""
             raise UserError(
                 f"finds no branch in {block!r}: it adds nothing to what it was given{joins}"
             )
@@ -50,7 +45,7 @@ class Branches:
 
     @cached_property
     def skips(self) -> dict[str, list[str]]:
-        """Holds for each block the ends of the branches that its skips add to."""
+        """The ends of the branches that the skips of each block add to, by its path."""
         return {
             block: [
                 path
@@ -64,12 +59,10 @@ class Branches:
         }
 
     def inner_skips(self, segment: Segment) -> list[Segment]:
-        """Returns the outermost skips between parallel paths: additions of which one operand lies
-        on every path to another.
-        """
+        """Returns the outermost skips inside a segment."""
         found: list[Segment] = []
         covered: set[int] = set()
-        for end in sorted(self.trunk.between(*segment), reverse=True):
+        for end in sorted(between(self.trunk.nodes, *segment), reverse=True):
             start = self.trunk.before[end]
             if (
                 end not in covered
@@ -77,25 +70,20 @@ class Branches:
                 and self.trunk.adds(end)
             ):
                 found.append(Segment(start, end))
-                covered |= self.trunk.between(start, end)
+                covered |= between(self.trunk.nodes, start, end)
         return found[::-1]
 
     def branch_end(self, block: str, start: int, end: int) -> str | None:
-        """Returns the last module on the longest of the paths that an addition joins, or None if
-        two are equally long.
-        """
-        *_, second, longest = sorted(
-            self.trunk.nodes[end].inputs, key=lambda index: self.length[index]
-        )
-        return (
-            self.last_module(block, start, longest)
-            if self.length[second] < self.length[longest]
-            else None
-        )
+        """Returns the last module on the longest path that an addition joins; None for a tie."""
+        *_, second, longest = sorted(self.trunk.nodes[end].inputs, key=self.length.__getitem__)
+        if self.length[second] == self.length[longest]:
+            return None
+        return self.last_module(block, start, longest)
 
     def last_module(self, block: str, start: int, node: int | None) -> str | None:
-        """Returns the outermost module in `block` that returns `node`, else the last before it on
-        every path from `start`.
+        """Returns the outermost module in `block` that returns `node`.
+
+        If there is none, it returns the last one before it that lies on every path from `start`.
         """
         assert node is not None
         while node > start:

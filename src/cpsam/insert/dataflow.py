@@ -1,4 +1,4 @@
-"""Record which operation reads which tensor while a network runs."""
+"""Records which operation reads which tensor while a network runs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,10 +17,9 @@ class Node(NamedTuple):
     Attributes:
         operation: The name of the ATen operation that made it, without the underscore of the
             in-place form.
-        inputs: The tensor versions that the operation read, as indices; empty for an image.
-        shape: Of the tensor; empty if it holds no floating-point numbers, such as the indices of a
-            maximum.
-        dilation: Of the convolution that made it, else 1.
+        inputs: The indices of the tensor versions that the operation read; empty for an image.
+        shape: The shape of the tensor; empty if it holds no floating-point numbers.
+        dilation: The dilation of the convolution that made it, else 1.
         convolved: Whether a convolution lies between the images and the tensor.
     """
 
@@ -32,7 +31,7 @@ class Node(NamedTuple):
 
 
 class DataFlow(TorchDispatchMode):
-    """Lists the tensor versions that depend on the images, in the order that they are made in.
+    """Lists the tensor versions that depend on the images, in the order in which they are made.
 
     An operation in place makes a new version of the tensor that it writes, and of each tensor that
     shares its memory and is read later.
@@ -41,28 +40,21 @@ class DataFlow(TorchDispatchMode):
     def __init__(self, images: Sequence[Tensor]) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        # Tensor, so that no id is used again; version; writes seen.
+        # The tensor itself keeps its id from being reused; its version; the writes it has seen.
         self.versions: dict[int, tuple[Tensor, int | None, int]] = {}
-        self.written: dict[int, list[int]] = {}  # By memory.
+        self.written: dict[int, list[int]] = {}  # by memory
         for image in images:
             self.update(image, self.add("image", (), image))
 
     def node(self, value: object) -> int | None:
-        """The present version of a tensor, if it depends on the images."""
+        """Returns the present version of a tensor, if it depends on the images."""
         if not isinstance(value, Tensor) or value.layout is not torch.strided:
             return None
         written = self.written.get(memory(value), [])
         _, version, seen = self.versions.get(id(value), (value, None, 0))
         if seen < len(written):
-            version = self.add(
-                "alias",
-                tuple(
-                    index
-                    for index in dict.fromkeys((version, *written[seen:]))
-                    if index is not None
-                ),
-                value,
-            )
+            read = [at for at in dict.fromkeys((version, *written[seen:])) if at is not None]
+            version = self.add("alias", tuple(read), value)
             self.update(value, version)
         return version
 
@@ -110,23 +102,19 @@ def memory(tensor: Tensor) -> int:
 
 
 def writes(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes in place."""
+    """Returns the tensors that an operation writes in place."""
     if not func._schema.is_mutable:
         return []
-    given = (
-        dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
-        | kwargs
-    )
-    targets = (
-        given.get(argument.name)
-        for argument in func._schema.arguments
-        if argument.alias_info and argument.alias_info.is_write
-    )
-    return [leaf for leaf in tree_leaves(list(targets)) if isinstance(leaf, Tensor)]
+    declared = func._schema.arguments
+    given = {**dict(zip((each.name for each in declared), args, strict=False)), **kwargs}
+    written = [
+        given.get(each.name) for each in declared if each.alias_info and each.alias_info.is_write
+    ]
+    return [leaf for leaf in tree_leaves(written) if isinstance(leaf, Tensor)]
 
 
 def dominators(nodes: Sequence[Node]) -> list[int]:
-    """For each node the last one before it that every path from the images passes, or ``ROOT``.
+    """Returns for each node the last one before it on every path from the images, or ``ROOT``.
 
     Example:
         >>> diamond = [(), (0,), (0,), (1, 2), (3,)]
@@ -137,8 +125,8 @@ def dominators(nodes: Sequence[Node]) -> list[int]:
     for node in nodes:
         common = node.inputs[0] if node.inputs else ROOT
         for other in node.inputs[1:]:
-            # An index is larger than those of its dominators: step back the later one until both
-            # meet.
+            # The index of a node is larger than those of its dominators. So the later one steps
+            # back until both meet.
             while common != other:
                 if common > other:
                     common = before[common]
@@ -146,6 +134,17 @@ def dominators(nodes: Sequence[Node]) -> list[int]:
                     other = before[other]
         before.append(common)
     return before
+
+
+def between(nodes: Sequence[Node], start: int, end: int) -> set[int]:
+    """Returns the nodes on the paths from `start`, without it, to `end`."""
+    seen, todo = set(), [end]
+    while todo:
+        index = todo.pop()
+        if index != start and index not in seen:
+            seen.add(index)
+            todo += nodes[index].inputs
+    return seen
 
 
 def longest_paths(nodes: Sequence[Node]) -> list[int]:

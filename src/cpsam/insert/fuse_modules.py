@@ -1,6 +1,4 @@
-"""Teaches torch.ao.quantization.fuse_modules, which looks its rules up by exact class, what to do
-at a place.
-"""
+"""Teaches torch.ao.quantization.fuse_modules what to do at a place; it finds rules by class."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +14,9 @@ Rule = Callable[..., nn.Module]
 
 
 def with_places(rule: Rule) -> Rule:
-    """Returns a rule that folds modules of which the last may be a place; the module that takes its
-    slot gets the blocks.
+    """Returns a rule that folds modules of which the last may be a place.
+
+    The module that takes the slot of the place gets the blocks.
     """
 
     def fuse(is_qat: bool, *modules: nn.Module) -> nn.Module:
@@ -35,7 +34,7 @@ def with_places(rule: Rule) -> Rule:
 
 
 def teach(rules: dict[tuple[type[nn.Module], ...], Rule]) -> None:
-    """Adds to the rules those for the same classes as places."""
+    """Adds the rules for the same classes as places."""
     for kinds, rule in list(rules.items()):
         for variant in product(*((kind, place_class(kind)) for kind in kinds)):
             rules.setdefault(variant, with_places(rule))

@@ -1,6 +1,4 @@
-"""How a block hangs on a place: one forward hook that sends what the place returns through its
-child ``attention``.
-"""
+"""Hangs a block on a place: a forward hook runs the child ``attention`` on its output."""
 
 from collections.abc import Iterator
 from typing import Any, Tuple  # noqa: UP035  TorchScript reads Tuple in the signature of a hook
@@ -14,17 +12,15 @@ from cpsam.insert.place_class import from_place_class, to_place_class
 
 
 class AttentionBlocks(nn.Sequential):
-    """The blocks of one place, in the order that they work in."""
+    """Holds the blocks of one place, in the order in which they run."""
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__(*blocks)
-        # torch.ao quantises what has a configuration, and a block computes in floats
+        # torch.ao quantises what has a configuration, and a block computes with floats.
         self.qconfig = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Runs the blocks. In a traced network they are one node, so that the network still knows
-        them as blocks.
-        """
+        """Runs the blocks; in a traced network they are one node, so that they can be found."""
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what this condition alone guards
             if isinstance(input, Proxy):
                 return as_one_node(self, input)
@@ -41,7 +37,7 @@ def as_one_node(blocks: nn.Module, input: Any) -> Any:
 
 
 def apply_attention(self, input: Tuple[Tensor], output: Tensor) -> Tensor:  # noqa: UP006
-    """The hook. At module level and typed, so that it survives deepcopy, pickle and TorchScript."""
+    """Runs the blocks as a hook, at module level and typed for deepcopy, pickle and TorchScript."""
     if not torch.jit.is_scripting():  # noqa: SIM102  A proxy does not know what it stands for.
         if isinstance(output, Proxy):
             return self.attention(output)
@@ -56,8 +52,8 @@ def is_place(module: nn.Module | None) -> bool:
     """Returns whether blocks hang on a module.
 
     Raises:
-        UserError: If they hang on a scripted or traced module, which keeps nothing of their classes
-            and arguments.
+        UserError: If they hang on a scripted or traced module, which has lost their classes and
+            arguments.
     """
     if isinstance(module, torch.jit.ScriptModule):
         if any(
@@ -82,11 +78,10 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def blocks_at(place: nn.Module) -> AttentionBlocks:
-    """Returns the blocks that hang on a place, in the order that they work in; another tool may
-    have wrapped them.
+    """Returns the blocks that hang on a place, also if another tool has wrapped them.
 
     Raises:
-        UserError: If it keeps several copies of them, or none.
+        UserError: If that tool keeps several copies of them, or none.
     """
     attention = place.get_submodule("attention")
     found = [module for module in attention.modules() if isinstance(module, AttentionBlocks)]

@@ -1,4 +1,4 @@
-"""What the forward of a host takes: from an example, or guessed from its first convolution."""
+"""Finds what the forward of a host takes: from an example, or from its first convolution."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ GROWTH = (32, 96)
 
 
 class Inputs(NamedTuple):
-    """What a forward takes. Its images are the tensors of four axes, wherever they are."""
+    """The arguments of a forward. Its images are the tensors of four axes, wherever they are."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
         return [leaf for leaf in tree_leaves(tuple(self)) if is_image(leaf)]
 
     def resized(self, size: tuple[int, int]) -> "Inputs":
-        """The same with images of `size`, or in proportion if they have several sizes."""
+        """Returns the same with images of `size`, or in proportion if they have several sizes."""
         first = self.images()[0]
         height, width = (new / old for new, old in zip(size, first.shape[2:], strict=True))
 
@@ -47,9 +47,7 @@ def is_image(value: object) -> bool:
 
 
 def inputs_of(model: nn.Module, example: Any) -> Inputs:
-    """The arguments of the forward, on the meta device, from an example or guessed from the first
-    convolution.
-    """
+    """Returns arguments of the forward on the meta device, from an example or by a guess."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     if example is None:
         return Inputs(

@@ -1,8 +1,7 @@
-"""The class of a place that is one operation to torch.fx: a subclass, which tools that fold by
-exact class leave alone.
+"""Gives a place that is one operation to torch.fx a subclass of its class.
 
-The hook of such a place is not in a traced graph. A tool that folds the graph would not see that a
-block stands there.
+The hook of such a place is not in a traced graph, so a tool that folds the graph would not see the
+block. Tools that fold by exact class leave the subclass alone.
 """
 
 from typing import Any
@@ -20,7 +19,7 @@ def place_class(kind: type[nn.Module]) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Finds a class that was not made in this process yet, as pickle asks for it."""
+    """Makes a class that pickle asks for and that this process has not made yet."""
     kind = getattr(nn, name.removesuffix(SUFFIX), None)
     if name.endswith(SUFFIX) and isinstance(kind, type) and issubclass(kind, nn.Module):
         return place_class(kind)
@@ -34,8 +33,9 @@ def own_class(module: nn.Module) -> type[nn.Module]:
 
 
 def to_place_class(module: nn.Module) -> None:
-    """Changes the class of a module that is exactly one of ``torch.nn``; torch.fx still takes it
-    for one operation.
+    """Changes the class of a module that is exactly one of ``torch.nn``.
+
+    torch.fx still treats it as one operation.
     """
     kind = type(module)
     if getattr(nn, kind.__name__, None) is kind and not isinstance(module, nn.Sequential):

@@ -1,6 +1,4 @@
-"""Where blocks go: path patterns, and named placements that are found from a model's own
-data flow.
-"""
+"""Finds where blocks go: by path patterns, and by named placements from a model's data flow."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -44,45 +42,43 @@ def branch_ends(trunk: Trunk, stages: Sequence[Stage]) -> list[str]:
 
 
 def nl_c4_last(trunk: Trunk) -> list[str]:
-    """One block after the last residual block of c4 (output stride 16)."""
+    """Returns the last residual block of c4 (output stride 16)."""
     return [at_strides(trunk, [16])[-1].blocks[-1]]
 
 
 def nl_every_second_c3_c4(trunk: Trunk) -> list[str]:
-    """After every second residual block of c3 and c4 (output strides 8 and 16)."""
+    """Returns every second residual block of c3 and c4 (output strides 8 and 16)."""
     return [path for stage in at_strides(trunk, [8, 16]) for path in stage.blocks[1::2]]
 
 
 def gc_c3_c5(trunk: Trunk) -> list[str]:
-    """In every residual block of c3, c4 and c5 (strides 8, 16, 32), at the end of the branch,
-    before the addition.
-    """
+    """Returns the branch ends in all residual blocks of c3, c4 and c5 (strides 8, 16, 32)."""
     return branch_ends(trunk, at_strides(trunk, [8, 16, 32]))
 
 
 def before_last(trunk: Trunk) -> list[str]:
-    """Right before the last residual block of each stage but the first."""
+    """Returns the place right before the last residual block of each stage but the first."""
     stages = several_stages(trunk)
     order = [path for stage in stages for path in stage.blocks]
     return [order[order.index(stage.blocks[-1]) - 1] for stage in stages[1:]]
 
 
 def stage_ends(trunk: Trunk) -> list[str]:
-    """After the last block of each stage but the first; in the last stage it is a classifier head,
-    to show, not to conclude from.
+    """Returns the last block of each stage but the first.
+
+    After the last stage only pooling and the classifier follow. So a block there is a part of the
+    classifier, and conclusions about attention are not possible.
     """
     return [stage.blocks[-1] for stage in several_stages(trunk)[1:]]
 
 
 def early(trunk: Trunk) -> list[str]:
-    """After the last block of the first two stages."""
+    """Returns the last block of the first two stages."""
     return [stage.blocks[-1] for stage in several_stages(trunk)[:2]]
 
 
 def every_branch(trunk: Trunk) -> list[str]:
-    """In every residual block, at the end of the branch, before the addition; the placement
-    of SE.
-    """
+    """Returns the branch ends in all residual blocks, before the addition; the placement of SE."""
     return branch_ends(trunk, trunk.stages)
 
 
@@ -116,7 +112,7 @@ def named_places(name: str, trunk: Callable[[], Trunk]) -> list[str]:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether `path` fits `pattern`, in which ``*`` stands for one segment.
+    """Returns whether `path` fits `pattern`, in which ``*`` stands for one segment.
 
     Example:
         >>> matches("layer3.*", "layer3.0"), matches("layer3.*", "layer3.0.conv1")
@@ -127,8 +123,9 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def last_element(model: nn.Module, path: str) -> str:
-    """The last module in a plain ``nn.Sequential``: it returns the same, and a scripted model calls
-    a Sequential's hook twice.
+    """Returns the path of the last module in a plain ``nn.Sequential``.
+
+    That module returns the same, and a scripted model calls the hook of a Sequential twice.
     """
     while isinstance(module := model.get_submodule(path), nn.Sequential) and is_plain_sequential(
         module
@@ -140,11 +137,10 @@ def last_element(model: nn.Module, path: str) -> str:
 
 
 def resolve(model: nn.Module, at: str | Sequence[str], probe: Probe) -> list[str]:
-    """The module paths that `at`, placement names and path patterns, stands for, each once, in the
-    order of the model.
+    """Returns the module paths for placement names and path patterns, each once, in model order.
 
     Raises:
-        UserError: If a name or pattern finds nothing; says what there is.
+        UserError: If a name or pattern finds nothing. The message lists what there is.
     """
     wanted = [at] if isinstance(at, str) else list(at)
     if not wanted:

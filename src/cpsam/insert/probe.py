@@ -1,5 +1,6 @@
-"""Run a host on meta tensors to learn what each of its modules returns; nothing is computed and no
-buffer moves.
+"""Runs a host on meta tensors to learn what each of its modules returns.
+
+Nothing is computed, and no buffer changes.
 """
 
 import math
@@ -19,9 +20,7 @@ from cpsam.torch_state import call_on_meta, without_hooks
 
 
 class Span(NamedTuple):
-    """The tensor versions that one call of a module made: nodes ``start`` to ``end - 1``; it
-    returned ``node``.
-    """
+    """One call of a module: it made the nodes ``start`` to ``end - 1`` and returned ``node``."""
 
     start: int
     end: int
@@ -67,7 +66,7 @@ class Probe:
     flows: tuple[list[Node], list[Node]]
 
     def channels(self, path: str) -> int:
-        """The number of channels that the module at `path` returns.
+        """Returns the number of channels of what the module at `path` returns.
 
         Raises:
             UserError: If attention has no single (N, C, H, W) output to work on there.
@@ -113,15 +112,13 @@ class Probe:
         return int(shapes[0][1])
 
     def stride(self, path: str) -> int:
-        """How many pixels lie between two positions of the output at `path`, to the nearest power
-        of two.
-        """
+        """Returns the output stride at `path` in pixels, to the nearest power of two."""
         shapes = [calls[0] for calls in self.visits[path].outputs if calls]
         return nearest_stride(self.sizes, [(int(shape[2]), int(shape[3])) for shape in shapes])
 
 
 def nearest_stride(sizes: Sequence[tuple[int, int]], features: Sequence[tuple[int, int]]) -> int:
-    """How many pixels lie between two positions of feature maps, to the nearest power of two."""
+    """Returns the pixels between two positions of feature maps, to the nearest power of two."""
     ratios = [
         side / max(length, 1)
         for size, feature in zip(sizes, features, strict=False)
@@ -131,8 +128,7 @@ def nearest_stride(sizes: Sequence[tuple[int, int]], features: Sequence[tuple[in
 
 
 def probe(model: nn.Module, example_input: Any = None) -> Probe:
-    """Runs `model` on meta tensors of two sizes and records what each module returns, and from
-    what.
+    """Runs `model` on meta tensors of two sizes, and records what each module reads and returns.
 
     A forward that fails late, say in a classifier made for one image size, still tells about the
     modules before. Inserted blocks and the host's own hooks do not run.

@@ -1,8 +1,7 @@
-"""What happens when another module takes the slot of a place: the blocks pass to it, whichever tool
-puts it there.
+"""Passes the blocks of a place to the module that another tool puts into its slot.
 
-Tools that fold, freeze, convert or quantise norms replace them in ``parent._modules``, and know
-nothing of what hangs on a norm.
+Tools that fold, freeze, convert or quantise norms replace them in ``parent._modules``. They do not
+know what hangs on a norm.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -17,9 +16,7 @@ Modules = Mapping[str, nn.Module | None]
 
 
 class Slots(dict[str, nn.Module | None]):
-    """The ``_modules`` of a parent of places: a dict in which the blocks of a place stay in its
-    slot.
-    """
+    """The ``_modules`` of a parent of places: the blocks of a place stay in its slot."""
 
     def __setitem__(self, name: str, new: nn.Module | None) -> None:
         hand_on(self, name, new)
@@ -29,7 +26,7 @@ class Slots(dict[str, nn.Module | None]):
         hand_on(self, name, None)
         super().__delitem__(name)
 
-    # Those of dict do not call the two above.
+    # The methods of dict do not call the two above.
     update = MutableMapping.update  # pyrefly: ignore [bad-override]
     pop = MutableMapping.pop
     popitem = MutableMapping.popitem
@@ -38,8 +35,7 @@ class Slots(dict[str, nn.Module | None]):
 
 
 def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
-    """Passes the blocks in the slot `name`, if it is that of a place, to the module that is about
-    to take it.
+    """Passes the blocks in the slot `name`, if it has any, to the module that will take it.
 
     Raises:
         UserError: If that module cannot have them, or there is none.
@@ -64,12 +60,10 @@ def hand_on(modules: Modules, name: str, new: nn.Module | None) -> None:
 
 
 def stays(place: nn.Module, modules: Modules, name: str, new: nn.Module | None) -> bool:
-    """Returns whether a place goes on elsewhere: in another slot, as in ``Sequential.insert``, or
-    inside a new module that wraps it.
-    """
+    """Returns whether a place stays in use: in another slot, or inside a module that wraps it."""
     if any(module is place for slot, module in modules.items() if slot != name):
         return True
-    # LoRA adds to what the place returns, and later to its weights: blocks come after both.
+    # LoRA adds to what the place returns, and later to its weights. Blocks come after both.
     if callable(getattr(new, "merge", None)):
         return False
     inside = [] if new is None else filter(is_hooked, new.modules())
@@ -90,7 +84,7 @@ def forget_slots(model: nn.Module) -> None:
 
 
 def on_registration(parent: nn.Module, name: str, new: nn.Module | None) -> None:
-    """Does the same in a parent that was made later around a place, as torch.fx makes them."""
+    """Passes the blocks on in a parent without :class:`Slots`, as torch.fx makes them."""
     if not isinstance(parent._modules, Slots):
         hand_on(parent._modules, name, new)
 

@@ -1,13 +1,10 @@
-"""The trunk of a network: what everything that its deepest feature knows has passed, from the data
-flow of a forward.
+"""Finds the trunk of a network, its blocks and its stages, from the data flow of a forward.
 
-The *deepest feature* is the last tensor at the largest stride, before that stride is enlarged. The
-*trunk* is what dominates it: the tensors that lie on every path from the images to it. Two
-neighbours on the trunk with parallel paths between them, joined by an addition or a concatenation,
-are a *segment*. Its *block* is the innermost module that runs all of it.
+The *trunk* is what dominates the deepest feature: the tensors that lie on every path from the
+images to it. Two neighbours on the trunk with parallel paths between them, which an addition or a
+concatenation joins, are a *segment*. Its *block* is the innermost module that runs all of it.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +14,11 @@ from typing import NamedTuple
 from torch import nn
 
 from cpsam.errors import UserError
-from cpsam.insert.dataflow import ROOT, Node, dominators
+from cpsam.insert.dataflow import ROOT, between, dominators
+from cpsam.insert.deepest import deepest, with_strides
 from cpsam.insert.hook import host_modules
 from cpsam.insert.place_class import own_class
-from cpsam.insert.probe import Probe, Span, nearest_stride
+from cpsam.insert.probe import Probe, Span
 
 ADDITIONS = frozenset({"add", "addcmul"})
 CONCATENATIONS = frozenset({"cat", "stack"})
@@ -40,7 +38,7 @@ class Stage:
 
     Attributes:
         stride: Output stride; where dilation replaces a stride, the stride that it replaces.
-        blocks: Paths of the blocks, in the order that they run in.
+        blocks: Paths of the blocks, in the order in which they run.
     """
 
     stride: int
@@ -52,7 +50,7 @@ def is_plain_sequential(module: nn.Module) -> bool:
 
 
 def is_collector(module: nn.Module) -> bool:
-    """Whether a module is a container with a forward of its own."""
+    """Returns whether a module is a container with a forward of its own."""
     return isinstance(module, CONTAINERS) and not is_plain_sequential(module)
 
 
@@ -68,89 +66,26 @@ class Trunk:
         self.modules = {path: module for path, module in host_modules(model) if path}
         self.nodes, self.strides = with_strides(probe)
         self.before = dominators(self.nodes)
-        chain = [self.deepest()]
+        end = deepest(self.nodes, self.strides, self.before)
+        if end is None:
+            why = self.reason("no tensor behind a convolution grows with the image")
+            raise UserError(f"finds no trunk: {why}")
+        chain = [end]
         while chain[-1] != ROOT:
             chain.append(self.before[chain[-1]])
         self.chain = chain[-2::-1]
         self.on_trunk = frozenset(self.chain)
 
-    def deepest(self) -> int:
-        """The last feature map at the largest stride that nothing enlarged leads to, before that
-        stride is enlarged.
-        """
-        gates = self.inside_gates()
-        enlarged: list[bool] = []
-        for index, node in enumerate(self.nodes):
-            stride = self.strides.get(index, math.inf)
-            read = [other for other in node.inputs if other not in gates]
-            enlarged.append(
-                index not in gates
-                and any(enlarged[other] or self.strides.get(other, 0) > stride for other in read)
-            )
-        maps = {index: stride for index, stride in self.strides.items() if index not in gates}
-        kept = {index: stride for index, stride in maps.items() if not enlarged[index]}
-        if not kept:
-            raise UserError(
-                "finds no trunk:"
-                f" {self.reason('no tensor behind a convolution grows with the image')}"
-            )
-        largest = max(kept.values())
-        if max(maps.values()) > largest:
-            raise UserError(
-                "finds no trunk: this model keeps several resolutions side by side, and reaches its"
-                " largest stride after an upsampling"
-            )
-        # A neck may go on with the deepest map after it has enlarged it.
-        coarse = {index for index, stride in kept.items() if stride == largest}
-        end = next(
-            (
-                index
-                for index, node in enumerate(self.nodes)
-                if enlarged[index] and not coarse.isdisjoint(node.inputs)
-            ),
-            math.inf,
-        )
-        return max(index for index in coarse if index < end)
-
-    def inside_gates(self) -> set[int]:
-        """What features are multiplied by, computed from them at a larger stride and used for
-        nothing else.
-        """
-        readers: dict[int, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            for other in node.inputs if node.shape else ():
-                readers.setdefault(other, []).append(index)
-        inside: set[int] = set()
-        for index, stride in self.strides.items():
-            start, node = self.before[index], self.nodes[index]
-            if node.operation == "mul" and len(node.inputs) > 1 and start in self.strides:
-                coarse = [
-                    any(self.strides.get(at, 0) > stride for at in self.between(start, other))
-                    for other in node.inputs
-                ]
-                paths = self.between(start, index)
-                closed = all(
-                    reader in paths
-                    for other in paths - {index}
-                    for reader in readers.get(other, [])
-                )
-                if any(coarse) and not all(coarse) and closed:
-                    inside |= paths - {index}
-        return inside
-
     def reason(self, otherwise: str) -> str:
         if self.rescales:
             return "this model scales its images to one size: insert into its backbone alone"
-        failure = self.probe.failure
-        return (
-            f"the forward of the model stopped early: {failure}; pass example_input if it needs"
-            " other inputs"
-            if failure
-            else otherwise
-        )
+        if not (failure := self.probe.failure):
+            return otherwise
+        advice = "pass example_input if it needs other inputs"
+        return f"the forward of the model stopped early: {failure}; {advice}"
 
     def node(self, path: str) -> int | None:
-        """What the module of the host at `path` returned, if it was called once."""
+        """Returns what the module of the host at `path` returned, if it was called once."""
         visit = self.probe.visits.get(path) if path in self.modules else None
         return visit.spans[0].node if visit is not None and len(visit.spans) == 1 else None
 
@@ -174,24 +109,12 @@ class Trunk:
             node = self.nodes[end]
             if len(node.inputs) > 1 and node.operation in ADDITIONS | CONCATENATIONS:
                 found[Segment(start, end)] = self.element(
-                    self.runs(min(self.between(start, end)), end)
+                    self.runs(min(between(self.nodes, start, end)), end)
                 )
         return found
 
-    def between(self, start: int, end: int) -> set[int]:
-        """The nodes on the paths from `start`, without it, to `end`."""
-        seen, todo = set(), [end]
-        while todo:
-            index = todo.pop()
-            if index != start and index not in seen:
-                seen.add(index)
-                todo += self.nodes[index].inputs
-        return seen
-
     def runs(self, first: int, last: int) -> str:
-        """The innermost module that runs the operations from the node `first` to the node
-        `last`.
-        """
+        """Returns the innermost module that runs all operations from node `first` to `last`."""
         covering = [
             (span.start, path.count("."), path)
             for path, module in self.modules.items()
@@ -202,10 +125,10 @@ class Trunk:
         return max(covering, default=(0, 0, ""))[2]
 
     def element(self, path: str) -> str:
-        """The element of a container that the module at `path` lies in, if several of its class
-        follow each other at one stride.
+        """Returns the element of a container that holds the module at `path`, or the path itself.
 
-        Also if the module is a container that runs what it holds, which is no place.
+        It is the element if several of its class follow each other at one stride, or if the module
+        is a container that runs what it holds, because such a container is no place.
         """
         around = path
         while around and not self.is_element(around):
@@ -225,9 +148,7 @@ class Trunk:
 
     @cached_property
     def repeated(self) -> set[type[nn.Module]]:
-        """The classes that stand at least twice on the trunk in one container at one stride; a
-        class of stages does not.
-        """
+        """The classes that stand twice or more on the trunk, in one container at one stride."""
         places = [path for path in self.here if is_place(self.probe, path)]
         counts = Counter(
             (own_class(self.modules[path]), path.rpartition(".")[0], self.probe.stride(path))
@@ -237,11 +158,11 @@ class Trunk:
 
     @cached_property
     def blocks(self) -> list[str]:
-        """The blocks in the order that they run in: modules on the trunk of the class of a
-        segment's block, if there are at least two.
+        """The blocks in the order in which they run.
 
-        In a network without such segments they are the elements of containers on the trunk whose
-        class stands there at least twice: those with modules inside, if there are such.
+        They are the modules on the trunk that have the class of a segment's block, if there are at
+        least two. A network without such segments has the elements of containers on the trunk whose
+        class stands there at least twice. Elements with modules inside come first.
         """
         joined = [path for path in dict.fromkeys(self.segments.values()) if path]
         kinds = {own_class(self.modules[path]) for path in joined}
@@ -276,7 +197,7 @@ class Trunk:
         )
 
     def places(self, blocks: list[str]) -> list[str]:
-        """Those of the blocks that can be places.
+        """Returns those of the blocks that can be places.
 
         Raises:
             UserError: If none can, or the forward stopped between them.
@@ -300,8 +221,10 @@ class Trunk:
         return elements if len(elements) > len(places) / 2 else places
 
     def ordered(self, blocks: list[str]) -> list[str]:
-        """The blocks as they run; the layers of a dense block stand for it, because a container
-        that runs what it holds is no place.
+        """Returns the blocks in the order in which they run.
+
+        The layers of a dense block stand for it, because a container that runs what it holds is no
+        place.
         """
         layers = []
         for path in sorted(blocks, key=lambda path: self.probe.visits[path].order):
@@ -313,10 +236,10 @@ class Trunk:
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """Runs of blocks at one stride, in the order that they run in.
+        """The runs of blocks at one stride, in the order in which they run.
 
-        Where a stride is replaced by dilation, a stage begins where the width changes, and counts
-        as the stride that is replaced.
+        Where dilation replaces a stride, a stage begins where the width changes. It counts as the
+        stride that is replaced.
         """
 
         def size(path: str) -> tuple[int, int]:
@@ -357,33 +280,5 @@ def is_place(probe: Probe, path: str) -> bool:
 
 
 def innermost(paths: list[str]) -> list[str]:
-    """The paths that hold none of the others."""
+    """Returns the paths that hold none of the others."""
     return [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
-
-
-def with_strides(probe: Probe) -> tuple[list[Node], dict[int, int]]:
-    """The nodes of the first forward, as far as both forwards go alike behind their first
-    convolution, and the strides of feature maps.
-
-    A feature map is a tensor with two axes that grow with the image.
-    """
-    first, second = (
-        [(index, node) for index, node in enumerate(flow) if node.convolved] for flow in probe.flows
-    )
-    strides: dict[int, int] = {}
-    for (index, one), (_, other) in zip(first, second, strict=False):
-        if one.operation != other.operation:
-            return probe.flows[0][:index], strides
-        grown = [
-            axis
-            for axis in (1, 2, 3)
-            if len(one.shape) == len(other.shape) == 4 and one.shape[axis] != other.shape[axis]
-        ]
-        if one.operation.endswith(("pad", "pad_nd", "pad2d")) and one.inputs[0] in strides:
-            # A border makes a small map larger, and its positions no denser.
-            strides[index] = strides[one.inputs[0]]
-        elif len(grown) == 2:
-            strides[index] = nearest_stride(
-                probe.sizes, [(node.shape[grown[0]], node.shape[grown[1]]) for node in (one, other)]
-            )
-    return probe.flows[0][: first[len(second)][0] if len(second) < len(first) else None], strides
