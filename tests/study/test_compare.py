@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.compare_command import compare
 
+import cpsam
 from cpsam import files
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison
@@ -184,6 +185,10 @@ def test_a_finished_run_is_measured_again_from_its_weights(
     measured = evaluate_run(comparison.folder / run["folder"], None, "test", lambda event: None)
     assert (measured["top1"], measured["n"]) == (run["top1"], results["data"]["test_images"])
     assert measured["loss"] == pytest.approx(run["loss"], rel=1e-6)
+    model = cpsam.load_run(str(comparison.folder / run["folder"]), weights="best")
+    assert not model.training
+    again = cpsam.evaluate(model, "digits", progress=False)
+    assert again["top1"] == run["top1"], "the only epoch is the best one"
 
 
 def test_evaluating_what_is_no_run_is_refused(tmp_path: Path) -> None:

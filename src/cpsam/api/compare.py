@@ -9,6 +9,7 @@ from cpsam.api.arguments import PathLike, as_path, as_tuple, network_name, shown
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study
 from cpsam.config.task import Task
+from cpsam.config.transform import Transform
 from cpsam.errors import UserError
 from cpsam.report.results import Results
 from cpsam.run.arm import parse_arm
@@ -36,6 +37,8 @@ def compare(
     augment: bool = True,
     data_root: PathLike | None = None,
     image_size: int | None = None,
+    stream: bool | None = None,
+    transform: Transform | None = None,
     workers: int | None = None,
     weights: PathLike | None = None,
     weights_key: str | None = None,
@@ -70,6 +73,8 @@ def compare(
         augment: Shift images of bytes at random, and mirror them; for data as objects.
         data_root: The folder of data sets.
         image_size: Of a folder of images or of ImageNet, in pixels.
+        stream: Read images while they are needed, as in :func:`cpsam.load_dataset`.
+        transform: Of streamed images.
         workers: Processes that load streamed images.
         weights: Pretrained weights: a file, or the folder of a finished run.
         weights_key: Which weights to take where a file has several.
@@ -95,6 +100,8 @@ def compare(
             weights=as_path(weights),
             weights_key=weights_key,
             at=as_tuple(at),
+            stream=stream,
+            transform=transform or Transform(),
             workers=workers,
         )
         network = None if isinstance(model, str) else unwrap(model)

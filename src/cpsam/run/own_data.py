@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cpsam.data import Dataset
+from cpsam.data import Dataset, StreamedSplit
 from cpsam.data.sets.torch_dataset import from_torch
 from cpsam.errors import UserError
 from cpsam.run.events import OnEvent, as_progress, silent
@@ -24,6 +24,11 @@ def own_dataset(data: Any, augment: bool = True, on_event: OnEvent = silent) -> 
     """
     pair = unwrap(data)
     if isinstance(pair, Dataset):
+        if isinstance(pair.train, StreamedSplit):
+            raise UserError(
+                "data that are streamed are given by name, with data_root, because their images"
+                " depend on the transform too"
+            )
         return pair
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise UserError(
