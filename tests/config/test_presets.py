@@ -198,7 +198,7 @@ def test_a_dry_run_says_what_the_run_would_be_and_makes_nothing(
     )
     assert (
         "recipe.lr" in out
-        and "360 steps, 3 an epoch" in out
+        and "360 steps, 3 per epoch" in out
         and f"{plan['parameters']:,} parameters" in out
     )
     assert not (tmp_path / "run").exists()
