@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cpsam.measure import count_macs
-from cpsam.torch_state import call_on_meta, evaluating
+from cpsam.torch_state import call_on_meta, deterministic_cudnn, evaluating, thread_count
 
 
 class Shared(nn.Module):
@@ -107,3 +107,14 @@ def test_evaluating_restores_each_mode():
         assert not any(child.training for child in module.modules())
         raise KeyError
     assert [child.training for child in module.modules()] == [True, True, False]
+
+
+def test_settings_of_torch_come_back_after_an_error():
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+    before = cudnn.deterministic, cudnn.benchmark
+    with pytest.raises(KeyError), thread_count(threads + 1), deterministic_cudnn():
+        assert torch.get_num_threads() == threads + 1 and cudnn.deterministic
+        raise KeyError
+    assert torch.get_num_threads() == threads and before == (cudnn.deterministic, cudnn.benchmark)
+    with thread_count(0):
+        assert torch.get_num_threads() == threads

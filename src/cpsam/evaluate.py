@@ -1,7 +1,7 @@
 """Top-1, top-5 and loss over a split: every image once, whatever the batch size."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cpsam.data.batches import eval_batches
 from cpsam.data.dataset import Dataset
 from cpsam.errors import UserError, unknown
+from cpsam.torch_state import evaluating
 
 SPLITS = ("train", "test")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of autocast
@@ -133,17 +134,3 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     """What a forward in this precision runs under."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and back to the mode that each module had: some may have been frozen in
-    eval mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

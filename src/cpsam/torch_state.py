@@ -1,4 +1,4 @@
-"""Run a module without computing: meta tensors have shapes and no values."""
+"""Sets what torch and a module remember (modes, threads, hooks), and restores it for the caller."""
 
 import copy
 import sys
@@ -14,16 +14,16 @@ from torch.nn.modules import module as torch_modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-# Hooks from here are part of what a module computes (weight_norm, spectral_norm, pruning, inserted
-# blocks) or of how it is measured.
+# Hooks from these packages are part of what a module computes (weight_norm, spectral_norm, pruning,
+# inserted blocks) or of how it is measured.
 PARTS_OF_MODULES = ("torch.nn.utils.", "torch.utils.", "cpsam.")
 
-ONE_THREAD = threading.RLock()  # Global hooks are those of all threads.
+ONE_THREAD = threading.RLock()  # All threads of a process share torch's global hooks.
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode afterwards."""
+    """Sets eval mode, then restores the mode of each module: some may be frozen in eval mode."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -34,9 +34,33 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def remembering(module: nn.Module) -> Iterator[None]:
-    """Takes back what a forward stores in attributes, lists and dicts of its modules: a cache of
-    meta tensors would spoil the next call.
+def thread_count(threads: int) -> Iterator[None]:
+    """Sets the number of threads that torch computes with, then restores it; 0 keeps it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic_cudnn() -> Iterator[None]:
+    """Lets cuDNN take deterministic kernels, without timing several, then restores its settings."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def restoring_attributes(module: nn.Module) -> Iterator[None]:
+    """Restores the attributes of all modules, and the lists and dicts in them.
+
+    A forward on meta tensors may store some, as in a cache, which would spoil the next call.
     """
     kept = []
     for child in module.modules():
@@ -55,7 +79,7 @@ def remembering(module: nn.Module) -> Iterator[None]:
 def without_hooks(module: nn.Module, keep: tuple[str, ...] = PARTS_OF_MODULES) -> Iterator[None]:
     """Suspends forward hooks, of `module` and global, except those defined in the packages `keep`.
 
-    A hook of a user may keep what it sees, and shall not see meta tensors.
+    A hook of a user may store what it sees, so it must not see meta tensors.
     """
     with ONE_THREAD:
         live = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
@@ -77,14 +101,15 @@ def without_hooks(module: nn.Module, keep: tuple[str, ...] = PARTS_OF_MODULES) -
 
 
 def is_defined_in(hook: Any, packages: tuple[str, ...]) -> bool:
-    """Whether a function, or one of the classes of an object, is defined in one of `packages`."""
+    """Tells whether a function, or a class of an object, is defined in one of `packages`."""
     names = [getattr(hook, "__module__", None), *(kind.__module__ for kind in type(hook).__mro__)]
     return any(name.startswith(packages) for name in names if isinstance(name, str))
 
 
 class MixedDevices(TorchDispatchMode):
-    """Lets an operation read tensors with values beside meta tensors, as a host does that keeps its
-    mean as a plain attribute.
+    """Lets an operation read tensors with values beside meta tensors.
+
+    A host that keeps its mean as a plain attribute needs that.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,13 +134,14 @@ def to_meta(tensor: Tensor) -> Tensor:
 
 
 def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Runs one forward in eval mode with meta tensors in place of all tensors, and leaves `module`
-    as it was.
+    """Runs one forward on the meta device, in eval mode, and leaves `module` as it was.
+
+    Meta tensors have shapes and no values, so nothing is computed.
 
     Args:
         module: The module to run.
-        *args: What its forward takes; of a tensor only shape and dtype matter.
-        **kwargs: What its forward takes by name.
+        *args: The arguments of its forward; of a tensor only shape and dtype matter.
+        **kwargs: The arguments of its forward by name.
 
     Raises:
         Exception: Whatever the forward raises, for instance because it reads a value.
@@ -124,9 +150,9 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         >>> call_on_meta(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 5, 7)).shape
         torch.Size([2, 8, 3, 5])
     """
-    # Each tensor once per module, and tied ones together: left to itself, `functional_call` does
-    # not restore a module that has two names.
-    twins: dict[Tensor, Tensor] = {}
+    # Each name of a module is listed, and tied tensors stay tied: `functional_call` alone does not
+    # restore a module that has two names.
+    meta_of: dict[Tensor, Tensor] = {}
     state: dict[str, Tensor] = {}
     for path, child in module.named_modules():
         own = [
@@ -134,12 +160,12 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             *child.named_buffers(recurse=False, remove_duplicate=False),
         ]
         for name, tensor in own:
-            if tensor not in twins:
-                twins[tensor] = torch.empty_like(tensor, device="meta")
-            state[f"{path}.{name}" if path else name] = twins[tensor]
+            if tensor not in meta_of:
+                meta_of[tensor] = torch.empty_like(tensor, device="meta")
+            state[f"{path}.{name}" if path else name] = meta_of[tensor]
     args, kwargs = tree_map_only(Tensor, to_meta, (args, kwargs))
     with ONE_THREAD:
-        # Parts that are compiled run as they are written; what is not loaded has compiled nothing.
+        # Compiled parts run as they are written. If dynamo is not loaded, nothing is compiled.
         eager = (
             torch.compiler.set_stance("force_eager")
             if "torch._dynamo" in sys.modules
@@ -147,21 +173,10 @@ def call_on_meta(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         )
         with (
             evaluating(module),
-            remembering(module),
+            restoring_attributes(module),
             without_hooks(module),
             torch.no_grad(),
             eager,
             MixedDevices(),
         ):
             return functional_call(module, state, args, kwargs, tie_weights=False)
-
-
-@contextmanager
-def thread_count(threads: int) -> Iterator[None]:
-    """Lets torch compute with this many threads; 0: with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,11 +1,10 @@
 import pytest
-import torch
+
+from cpsam.torch_state import thread_count
 
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
     """With images this small, threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with thread_count(1):
+        yield

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-import torch
 
 from cpsam.run import cost
 from cpsam.study.costs import Costs
+from cpsam.torch_state import thread_count
 
 COSTS: dict[str, Any] = {}
 COST_OF_ARM = Costs.__getitem__
@@ -17,10 +17,8 @@ COST_OF_ARM = Costs.__getitem__
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Any:
     """Networks this small only wait for a second thread, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with thread_count(1):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="package")

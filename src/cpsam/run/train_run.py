@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
 from cpsam.config.task import Task
@@ -13,6 +11,7 @@ from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import Event, OnEvent
 from cpsam.run.names import with_known_names
 from cpsam.run.spec import RunSpec
+from cpsam.torch_state import thread_count
 from cpsam.train.distributed import Distributed
 from cpsam.train.train import train
 
@@ -26,18 +25,18 @@ def train_run(
     distributed: Distributed | None = None,
 ) -> dict[str, Any]:
     """Trains a run in its folder, or reads it there if it is finished; returns its summary."""
-    torch.set_num_threads(spec.threads)
-    return train(
-        loaded.build(spec.arm, spec.seed, on_event),
-        loaded.dataset,
-        spec.recipe,
-        seed=spec.seed,
-        folder=folder,
-        config=spec.as_config(),
-        on_event=lambda event: on_event(dict(event)),
-        options=options,
-        distributed=distributed,
-    )
+    with thread_count(spec.threads):
+        return train(
+            loaded.build(spec.arm, spec.seed, on_event),
+            loaded.dataset,
+            spec.recipe,
+            seed=spec.seed,
+            folder=folder,
+            config=spec.as_config(),
+            on_event=lambda event: on_event(dict(event)),
+            options=options,
+            distributed=distributed,
+        )
 
 
 def train_arm(

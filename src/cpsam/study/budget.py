@@ -15,6 +15,7 @@ from cpsam.files import hash_json
 from cpsam.measure import measure_latency
 from cpsam.run.arm import BARE, Arm
 from cpsam.run.data import LoadedTask
+from cpsam.torch_state import thread_count
 from cpsam.train.compute import choose_compute, find_device
 
 
@@ -38,9 +39,7 @@ def epochs_in_time(
     """
     keys = {name: key_of(arms[name], loaded, recipe, threads) for name, recipe in recipes.items()}
     new = [name for name in recipes if keys[name] not in known]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with thread_count(threads):
         for recipe in {recipe: None for name, recipe in recipes.items() if name in new}:
             same = [name for name in new if recipes[name] == recipe]
             steps = {f"arm {name}": training_step(loaded, arms[name], recipe) for name in same}
@@ -59,8 +58,6 @@ def epochs_in_time(
                     1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
                 )
                 known[keys[name]] = max(1, round(recipe.epochs * share))
-    finally:
-        torch.set_num_threads(before)
     return {name: shortened(recipe, known[keys[name]]) for name, recipe in recipes.items()}
 
 

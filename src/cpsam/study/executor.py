@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
-
 from cpsam.run.events import OnEvent
 from cpsam.run.records import StoredRun
 from cpsam.study.execute_run import PlannedRun, Train, execute_run
@@ -40,23 +38,19 @@ class InProcess:
         self.train, self.poll_seconds = train, poll_seconds
 
     def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
-        threads = torch.get_num_threads()
         ended: dict[str, StoredRun] = {}
         waiting = list(runs)
-        try:
-            while waiting:
-                left = []
-                for run in waiting:
-                    stored = execute_run(run, self.train, on_event)
-                    if stored is None:
-                        left.append(run)
-                    else:
-                        ended[run.folder.name] = stored
-                # If another process that works on all of them dies, they are free.
-                if len(left) == len(waiting):
-                    on_event({"event": "waiting", "runs": len(left)})
-                    time.sleep(self.poll_seconds)
-                waiting = left
-        finally:
-            torch.set_num_threads(threads)
+        while waiting:
+            left = []
+            for run in waiting:
+                stored = execute_run(run, self.train, on_event)
+                if stored is None:
+                    left.append(run)
+                else:
+                    ended[run.folder.name] = stored
+            # If another process that works on all of them dies, they are free.
+            if len(left) == len(waiting):
+                on_event({"event": "waiting", "runs": len(left)})
+                time.sleep(self.poll_seconds)
+            waiting = left
         return ended

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from cpsam.run.cost import LATENCY_BATCH, MEMORY_BATCH, latencies, training_memory
 from cpsam.run.events import OnEvent
 from cpsam.run.records import StoredRun
 from cpsam.study.plan import Plan
+from cpsam.torch_state import thread_count
 from cpsam.train.compute import choose_compute, find_device
 from cpsam.train.environment import environment
 
@@ -19,9 +18,7 @@ def measure_arms(plan: Plan, runs: Mapping[str, StoredRun], on_event: OnEvent) -
     The latencies of all arms of a setting are measured in turn.
     """
     on_event({"event": "latency"})
-    before = torch.get_num_threads()
-    torch.set_num_threads(plan.study.threads or before)
-    try:
+    with thread_count(plan.study.threads):
         compute, device = choose_compute(plan.study.recipe), find_device()
         times: dict[str, Any] = {}
         for name, loaded in plan.loaded.items():
@@ -37,5 +34,3 @@ def measure_arms(plan: Plan, runs: Mapping[str, StoredRun], on_event: OnEvent) -
                 }
         timing = {"arms": times, "batch_size": LATENCY_BATCH, "memory_batch_size": MEMORY_BATCH}
         return {"environment": environment(compute, device), "timing": timing}
-    finally:
-        torch.set_num_threads(before)

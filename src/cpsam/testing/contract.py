@@ -12,6 +12,7 @@ from torch import nn
 
 from cpsam.testing import construction, gradients, states, transforms, values
 from cpsam.testing.case import CHANNELS, BrokenLaw, Case, Configuration, Reference, Violation, told
+from cpsam.torch_state import thread_count
 
 Scope = Literal["class", "configuration", "cover"]
 
@@ -88,10 +89,9 @@ def undisturbed() -> Iterator[None]:
     small, threads wait for each other.
     """
     settings = states.settings()
-    torch.set_num_threads(1)
     drawn = random.getstate()
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with thread_count(1), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

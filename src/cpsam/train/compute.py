@@ -10,7 +10,7 @@ reason.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -21,6 +21,7 @@ from cpsam.config.ranges import MOST_THREADS
 from cpsam.config.recipe import Recipe
 from cpsam.errors import DataError, UserError
 from cpsam.text import shorten
+from cpsam.torch_state import deterministic_cudnn, thread_count
 from cpsam.typed import checked
 
 CHOICES = {"device": ("cpu", "cuda"), "precision": ("float32", "bfloat16", "float16")}
@@ -143,14 +144,10 @@ def reproducible(compute: Compute, device: torch.device) -> Iterator[None]:
 
     Restores torch's global state afterwards.
     """
-    threads = torch.get_num_threads()
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(compute.threads)
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        if device.type == "cuda":
-            cudnn = torch.backends.cudnn
-            for name, value in (("deterministic", True), ("benchmark", False)):
-                stack.callback(setattr, cudnn, name, getattr(cudnn, name))
-                setattr(cudnn, name, value)
+    is_cuda = device.type == "cuda"
+    with (
+        thread_count(compute.threads),
+        torch.random.fork_rng([device] if is_cuda else []),
+        deterministic_cudnn() if is_cuda else nullcontext(),
+    ):
         yield
