@@ -59,7 +59,7 @@ def arm_class(results: Results, arm: str) -> str:
 
 def measured(results: Results, setting: str | None) -> list[ArmResult]:
     """Returns the arms of a setting that have a finished run."""
-    return [arm for arm in results.arms_in(setting) if arm.top1.mean is not None]
+    return [arm for arm in results.arms_in(setting) if arm.top1_by_seed]
 
 
 def run_words(arm: ArmResult, seed: int, top1: float) -> str:
