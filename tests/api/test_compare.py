@@ -197,12 +197,13 @@ NET = MyNet()
         ({"model": lambda: nn.Flatten()}, "the model answers"),
         ({"data": [1, 2, 3]}, r"a pair \(train, test\)"),
         ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"weights": "missing.pth"}, r"missing\.pth"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(cpsam.UserError, match=message) as error:
+    with pytest.raises(cpsam.CpsamError, match=message) as error:
         ask(tmp_path, **changes)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*/config.json"))

@@ -1,6 +1,6 @@
 """Reads what the calls from Python have in common: recipes, paths, data, networks, progress."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cpsam.config.recipe import Recipe
+from cpsam.config.task import Task
 from cpsam.errors import UserError, unknown
 from cpsam.run.events import Event, OnEvent, silent
 from cpsam.run.objects import identify, unwrap
@@ -16,17 +17,29 @@ from cpsam.run.objects import identify, unwrap
 PathLike = str | Path
 
 
-def with_fields(recipe: Recipe | None, given: dict[str, Any]) -> Recipe:
+def recipe_with(recipe: Recipe | None, given: Mapping[str, Any]) -> Recipe:
     """Returns a recipe with some fields set.
 
     Raises:
-        UserError: If a field is unknown, or its value breaks its rule.
+        UserError: If a name is no field of a recipe, or a value breaks its rule.
     """
     names = [field.name for field in fields(Recipe)]
     for name in given:
         if name not in names:
             raise unknown("argument", name, names)
     return replace(recipe or Recipe(), **given)
+
+
+def split_fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fields of a task, and the others. A path may be a text."""
+    tasks = {field.name: field for field in fields(Task)}
+    paths = {name for name, field in tasks.items() if field.type == Path | None}
+    of_task = {
+        name: as_path(value) if name in paths else value
+        for name, value in given.items()
+        if name in tasks
+    }
+    return of_task, {name: value for name, value in given.items() if name not in tasks}
 
 
 def as_path(path: PathLike | None) -> Path | None:

@@ -5,11 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cpsam.api.arguments import PathLike, as_path, as_tuple, network_name, shown, with_fields
+from cpsam.api.arguments import (
+    PathLike,
+    as_path,
+    as_tuple,
+    network_name,
+    recipe_with,
+    shown,
+    split_fields,
+)
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study
 from cpsam.config.task import Task
-from cpsam.config.transform import Transform
 from cpsam.errors import UserError
 from cpsam.report.results import Results
 from cpsam.run.arm import parse_arm
@@ -36,12 +43,6 @@ def compare(
     validation: float = 0.0,
     augment: bool = True,
     data_root: PathLike | None = None,
-    image_size: int | None = None,
-    stream: bool | None = None,
-    transform: Transform | None = None,
-    workers: int | None = None,
-    weights: PathLike | None = None,
-    weights_key: str | None = None,
     retry_failed: bool = False,
     progress: bool = True,
     on_event: OnEvent | None = None,
@@ -72,16 +73,11 @@ def compare(
         validation: Hold out this fraction of the train split and measure on it.
         augment: Shift images of bytes at random, and mirror them; for data as objects.
         data_root: The folder of data sets.
-        image_size: Of a folder of images or of ImageNet, in pixels.
-        stream: Read images while they are needed, as in :func:`cpsam.load_dataset`.
-        transform: Of streamed images.
-        workers: Processes that load streamed images.
-        weights: Pretrained weights: a file, or the folder of a finished run.
-        weights_key: Which weights to take where a file has several.
         retry_failed: Try failed runs once more.
         progress: Draw progress on a terminal and in a notebook, print lines elsewhere.
         on_event: Called with what happens, as in :func:`cpsam.study.conduct.conduct`.
-        **fields: Fields of the recipe, such as ``epochs=8`` or ``lr=0.1``.
+        **fields: Fields of the recipe, such as ``epochs=8`` or ``lr=0.1``, and the other fields of
+            :class:`cpsam.config.task.Task`, such as ``weights="resnet.pth"`` or ``image_size=64``.
 
     Raises:
         UserError: If a name is unknown, arguments do not fit together, or an object has no identity
@@ -89,20 +85,16 @@ def compare(
         DataError: If data or weights are missing or damaged.
         StoppedError: On Ctrl-C; the same call continues.
     """
+    of_task, of_recipe = split_fields(fields)
     with shown(progress, on_event, study=True) as tell:
         dataset = None if isinstance(data, str) else own_dataset(data, augment, tell)
         task = Task(
             data=data if dataset is None else dataset.name,
             data_root=as_path(data_root),
-            image_size=image_size,
             validation=validation,
             model=network_name(model),
-            weights=as_path(weights),
-            weights_key=weights_key,
             at=as_tuple(at),
-            stream=stream,
-            transform=transform or Transform(),
-            workers=workers,
+            **of_task,
         )
         network = None if isinstance(model, str) else unwrap(model)
 
@@ -120,7 +112,7 @@ def compare(
             name="",
             settings=(Setting("", task, named_arms(blocks)),),
             seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-            recipe=with_fields(recipe, fields),
+            recipe=recipe_with(recipe, of_recipe),
             threads=threads,
             primary=None if primary is None else Contrast(*primary, setting=""),
             budget=budget,

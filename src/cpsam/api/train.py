@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cpsam.api.arguments import PathLike, as_path, shown, with_fields
+from cpsam.api.arguments import PathLike, as_path, recipe_with, shown
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
 from cpsam.config.task import Task
@@ -84,7 +84,7 @@ def train(
         return train_run(
             model,
             dataset,
-            with_fields(recipe, fields),
+            recipe_with(recipe, fields),
             seed=seed,
             folder=as_path(folder) or "",
             config={
