@@ -433,3 +433,4 @@ def test_a_broken_block_is_told_by_law_statement_and_class(cls):
     assert set(caught.value.laws) >= BROKEN[cls]
     for law in BROKEN[cls]:
         assert f"{law!r} is broken. {LAWS[law].statement} {cls.__name__}(24): " in str(caught.value)
+    assert all("\n" not in law.statement for law in LAWS.values())

@@ -1,5 +1,7 @@
-"""Networks by name: our CIFAR ResNets, and every model of timm and torchvision. The only importer
-of theirs.
+"""Builds networks by name: our CIFAR ResNets, and every model of timm and torchvision.
+
+No other room imports their models.
+
 """
 
 from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet

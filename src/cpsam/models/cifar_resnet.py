@@ -18,8 +18,9 @@ CIFAR_RESNETS = (*THIN_DEPTHS, *WIDE_BLOCKS)
 
 
 class PaddedShortcut(nn.Module):
-    """A shortcut without parameters: every second position, and zero channels in front and behind
-    (He et al., 2015, option A).
+    """A shortcut without parameters, option A of He et al., 2015.
+
+    It takes every second position, and adds zero channels before and after.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -53,7 +54,7 @@ SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
 def stage(
     in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: str
 ) -> nn.Sequential:
-    """The residual blocks of one resolution; the first changes stride and width."""
+    """Returns the residual blocks of one resolution; the first changes stride and width."""
     change = (
         SHORTCUTS[shortcut](in_channels, out_channels, stride)
         if in_channels != out_channels
@@ -64,8 +65,9 @@ def stage(
 
 
 class ThinResNet(nn.Module):
-    """The 6n + 2 layer network of He et al. (2015), section 4.2: three stages of widths 16, 32, 64
-    at strides 1, 2, 4.
+    """The 6n + 2 layer network of He et al., 2015, section 4.2.
+
+    Its three stages have the widths 16, 32, 64 at strides 1, 2, 4.
 
     Args:
         blocks_per_stage: n; 3 gives ResNet-20.
@@ -108,8 +110,9 @@ class ThinResNet(nn.Module):
 
 
 def wide_resnet(name: str, num_classes: int, in_channels: int) -> ResNet:
-    """torchvision's ResNet with a 3x3 stem and no pooling after it, as every CIFAR script has it:
-    strides 1, 2, 4, 8.
+    """Returns torchvision's ResNet with a 3x3 stem and no pooling after it.
+
+    Every CIFAR script uses this form; its strides are 1, 2, 4, 8.
     """
     block, depths = WIDE_BLOCKS[name]
     model = ResNet(block, depths, num_classes=num_classes)
@@ -122,7 +125,7 @@ def wide_resnet(name: str, num_classes: int, in_channels: int) -> ResNet:
 def cifar_resnet(
     name: str, num_classes: int, *, in_channels: int = 3, shortcut: str | None = None
 ) -> nn.Module:
-    """Build a ResNet for small images by name.
+    """Builds a ResNet for small images by name.
 
     Args:
         name: One of ``CIFAR_RESNETS``.

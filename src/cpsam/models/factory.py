@@ -1,4 +1,4 @@
-"""One function from a name to a network, with attention inserted."""
+"""Builds a network by name, inserts attention, and loads weights."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def build_own(network: Callable[[], object]) -> nn.Module:
 
 
 def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
-    """The bare network: ``resnet20``, ``timm/NAME`` or ``torchvision/NAME``."""
+    """Returns the bare network: ``resnet20``, ``timm/NAME`` or ``torchvision/NAME``."""
     library, _, rest = name.partition("/")
     if library == "timm" and rest:
         if not timm.is_model(rest):

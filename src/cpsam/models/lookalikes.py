@@ -1,4 +1,4 @@
-"""Says which network a file of weights is for, where it is not the one that was asked for."""
+"""Finds which network a file of weights fits, where it does not fit the one that was asked for."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,8 +17,9 @@ TRIED = 40
 
 
 def relatives(name: str) -> list[str]:
-    """Networks whose names differ from this one in size or library: those of the same library
-    first, the nearest first.
+    """Returns the networks whose names differ in size or library, the nearest first.
+
+    Those of the same library come before the others.
     """
     library, _, rest = name.rpartition("/")
     own = rest.partition(".")[0]
@@ -48,8 +49,7 @@ def relatives(name: str) -> list[str]:
 def lookalike(
     name: str, shapes: Mapping[str, torch.Size], build: Callable[[str], nn.Module]
 ) -> str | None:
-    """Returns the nearest relative of a network whose convolutions have just the names and shapes
-    of those in a file.
+    """Returns the nearest relative whose convolutions have the names and shapes of a file.
 
     None where those of the network itself have them: the file is then for this network, and
     something else is wrong with it.

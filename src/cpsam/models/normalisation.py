@@ -1,4 +1,4 @@
-"""How pixels must be scaled for pretrained weights: what the publisher of each file says."""
+"""Finds how pixels must be scaled for pretrained weights, as the publisher of each file says."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,9 @@ from cpsam.models.weights import hash_weights
 
 
 def published_scalings(name: str) -> dict[str, tuple[Scaling, str]]:
-    """The mean and standard deviation that each published file of a network wants, by its tag, and
-    where the file is; the default first.
+    """Returns the scaling that each published file of a network wants, and where the file is.
+
+    The keys are the tags of the files; the default comes first.
     """
     library, _, rest = name.partition("/")
     if library == "torchvision":
@@ -62,7 +63,7 @@ def normalisation(name: str, weights: Path | str | None = None) -> Scaling | Non
 def expected_scaling(
     name: str, weights: Path | str | None, *, sha256: str
 ) -> tuple[Scaling | None, str]:
-    """The scaling of :func:`normalisation`, and in one line where it is from.
+    """Returns the scaling of :func:`normalisation`, and in one line where it comes from.
 
     A ``config.json`` beside the file is believed first, then its SHA-256, in which the names of
     published files begin.
@@ -84,7 +85,7 @@ def expected_scaling(
 
 
 def said(found: Scaling) -> str:
-    """Numbers as a person writes them.
+    """Returns a scaling as a person writes it.
 
     Example:
         >>> said(((0.485, 0.5), (0.229, 0.25)))

@@ -1,5 +1,4 @@
-"""Writes pickles of protocols 3 to 5 as protocol 2, the only one that torch reads without running
-code.
+"""Writes pickles of protocols 3 to 5 as protocol 2, which torch reads without running code.
 
 Nothing is built here: torch's unpickler still decides about each class and each call that a file
 asks for.

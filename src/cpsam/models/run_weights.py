@@ -1,6 +1,4 @@
-"""Finds the weights of a folder, and reads what lies beside them: the network, and the scaling of
-pixels that it was trained with.
-"""
+"""Finds the weights of a folder, and reads what ``config.json`` beside them says."""
 
 import json
 import math
@@ -77,7 +75,7 @@ def origin(path: Path) -> Origin:
 
 
 def scaling(entry: Mapping[str, Any]) -> Scaling | None:
-    """The mean and the standard deviation of an entry, if it has both."""
+    """Returns the mean and the standard deviation of an entry, if it has both."""
     mean: Any = entry.get("mean")
     std: Any = entry.get("std")
     if not is_numbers(mean) or not is_numbers(std) or len(mean) != len(std) or min(std) <= 0:
@@ -103,8 +101,9 @@ def check_model(path: Path, name: str) -> None:
 
 
 def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuses weights in the folder of a run that another run wrote, or another tool: the network
-    may not be that of the folder.
+    """Refuses weights in a run folder that another run or another tool wrote.
+
+    They may be those of another network.
 
     Weights of older versions name their blocks but no run, and pass.
 
@@ -122,8 +121,7 @@ def check_run(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuses the weights of a run with other blocks than the model's, or with blocks where the
-    model has none.
+    """Refuses the weights of a run whose blocks are not those of the model.
 
     A network whose blocks are taken out is not the one that was trained. Weights of a run without
     blocks fit any insertion.
@@ -146,7 +144,7 @@ def check_blocks(path: Path, metadata: Mapping[str, Any], model: nn.Module) -> N
 
 
 def summary(entries: Any) -> str:
-    """Blocks and their places in a few words.
+    """Returns blocks and their places in a few words.
 
     Example:
         >>> entries = [{"at": at, "attention": "cpsam", "arguments": {}} for at in ("1", "2")]

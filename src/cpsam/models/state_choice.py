@@ -1,5 +1,7 @@
-"""Finds the tensors of a network among all that a file holds: the one place and the one prefix at
-which everything fits.
+"""Finds the tensors of a network among all that a file holds.
+
+There is one name in the file, and one prefix of keys, at which everything fits.
+
 """
 
 import re
@@ -17,13 +19,9 @@ from cpsam.models.state_file import FileContent, Skipped
 WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-"""What torch.compile, FSDP and activation checkpointing put into keys, at any level. No network has
-such a module of its own.
-"""
+"""What torch.compile, FSDP and activation checkpointing put into keys, at any level."""
 OLD_NAMES = re.compile(r"(?<=\.)(norm|conv)\.([12])(?=\.)")
-"""Parts of a DenseNet layer as torchvision's published files name them: ``norm.1`` for today's
-``norm1``.
-"""
+"""Old names in torchvision's published DenseNets: ``norm.1`` for today's ``norm1``."""
 COUNTERS = re.compile(r"(?:.*\.)?(?:total_ops|total_params|n_averaged)")
 """Buffers that profilers (thop) and ``AveragedModel`` add."""
 AUXILIARY = re.compile(r"(?:aux1|aux2|AuxLogits)\..*")
@@ -82,8 +80,7 @@ class Candidate:
 def choose(
     path: Path, content: FileContent, wanted: Wanted, key: str | None
 ) -> tuple[Candidate, list[str]]:
-    """Returns the tensors of the file that are the network's, and what had to be decided, a line
-    each.
+    """Returns the tensors of the file that fit the network, and one line per decision.
 
     Args:
         path: For messages.
@@ -139,9 +136,7 @@ def choose(
 def states(
     tree: Any, where: tuple[str, ...] = (), seen: set[int] | None = None
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yields every mapping in a file that holds tensors by name, once, with the names that lead to
-    it.
-    """
+    """Yields every mapping in a file that holds tensors by name, once, with its path."""
     seen = set() if seen is None else seen
     if not isinstance(tree, Mapping) or id(tree) in seen or len(where) > DEEPEST:
         return
@@ -154,10 +149,9 @@ def states(
 
 
 def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -> list[Candidate]:
-    """The tensors of a mapping after each prefix that may be a wrapper's or a larger network's."""
+    """Returns the tensors of a mapping after each prefix that may be a wrapper's."""
     plain = {current_name(key, wanted): value for key, value in state.items()}
-    if len(plain) < len(state):
-        plain = dict(state)
+    plain = plain if len(plain) == len(state) else dict(state)
     host = [key for key in wanted.tensors if not within(key, wanted.blocks)]
     anchors = {host[0], host[len(host) // 2]} if host else set()  # two, in case the file lacks one
     prefixes = {""} | {
@@ -179,14 +173,12 @@ def measured(where: tuple[str, ...], state: Mapping[str, Any], wanted: Wanted) -
 
 
 def current_name(key: str, wanted: Wanted) -> str:
-    """The key without wrappers inside it, and with the name that a part has today."""
+    """Returns the key without wrappers inside it, and with the name that a part has today."""
     key = WRAPPERS.sub("", key)
     renamed = OLD_NAMES.sub(r"\1\2", key)
-    return (
-        renamed
-        if renamed != key and any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors)
-        else key
-    )
+    if renamed == key:
+        return key
+    return renamed if any(f".{renamed}".endswith(f".{own}") for own in wanted.tensors) else key
 
 
 def measure(
@@ -196,9 +188,7 @@ def measure(
     wanted: Wanted,
     apart: tuple[str, ...] = (),
 ) -> Candidate:
-    """Measures the keys after a prefix against a network. Those after one of the prefixes `apart`
-    do not count.
-    """
+    """Measures the keys after a prefix against a network, but not those after `apart`."""
     own = wanted.tensors
     keys = [key for key in state if key.startswith(prefix) and not key.startswith(apart)]
     inside = {key.removeprefix(prefix): state[key] for key in keys}
@@ -219,16 +209,12 @@ def measure(
             or not isinstance(inside[key], Tensor)
         )
         (found.others if droppable or within(key, found.new_heads) else found.unknown).append(key)
-    # Older files lack the step counters of the norms, which nothing reads when the momentum is
-    # fixed.
-    missing = {
-        key for key in own.keys() - found.found.keys() if not key.endswith("num_batches_tracked")
-    }
+    excused = [*found.new_heads, *(wanted.blocks if found.new_blocks else ())]
+    # Older files lack the step counters of the norms; nothing reads them if the momentum is fixed.
     found.lacking = sorted(
         key
-        for key in missing
-        if not within(key, found.new_heads)
-        and not (found.new_blocks and within(key, wanted.blocks))
+        for key in own.keys() - found.found.keys()
+        if not key.endswith("num_batches_tracked") and not within(key, excused)
     )
     found.misshapen = sorted(
         key for key, value in found.found.items() if value.shape != own[key].shape
@@ -240,7 +226,7 @@ def measure(
 def renew_head(
     found: Candidate, head: str, inside: Mapping[str, Any], own: Mapping[str, Tensor]
 ) -> None:
-    """Leaves out a classifier that the file has not, or has for other classes."""
+    """Leaves out a classifier that the file lacks, or has for other classes."""
     weight, given = own[f"{head}.weight"], inside.get(f"{head}.weight")
     if isinstance(given, Tensor) and (
         given.shape[1:] != weight.shape[1:] or given.shape == weight.shape
@@ -248,18 +234,15 @@ def renew_head(
         return
     if given is None and f"{head}.bias" in inside:
         return
-    has = (
-        f"{len(given)} classes in the file, {len(weight)} wanted"
-        if isinstance(given, Tensor)
-        else f"the file has no {head}.weight"
-    )
-    found.new_heads[head] = has
+    found.new_heads[head] = f"the file has no {head}.weight"
+    if isinstance(given, Tensor):
+        found.new_heads[head] = f"{len(given)} classes in the file, {len(weight)} wanted"
     for key in [key for key in found.found if within(key, (head,))]:
         del found.found[key]
 
 
 def without_copies(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that differ: a module that a trainer keeps under two names is in the file twice."""
+    """Returns those that differ: a trainer may keep one module under two names."""
     distinct: list[Candidate] = []
     for candidate in candidates:
         if not any(same(candidate.found, other.found) for other in distinct):
@@ -290,7 +273,7 @@ def described(content: FileContent) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value; an object that was not built by the name of its class."""
+    """Returns the kind of a value; for an object that was not built, the name of its class."""
     if isinstance(value, Skipped):
         return f"an object of {type(value).__name__}: save its state_dict() instead"
     return type(value).__name__
@@ -301,14 +284,14 @@ def plural(count: int, word: str) -> str:
 
 
 def listed(names: Collection[str], shown: int = 3) -> str:
-    """Returns the first three of many, and how many more. A name with characters that cannot be
-    printed is quoted.
+    """Returns the first three of many names, and how many more there are.
+
+    A name with characters that cannot be printed is quoted.
 
     Example:
         >>> listed(["a", "b", "c", "d", "e"])
         'a, b, c and 2 more'
     """
-    head = ", ".join(
-        name if name and name.isprintable() else ascii(name) for name in list(names)[:shown]
-    )
+    first = list(names)[:shown]
+    head = ", ".join(name if name and name.isprintable() else ascii(name) for name in first)
     return head if len(names) <= shown else f"{head} and {len(names) - shown} more"

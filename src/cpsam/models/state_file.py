@@ -1,5 +1,4 @@
-"""Reads what a file of weights holds: safetensors, or a file of torch, from which no object but
-tensors and containers is built.
+"""Reads what a file of weights holds, safetensors or torch, and builds nothing but tensors.
 
 The content of a file decides how it is read, not its name.
 """
@@ -113,8 +112,9 @@ def foreign(head: bytes) -> str:
 
 
 def check_archive(file: IO[bytes]) -> None:
-    """Refuses an archive that torch does not write. torch itself passes over checksums, sizes and
-    repeated names.
+    """Refuses an archive that torch does not write.
+
+    torch itself ignores checksums, sizes and repeated names.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -135,8 +135,9 @@ def check_archive(file: IO[bytes]) -> None:
 
 
 class Skipped:
-    """Stands for an object of a class that the file names. It takes what the file gives it, and
-    keeps nothing.
+    """Stands for an object of a class that the file names.
+
+    It accepts what the file gives it, and keeps nothing.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -150,8 +151,9 @@ class Skipped:
 
 
 class SkippedDict(Skipped):
-    """The same for a class that is filled like a dictionary: its items are kept, for weights may be
-    among them.
+    """Stands for an object that is filled like a dictionary; it keeps its items.
+
+    Weights may be among them.
     """
 
     def __new__(cls, *args: Any) -> Any:

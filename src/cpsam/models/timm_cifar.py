@@ -18,8 +18,9 @@ STAGES = ("layer1", "layer2", "layer3")
 
 
 class TimmThinResNet(ThinResNet):
-    """:class:`~cpsam.models.cifar_resnet.ThinResNet` as timm has its models: same computation, same
-    keys.
+    """:class:`~cpsam.models.cifar_resnet.ThinResNet` with the interface of timm's models.
+
+    It computes the same and has the same keys.
 
     Args:
         blocks_per_stage: n; 3 gives ResNet-20.
@@ -89,7 +90,7 @@ class TimmThinResNet(ThinResNet):
 
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, 0 classes for none; the pooling stays where it is not given."""
+        """Makes a new classifier, with 0 classes for none; the pooling stays if it is not given."""
         like, pool_type = (
             self.conv1.weight,
             self.global_pool.pool_type if global_pool is None else global_pool,
@@ -117,8 +118,7 @@ class TimmThinResNet(ThinResNet):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The features after the stem and after each stage: those at `indices`, the last `indices`,
-        or all of the four.
+        """Returns the features after the stem and each stage: all four, or those of `indices`.
 
         Returns:
             The list of them alone, or the last features and the list.
@@ -138,9 +138,7 @@ class TimmThinResNet(ThinResNet):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last of `indices`, and the classifier where it is asked for or
-        no longer fits.
-        """
+        """Drops the stages after the last of `indices`, and the classifier if it no longer fits."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
         for name in STAGES[last:]:
             setattr(self, name, nn.Sequential())

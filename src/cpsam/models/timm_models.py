@@ -1,5 +1,4 @@
-"""Networks with attention, registered in timm: import this module, and
-``timm.create_model("cpsam_resnet50")`` knows them.
+"""Registers networks with attention in timm, as ``timm.create_model("cpsam_resnet50")``.
 
 The blocks are inserted in the constructor, so that they are there when timm loads weights or takes
 the network apart for its features.
@@ -48,8 +47,9 @@ class AttentionResNet(ResNet):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Draws the network anew. timm draws every convolution, also those of the blocks, so each
-        layer of a block is reset after it.
+        """Draws the network anew, and then resets each layer of a block.
+
+        timm draws every convolution, also those of the blocks.
         """
         super().init_weights(zero_init_last)
         for block in [
@@ -61,8 +61,9 @@ class AttentionResNet(ResNet):
 
 
 def before_last(layers: Sequence[int]) -> tuple[str, ...]:
-    """The placement of this name, by its paths: those of a dilated network, whose strides differ,
-    are the same, and so its weights fit.
+    """Returns the paths of the placement before-last, written out.
+
+    In a dilated network the strides differ. With paths its weights still fit.
     """
     return tuple(f"layer{stage}.{blocks - 2}" for stage, blocks in enumerate(layers[1:], 2))
 
@@ -100,7 +101,7 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 
 
 def config(model: type[nn.Module]) -> dict[str, Any]:
-    """What timm wants to know of a network without published weights."""
+    """Returns what timm wants to know of a network without published weights."""
     common = {"first_conv": "conv1", "classifier": "fc", "license": "apache-2.0"}
     if model is TimmThinResNet:
         small = {
@@ -138,8 +139,9 @@ default_cfgs = generate_default_cfgs({name: config(model) for name, (model, _) i
 def entrypoint(
     name: str, model: type[nn.Module], defaults: Mapping[str, Any]
 ) -> Callable[..., nn.Module]:
-    """The function that timm calls to build `name`; weights of the plain host fit, and leave new
-    blocks as they start.
+    """Returns the function that timm calls to build `name`.
+
+    Weights of the plain host fit, and new blocks stay as they start.
     """
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -1,6 +1,4 @@
-"""Loads pretrained weights into a network. Only the classifier and inserted blocks may be missing
-from them.
-"""
+"""Loads pretrained weights; only the classifier and inserted blocks may be missing from them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,8 +24,9 @@ class MisfitError(UserError):
 
 
 def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """`state`, and the blocks inserted in `model` as they are, if it has none of them: weights of
-    the bare host then fit strictly.
+    """Returns `state`, with the blocks of `model` as they are if the state has none of them.
+
+    So the weights of the bare host fit strictly.
     """
     blocks = tuple(f"{path}.attention." for path, _ in places(model))
     if any(key.startswith(blocks) for key in state):
@@ -38,8 +37,9 @@ def with_new_blocks(state: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 
 
 def classifiers(model: nn.Module, num_classes: int) -> list[str]:
-    """The paths of the classifiers: those that timm names, or else the last layer with as many
-    outputs as there are classes.
+    """Returns the paths of the classifiers: those that timm names, or the last layer that fits.
+
+    That is the last layer with as many outputs as there are classes.
     """
     modules = {
         path: module
@@ -153,9 +153,7 @@ def misfit(path: Path, chosen: Candidate, own: Mapping[str, Tensor]) -> MisfitEr
 
 
 def input_channels(chosen: Candidate, own: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """The channels of the images that the file is for, and those of the model, where only the first
-    convolution differs.
-    """
+    """Returns the image channels of the file and of the model, if only the first layer differs."""
     if len(chosen.misshapen) != 1:
         return None
     given, wanted = chosen.found[chosen.misshapen[0]].shape, own[chosen.misshapen[0]].shape
@@ -164,7 +162,7 @@ def input_channels(chosen: Candidate, own: Mapping[str, Tensor]) -> tuple[int, i
 
 
 def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor in the model's type.
+    """Returns the tensor in the type of the model.
 
     Raises:
         DataError: If it is sparse, quantised, without data or of another kind of number, or holds a
@@ -203,7 +201,7 @@ def converted(path: Path, name: str, tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def decisions(chosen: Candidate, skipped: tuple[str, ...]) -> list[str]:
-    """What was not plain about loading it, a line each."""
+    """Returns one line for each decision about the weights."""
     notes = []
     if chosen.where or chosen.prefix:
         notes.append(f"the tensors are those at {chosen.label}")

@@ -1,5 +1,4 @@
-"""The contract of an attention block, for ours and for yours: :func:`check_attention` tries every
-law of ``LAWS`` on a class.
+"""The contract of an attention block: :func:`check_attention` tries every law of ``LAWS``.
 
 In a test of your own::
 

@@ -29,8 +29,7 @@ Reference = Callable[[nn.Module, Tensor], Tensor]
 
 
 class BrokenLaw(AssertionError):
-    """A block breaks laws of the contract. The message has a line for each: its name, what it says,
-    and what was seen.
+    """Says which laws a block breaks: one line with the name, the law and what was seen.
 
     Attributes:
         laws: What was seen of each broken law, by name.
@@ -77,8 +76,9 @@ def require_finite(tensor: Tensor, what: str) -> None:
 
 
 def gap(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference as a share of the largest expected value; infinite where a value is
-    not a number.
+    """Returns the largest difference as a fraction of the largest expected value.
+
+    It is infinite where a value is not a number.
     """
     difference = (actual.double() - expected.double()).abs().max()
     scale = expected.double().abs().max().clamp(min=torch.finfo(torch.float64).tiny)
@@ -99,15 +99,16 @@ def require_close(actual: Tensor, expected: Tensor, tolerance: float, what: str)
 def noise(
     shape: tuple[int, ...], *purpose: int | str, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Standard normal images, the same for the same purpose."""
+    """Returns standard normal images, the same for the same purpose."""
     source = torch.Generator().manual_seed(derive_seed(0, "noise", *purpose))
     return torch.randn(shape, generator=source, dtype=torch.float64).to(dtype)
 
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fill all parameters and buffers of a module with random numbers, in place: a block that has
-    only just been made may do nothing.
+    """Fills all parameters and buffers of a module with random numbers, in place.
+
+    A new block may do nothing, so most laws are tried after this.
 
     Weights with a fan-in keep the scale of their input; the others are between 0.5 and 1.5 in size,
     of either sign. Floating-point buffers are between 0.5 and 1.5, because a variance must be
@@ -147,8 +148,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration of a class under test; the fields are the arguments of
-    :func:`~cpsam.testing.check_attention`.
+    """One configuration of a class under test.
 
     Attributes:
         arguments: Of the constructor, in this configuration.
@@ -172,7 +172,7 @@ class Case:
         return f"{name}({', '.join(given)})"
 
     def sized(self, *size: int) -> tuple[int, ...]:
-        """The shape (N, C, H, W) with C rounded up to a number of channels that the class takes."""
+        """Returns the shape (N, C, H, W) with C rounded up to a number that the class takes."""
         images, channels, *map_size = size
         return (
             images,
@@ -181,19 +181,17 @@ class Case:
         )
 
     def new(self, in_channels: int = CHANNELS, **more: Any) -> nn.Module:
-        """A block as its constructor makes it, in training mode."""
+        """Returns a block as its constructor makes it, in training mode."""
         torch.manual_seed(0)  # inside the fork of `check_attention`
         with trying(f"the constructor at {in_channels} channels"):
             return self.cls(in_channels, **self.arguments, **more)
 
     def block(self, in_channels: int = CHANNELS, dtype: torch.dtype = torch.float64) -> nn.Module:
-        """A block with random parameters and buffers, in eval mode."""
+        """Returns a block with random parameters and buffers, in eval mode."""
         return randomise(self.new(in_channels)).to(dtype).eval()
 
     def call(self, block: nn.Module, x: Tensor, kind: str = "images") -> Tensor:
-        """The output of `block`, which must be finite and have the shape, dtype and device
-        of `x`.
-        """
+        """Returns the output, which must be finite and have the shape, dtype and device of `x`."""
         what = (
             f"{kind} of {tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')},"
             f" {'training' if block.training else 'eval'} mode:"
@@ -210,9 +208,7 @@ class Case:
         return y
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """The output of `block`, which must also differ from `x`: what does nothing would pass most
-        laws.
-        """
+        """Returns the output, which must also differ from `x`: a block must do something."""
         before = x.detach().clone()
         y = self.call(block, x)
         require(

@@ -28,7 +28,7 @@ FACTORY = ("device", "dtype")
 
 
 def own_parameters(cls: Callable[..., nn.Module]) -> list[inspect.Parameter]:
-    """The constructor's arguments without `in_channels`, `device` and `dtype`."""
+    """Returns the constructor's arguments without `in_channels`, `device` and `dtype`."""
     given = list(inspect.signature(cls).parameters.values())[1:]
     return [
         p
@@ -77,8 +77,9 @@ def constructor(case: Case) -> None:
 
 
 def fingerprint(block: nn.Module) -> tuple[list[Any], list[torch.Tensor]]:
-    """What can tell two configurations apart: structure, starting values, and outputs in both modes
-    after the same randomisation.
+    """Returns what can tell two configurations apart: structure, starting values and outputs.
+
+    The outputs are those in both modes after the same randomisation.
 
     The block's own line of the repr is left out: to print an argument is not to use it.
     """
@@ -105,7 +106,7 @@ def differs(first: nn.Module, second: nn.Module) -> bool:
 def pairs(
     name: str, default: Any, configurations: tuple[Configuration, ...]
 ) -> Iterator[tuple[Configuration, Configuration]]:
-    """Pairs of configurations that differ in one argument alone."""
+    """Yields pairs of configurations that differ in one argument alone."""
     for one in configurations:
         if name not in one:
             continue
@@ -141,7 +142,7 @@ def arguments(case: Case) -> None:
 
 
 def all_arguments(case: Case) -> dict[str, Any]:
-    """The arguments of a configuration, defaults included."""
+    """Returns the arguments of a configuration, defaults included."""
     return {
         **{parameter.name: parameter.default for parameter in own_parameters(case.cls)},
         **case.arguments,

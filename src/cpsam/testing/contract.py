@@ -12,6 +12,7 @@ from torch import nn
 
 from cpsam.testing import construction, gradients, states, transforms, values
 from cpsam.testing.case import CHANNELS, BrokenLaw, Case, Configuration, Reference, Violation, told
+from cpsam.testing.settings import restore, settings
 from cpsam.torch_state import thread_count
 
 Scope = Literal["class", "configuration", "cover"]
@@ -32,7 +33,7 @@ class Law:
 
     @property
     def statement(self) -> str:
-        return (self.check.__doc__ or "").strip().partition("\n\n")[0]
+        return " ".join((self.check.__doc__ or "").partition("\n\n")[0].split())
 
 
 LAWS: dict[str, Law] = {
@@ -65,8 +66,9 @@ FUNDAMENTAL = ("constructor", "shape")
 
 
 def covering(case: Case) -> list[Configuration]:
-    """A few configurations that show every word and switch that any of them has; numbers only
-    change sizes.
+    """Returns a few configurations that show every word and switch that any of them has.
+
+    Numbers only change sizes.
     """
     everything = [
         construction.all_arguments(replace(case, arguments=one)).items()
@@ -85,10 +87,11 @@ def covering(case: Case) -> list[Configuration]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keeps generators and settings, ignores warnings, and works in one thread: with tensors this
-    small, threads wait for each other.
+    """Keeps generators and settings, ignores warnings, and works in one thread.
+
+    With tensors this small, threads only wait for each other.
     """
-    settings = states.settings()
+    before = settings()
     drawn = random.getstate()
     try:
         with thread_count(1), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -96,12 +99,13 @@ def undisturbed() -> Iterator[None]:
             yield
     finally:
         random.setstate(drawn)
-        states.restore(settings)
+        restore(before)
 
 
 def violation(law: Law, case: Case) -> str | None:
-    """What `law` has against `case`, if anything. Whatever else goes wrong while it looks is a
-    fault of the block, too.
+    """Returns what `law` has against `case`, if anything.
+
+    Any other error while it looks is a fault of the block, too.
     """
     try:
         law.check(case)
@@ -122,7 +126,7 @@ def check_attention(
     identity: bool = True,
     channels_multiple_of: int = 1,
 ) -> None:
-    """Try the contract of an attention block, every law of ``LAWS``, on a class.
+    """Tries the contract of an attention block, every law of ``LAWS``, on a class.
 
     All laws but those on its making are tried after all parameters and buffers have been
     randomised, and demand that the output differs from the input: a block that does nothing would

@@ -20,7 +20,7 @@ def trainable(block: nn.Module) -> dict[str, Tensor]:
 def backward(
     case: Case, block: nn.Module, x: Tensor, upstream: Tensor, kind: str = "images"
 ) -> dict[str, Tensor]:
-    """The gradients of the input and of the parameters, as far as they require one."""
+    """Returns the gradients of the input and of the parameters that require one."""
     tensors = {"the input": x, **trainable(block)} if x.requires_grad else trainable(block)
     torch.manual_seed(0)
     y = case.call(block, x, kind)
@@ -33,8 +33,9 @@ def backward(
 def off_finite_differences(
     case: Case, size: tuple[int, ...], training: bool, each: bool, seed: int
 ) -> dict[str, float]:
-    """How far the gradients are from finite differences, along a direction of each tensor or of all
-    at once.
+    """Returns how far the gradients are from finite differences.
+
+    It steps along a direction of each tensor, or of all at once.
     """
     block = without_chance(case.block(size[1]).train(training))
     x, upstream = noise(size, "gradient", seed).requires_grad_(True), noise(size, "weights", seed)
@@ -73,7 +74,7 @@ def off_finite_differences(
 def require_finite_differences(
     case: Case, size: tuple[int, ...], training: bool, each: bool
 ) -> None:
-    """Tries other numbers before it complains: a step may cross the edge of a maximum."""
+    """Tries other numbers before it complains, because a step may cross a maximum."""
     mode = "training" if training else "eval"
     for seed in range(3):
         wrong = {
@@ -108,9 +109,7 @@ def require_same(
 
 
 def require_same_whatever_is_asked(case: Case) -> None:
-    """Compares the gradients under other strides of the upstream gradient, and where the input or
-    the parameters need none.
-    """
+    """Compares the gradients for other strides of the upstream gradient and for frozen tensors."""
     size = (2, CHANNELS, 4, 3)
     block, x, upstream = (
         case.block(),

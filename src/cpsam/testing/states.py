@@ -4,7 +4,6 @@ import copy
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +19,12 @@ from cpsam.testing.case import (
     require_close,
     trying,
 )
+from cpsam.testing.settings import settings
 from cpsam.testing.values import EXACT, without_chance
 
 SINGLE = 1e-5  # of a block in float32
 SETTLED = 0.1  # the variance of a batch is larger in the running statistics, by n / (n - 1)
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16)
-SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "the precision of float32 products": (
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-    ),
-    "deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
-}
-"""Torch's settings for the whole process: how each is read and set."""
-
-
-def settings() -> dict[str, Any]:
-    return {name: read() for name, (read, _) in SETTINGS.items()}
-
-
-def restore(kept: dict[str, Any]) -> None:
-    for name, value in kept.items():
-        SETTINGS[name][1](value)
 
 
 def memory(case: Case) -> None:
@@ -242,7 +219,7 @@ def batch(case: Case) -> None:
 
 
 def moved_buffers(block: nn.Module, step: Callable[[], object]) -> list[str]:
-    """Names of the entries of the state dict that a call moves."""
+    """Returns the names of the entries of the state dict that a call changes."""
     before = {name: tensor.clone() for name, tensor in block.state_dict().items()}
     step()
     return [

@@ -1,6 +1,4 @@
-"""Laws of what is done with a block besides calling it: copies, traces, compilers and exports,
-tried with random parameters.
-"""
+"""Laws of other uses of a block: copies, traces, compilers and exports."""
 
 import copy
 import importlib.util
@@ -19,7 +17,7 @@ SAME_MATHS = 1e-5  # float32, where a compiler may reorder
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What a tool warns of itself, such as its deprecation, is nothing against the block."""
+    """Ignores what a tool warns of itself, such as its deprecation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -27,14 +25,14 @@ def quiet() -> Iterator[None]:
 
 @torch.no_grad()
 def agree(case: Case, block: nn.Module, other: Callable[[Tensor], Tensor], what: str) -> None:
-    """`other` computes what `block` does, at sizes of all kinds."""
+    """Requires that `other` computes what `block` does, at sizes of all kinds."""
     for size in (*FIVE_SHAPES, (1, *IMAGES[1:])):
         x = noise(size, "agree", dtype=torch.float32)
         require_close(other(x), case.run(block, x), SAME_MATHS, f"{what} at {size}")
 
 
 def numbers(block: nn.Module) -> dict[str, int | float]:
-    """The plain numbers that the modules of a block hold as attributes."""
+    """Returns the plain numbers that the modules of a block hold as attributes."""
     return {
         f"{path}.{key}".removeprefix("."): value
         for path, module in block.named_modules()
@@ -44,7 +42,7 @@ def numbers(block: nn.Module) -> dict[str, int | float]:
 
 
 def train_a_step(case: Case, block: nn.Module) -> None:
-    """Takes a step of gradient descent, and a look in eval mode as an evaluation would."""
+    """Takes a step of gradient descent, and then a forward in eval mode."""
     x = noise(IMAGES, "step", dtype=torch.float32).requires_grad_(True)
     case.run(block.train(), x).square().mean().backward()
     with torch.no_grad():

@@ -1,6 +1,4 @@
-"""Laws of what a block computes, tried with random parameters at every size and in every
-precision.
-"""
+"""Laws of what a block computes, at every size and in every precision."""
 
 from collections.abc import Iterator
 
@@ -45,8 +43,9 @@ SMALLEST_SIZES = (
 
 
 def used(case: Case, channels: int) -> tuple[set[int], set[int]]:
-    """The channels that the block moves, and the channels whose values change what it adds; for the
-    best of a few random blocks.
+    """Returns the channels that the block moves, and those that change what it adds.
+
+    It takes the best of a few random blocks.
     """
     moved, read = set[int](), set[int]()
     for seed in range(4):
@@ -167,7 +166,7 @@ def precision(case: Case) -> None:
 
 
 def special_images(size: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Images of ordinary size on which a division or a root may go wrong."""
+    """Yields images of ordinary size on which a division or a root may fail."""
     x = noise(size, "special")
     yield "constant images", torch.full_like(x, 0.7)
     yield "images of constant channels", x[:, :, :1, :1].expand(size).contiguous()
@@ -177,9 +176,7 @@ def special_images(size: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
 
 
 def require_finite_output(case: Case, x: Tensor, kind: str) -> None:
-    """Asks for finite numbers where those of float64 are far from the end of the range of the dtype
-    of `x`.
-    """
+    """Requires finite numbers where those of float64 are well inside the range of the dtype."""
     block = case.block(dtype=x.dtype)
     y = block(x)
     lost = y.numel() - int(y.isfinite().sum())
