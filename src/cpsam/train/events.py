@@ -11,10 +11,10 @@ class StartEvent(TypedDict):
     data: str
     train_images: int
     test_images: int
-    measured_on: str  # "test split" or "validation split"
+    measured_on: str  #: "test split" or "validation split"
     classes: int
     parameters: int
-    places: list[str]  # of the inserted blocks
+    places: list[str]  #: of the inserted blocks
     device: str
     precision: str
     channels_last: bool
@@ -28,10 +28,10 @@ class ResumedEvent(TypedDict):
     """A run continues from a checkpoint."""
 
     event: Literal["resumed"]
-    epoch: int  # epochs finished before
-    step: int  # steps made before
+    epoch: int  #: epochs finished before
+    step: int  #: steps made before
     steps: int
-    warnings: list[str]  # about newer checkpoints that are damaged
+    warnings: list[str]  #: about newer checkpoints that are damaged
 
 
 class StepEvent(TypedDict):
@@ -43,8 +43,8 @@ class StepEvent(TypedDict):
     step: int
     steps: int
     lr: float
-    loss: float  # before the step
-    images_per_s: float  # since the last such event
+    loss: float  #: before the step
+    images_per_s: float  #: since the last such event
     seconds_left: float
 
 
@@ -63,11 +63,13 @@ class EvaluationEvent(TypedDict):
     event: Literal["evaluation"]
     epoch: int
     epochs: int
-    images: int  # evaluated so far
+    images: int  #: evaluated so far
     of: int
 
 
 class Timing(TypedDict):
+    """How long an epoch took."""
+
     train_seconds: float
     evaluation_seconds: float
     images_per_s: float

@@ -73,8 +73,8 @@ def train(
             :func:`cpsam.train.launcher.process_group`; by default this one alone.
 
     Returns:
-        The content of `summary.json`: `epochs`, `steps`, `train_loss`, `top1`, `top5`, `loss` and
-        `n` of the last epoch, `best`, the epoch of the highest `top1`, and `timing`.
+        The content of `summary.json`. It has `epochs` and `steps`; `train_loss`, `top1`, `top5`,
+        `loss` and `n` of the last epoch; `best`, the epoch of the highest `top1`; and `timing`.
 
     Raises:
         UserError: If the folder holds something else, is in use by another process, or cannot be
