@@ -37,36 +37,43 @@ def weights(folder: Path) -> list[bytes]:
     "extra",
     [{}, {"mixup": 0.4, "cutmix": 1.0, "accumulate": 2, "clip_norm": 0.3, "ema_decay": 0.9}],
 )
-@pytest.mark.parametrize("size", [2, 3])
 def test_any_number_of_processes_make_the_same_run(
-    tmp_path: Path, size: int, extra: dict[str, Any], record_property: Callable[[str, object], None]
+    tmp_path: Path, extra: dict[str, Any], record_property: Callable[[str, object], None]
 ) -> None:
     recipe = PLAIN | extra
     train_together(1, tmp_path / "one", tmp_path / "notes-one", recipe, "smooth")
-    train_together(size, tmp_path / "many", tmp_path / "notes", recipe, "smooth")
-    for alone, shared in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
+    for size in (2, 3):
+        train_together(size, tmp_path / f"{size}", tmp_path / f"notes-{size}", recipe, "smooth")
+        check_equal_runs(tmp_path, size, record_property)
+        if not extra:
+            check_batches(tmp_path / f"notes-{size}", size, recipe)
+
+
+def check_equal_runs(
+    folder: Path, size: int, record_property: Callable[[str, object], None]
+) -> None:
+    for alone, shared in zip(records(folder / "one"), records(folder / f"{size}"), strict=True):
         gap = abs(alone["loss"] - shared["loss"])
         record_property(f"loss gap, 1 against {size} processes, epoch {alone['epoch']}", gap)
         assert gap < 1e-9
-        # summed in float64 of float64 losses
+        # The sums of float64 losses are float64.
         assert alone["train_loss"] == pytest.approx(shared["train_loss"], abs=1e-6)
         assert {name: alone[name] for name in ("top1", "top5", "n")} == {
             name: shared[name] for name in ("top1", "top5", "n")
         }
     ours, theirs = (
-        load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "many")
+        load_weights(folder / name / "weights.safetensors")[0] for name in ("one", f"{size}")
     )
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-9
-    if extra:
-        return
-    seen = [note["seen"] for note in notes(tmp_path / "notes", size)]
+
+
+def check_batches(out: Path, size: int, recipe: dict[str, Any]) -> None:
+    seen = [note["seen"] for note in notes(out, size)]
     batches = [[image for part in parts for image in part] for parts in zip(*seen, strict=True)]
     assert [sorted(batch) for batch in batches] == [
         sorted(batch) for batch in worker_process.single_process_order(recipe)
     ]
-    assert [note["events"] > 0 for note in notes(tmp_path / "notes", size)] == [True] + [False] * (
-        size - 1
-    )
+    assert [note["events"] > 0 for note in notes(out, size)] == [True] + [False] * (size - 1)
 
 
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
@@ -88,8 +95,10 @@ def test_evaluation_sees_every_image_once(tmp_path: Path, count: int) -> None:
 
 ACTS = {
     "SIGTERM to one, in a step": ({"ranks": [1], "at": ["train", 5], "signal": "SIGTERM"}, {}),
-    "SIGTERM to all": ({"ranks": [0, 1], "at": ["train", 5], "signal": "SIGTERM"}, {}),
-    "SIGTERM twice": ({"ranks": [0, 1], "at": ["train", 5], "signal": "SIGTERM", "times": 2}, {}),
+    "SIGTERM to all, twice": (
+        {"ranks": [0, 1], "at": ["train", 5], "signal": "SIGTERM", "times": 2},
+        {},
+    ),
     "SIGUSR1 to one": ({"ranks": [1], "at": ["train", 5], "signal": "SIGUSR1"}, {}),
     "SIGINT, passed on by a launcher": (
         {"ranks": [0, 1], "at": ["train", 5], "signal": "SIGINT", "times": 2},
