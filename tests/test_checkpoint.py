@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cpsam import checkpoint
-from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from cpsam.checkpoint import load_checkpoint, save_checkpoint
 from cpsam.errors import DataError, UserError
+from cpsam.weights_file import load_weights, save_weights
 
 META = {
     "optimizer": {"0/step": 3.5},

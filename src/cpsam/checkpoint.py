@@ -1,23 +1,19 @@
-"""Checkpoints: safetensors and a manifest with hashes, without pickle, whole after a crash at any
-moment.
+"""Saves checkpoints that stay whole if the process or the machine stops at any moment.
 
-A checkpoint is a folder ``step-00000391`` of `tensors.safetensors` and `manifest.json`. It is
-written under another name, flushed to the disk, renamed, and only then named by `LATEST`. Every
-file is checked when it is read; where one is damaged the checkpoint before is used.
+A checkpoint is a folder ``step-00000391`` of `tensors.safetensors` and `manifest.json`, without
+pickle. It is written under another name, flushed to the disk, renamed, and then named by `LATEST`.
+The hash of every file is checked when it is read. If one is damaged, the checkpoint before is used.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cpsam.errors import DataError, UserError
@@ -34,25 +30,21 @@ from cpsam.files import (
     write_durably,
 )
 from cpsam.insert.old_names import with_current_names
-from cpsam.sealed import is_sealed, seal_tensors
+from cpsam.weights_file import NOT_OURS, Storable, storable
 
 LATEST, MANIFEST, TENSORS = "LATEST", "manifest.json", "tensors.safetensors"
-META_KEY = "cpsam"
 FORMAT = 1
-WEIGHTS_FORMAT = 2  # Weights of the first version had no number of their format, and no hash.
-# what reading a forged file can raise
-NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, SafetensorError)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved.
+    """A checkpoint that was read.
 
     Args:
-        step: Optimizer steps made.
+        step: The number of optimizer steps made.
         tensors: By name, on the CPU, contiguous.
         meta: Plain data that was saved beside them.
-        warnings: What was wrong with newer checkpoints, a line each; empty if the newest was good.
+        warnings: One line per newer checkpoint that is damaged; empty if the newest was good.
     """
 
     step: int
@@ -68,31 +60,31 @@ class Damaged(Exception):
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write a checkpoint; when this returns, it survives a power cut.
+    """Writes a checkpoint. When this returns, it survives a power cut.
 
     Args:
-        folder: Folder of all checkpoints of a run; made if missing.
-        step: Optimizer steps made. Checkpoints of later steps, which a resumed run has left behind,
-            are removed.
-        tensors: Anything, in any memory format, on any device. A tensor under two names is stored
+        folder: The folder of all checkpoints of a run; created if it is missing.
+        step: The number of optimizer steps made. Checkpoints of later steps, which a resumed run
+            left behind, are removed.
+        tensors: Tensors in any memory format, on any device. A tensor under two names is stored
             once.
-        meta: Plain data (JSON types), such as optimizer scalars and what is inserted in the model.
-        keep: Checkpoints to keep, at least 1.
+        meta: Plain data (JSON types), for example optimizer scalars and the blocks in the model.
+        keep: The number of checkpoints to keep, at least 1.
 
     Returns:
         The folder of this checkpoint.
 
     Raises:
-        OSError: If it cannot be written, the disk being full for instance; earlier checkpoints are
-            as they were.
+        OSError: If it cannot be written, for example because the disk is full. Earlier checkpoints
+            stay as they were.
     """
     return write_checkpoint(folder, step, storable(tensors), meta, keep)
 
 
 def write_checkpoint(
-    folder: Path, step: int, tensors: "Storable", meta: Mapping[str, Any], keep: int
+    folder: Path, step: int, tensors: Storable, meta: Mapping[str, Any], keep: int
 ) -> Path:
-    """:func:`save_checkpoint` without its first half, :func:`storable`: what is left may be done in
+    """Writes copies that :func:`storable` made: the part of :func:`save_checkpoint` that may run in
     another thread.
     """
     if folder.is_symlink():
@@ -137,8 +129,8 @@ def load_checkpoint(folder: Path, identity: str | None = None) -> Checkpoint | N
 
     Args:
         folder: Folder of all checkpoints of a run.
-        identity: The run that they must be of: what `meta` has under "identity". One without it,
-            which an older version wrote, is taken with a warning. None takes any.
+        identity: The identity of the run, which `meta` has too. A checkpoint without it is of an
+            older version, and is taken with a warning. None takes any checkpoint.
 
     Raises:
         DataError: If there are checkpoints and none is whole, or the folder cannot be read.
@@ -221,11 +213,12 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of all checkpoints, whole or not, oldest first. Files, links and folders of
-    other names are none.
+    """Returns the steps of all checkpoints, whole or damaged, oldest first.
+
+    Files, links and folders of other names do not count.
 
     Raises:
-        DataError: If the folder cannot be read: it may hold checkpoints.
+        DataError: If the folder cannot be read, so it may hold checkpoints.
     """
     try:
         entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
@@ -237,108 +230,9 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name == checkpoint_name(int(name[5:])))
 
 
-@dataclass(frozen=True)
-class Storable:
-    """Tensors as safetensors wants them: contiguous copies on the CPU that share no memory.
-
-    Args:
-        stored: Those that are stored.
-        shared: Names of the others, and under which of the stored ones each is found.
-    """
-
-    stored: dict[str, Tensor]
-    shared: dict[str, str]
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with a prefix, without it."""
-        everything = self.stored | {
-            name: self.stored[original] for name, original in self.shared.items()
-        }
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in everything.items()
-            if name.startswith(prefix)
-        }
-
-
-def storable(tensors: Mapping[str, Tensor]) -> Storable:
-    """Copy tensors as they are now, in any memory format and on any device."""
-    stored: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    names: dict[tuple[Any, ...], str] = {}
-    for name, tensor in tensors.items():
-        view = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and view in names:
-            shared[name] = names[view]
-        else:
-            names[view] = name
-            stored[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
-    return Storable(stored, shared)
-
-
-def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Writes weights as one .safetensors file that any tool can read, with `meta` and the hash of
-    the file in its header.
-
-    Args:
-        path: File to write; replaced in one go if it is there.
-        tensors: Such as a ``state_dict()``. A tensor under two names is stored once.
-        meta: Plain data (JSON types), such as what is inserted in the model.
-    """
-    copies = storable(tensors)
-    header = {
-        META_KEY: json.dumps(
-            {"format": WEIGHTS_FORMAT, "meta": dict(meta), "shared": copies.shared}, sort_keys=True
-        )
-    }
-    write_atomically(path, seal_tensors(safetensors.torch.save(copies.stored), header))
-
-
-def load_weights(
-    path: Path, on_note: Callable[[str], None] = warn
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a .safetensors file of ours or of anyone.
-
-    Args:
-        path: The file.
-        on_note: Receives one line if an older version wrote names that have changed.
-
-    Returns:
-        Tensors by name, and the plain data that :func:`save_weights` was given; empty for a file
-        that it did not write.
-
-    Raises:
-        DataError: If the file is missing or is not a whole safetensors file.
-    """
-    try:
-        with open_regular(path) as file:
-            data = file.read()
-        sealed, tensors = is_sealed(data), safetensors.torch.load(data)
-        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get(
-            "__metadata__", {}
-        )
-        if META_KEY not in metadata:
-            return tensors, {}
-        content = parse_json(metadata[META_KEY])
-        meta, shared = content["meta"], content["shared"]
-        if "format" in content and not sealed:
-            raise ValueError("its hash is missing")
-        if not isinstance(meta, dict):
-            raise TypeError("meta is not an object")
-        tensors |= {name: tensors[original] for name, original in shared.items()}
-        tensors, notes = with_current_names(tensors, meta.get("attention", ()))
-    except OSError as error:
-        raise DataError(f"weights {path}: cannot be read ({error.strerror or error})") from error
-    except NOT_OURS as error:
-        raise DataError(f"weights {path}: not a whole .safetensors file ({error})") from error
-    for note in notes:
-        on_note(f"weights {path}: {note}")
-    return tensors, meta
-
-
 def seal(data: Mapping[str, Any]) -> bytes:
-    """Returns JSON with its own hash. The form is the only one that :func:`unseal` takes, so that
-    no changed bit passes.
+    """Returns JSON with its own hash. :func:`unseal` takes no other form, so no changed bit
+    passes.
     """
     body = json.dumps(data, sort_keys=True)
     return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()

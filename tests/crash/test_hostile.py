@@ -16,13 +16,14 @@ import torch
 from support.tiny import FULL, tiny_dataset, tiny_residual
 from torch import nn
 
-from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, seal
+from cpsam.checkpoint import load_checkpoint, save_checkpoint, seal
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, load_pretrained
 from cpsam.run.evaluate_run import evaluate_run
 from cpsam.train import Recipe
 from cpsam.train.train import train
+from cpsam.weights_file import load_weights, save_weights
 
 
 class Attack:

@@ -10,7 +10,7 @@ import pytest
 from support import processes, worker_process
 from support.tiny import FULL
 
-from cpsam.checkpoint import load_weights
+from cpsam.weights_file import load_weights
 
 PLAIN: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.05, "precision": "float32"}
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION, CPSAM, ConvControl, NonLocal
-from cpsam.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from cpsam.checkpoint import load_checkpoint, save_checkpoint
 from cpsam.identity import run_identity
 from cpsam.insert import attention_config, insert_attention, insert_from_config
 from cpsam.insert.old_names import BLOCKS, with_current_names
 from cpsam.models import create_model, load_pretrained
 from cpsam.testing import randomise
+from cpsam.weights_file import load_weights, save_weights
 
 
 class ForeignBlock(nn.Module):

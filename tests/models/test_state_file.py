@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from cpsam.checkpoint import META_KEY, save_weights
 from cpsam.errors import DataError, UserError
-from cpsam.models import state_file
 from cpsam.models.protocols import as_protocol_2
 from cpsam.models.state_file import read_content
+from cpsam.weights_file import save_weights
 
 STATE = {"conv.weight": torch.arange(30.0).reshape(2, 3, 5), "conv.bias": torch.tensor([1.5, -2.0])}
 
@@ -68,7 +67,6 @@ def test_weights_of_ours_have_their_header_and_their_shared_tensors(tmp_path: Pa
     assert found.metadata == {"attention": []} and torch.equal(
         found.tree["again"], STATE["conv.bias"]
     )
-    assert state_file.META_KEY == META_KEY
 
 
 def test_a_flipped_bit_in_weights_of_ours_is_found(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cpsam.checkpoint import save_weights
 from cpsam.errors import CpsamError, DataError, UserError
 from cpsam.identity import run_identity
 from cpsam.insert import attention_config
 from cpsam.models import create_model, load_pretrained
+from cpsam.weights_file import save_weights
 
 State = dict[str, Tensor]
 NAME, CLASSES = "resnet20", 7

@@ -13,13 +13,14 @@ import torch
 from support.tiny import RECIPE, tiny_dataset, tiny_model
 from support.tiny_runs import assert_same_run, interrupt, run
 
-from cpsam.checkpoint import load_weights, seal
+from cpsam.checkpoint import seal
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.files import read_json
 from cpsam.locks import acquire
 from cpsam.train.metrics import read_metrics, read_summary
 from cpsam.train.run_folder import open_run
 from cpsam.train.train import train
+from cpsam.weights_file import load_weights
 
 FLIPS = 150
 

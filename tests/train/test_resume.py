@@ -16,12 +16,13 @@ from support.tiny import FULL, RECIPE, tiny_dataset, tiny_model, tiny_residual
 from support.tiny_runs import assert_same_run, interrupt, run
 from torch import nn
 
-from cpsam.checkpoint import load_checkpoint, load_weights
+from cpsam.checkpoint import load_checkpoint
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, StoppedError, UserError
 from cpsam.insert import insert_attention, insert_from_config
 from cpsam.train import Recipe
 from cpsam.train.train import train
+from cpsam.weights_file import load_weights
 
 Event = dict[str, Any]
 

@@ -167,8 +167,8 @@ def test_overflows_under_a_scaler_are_routine_until_its_scale_is_below_one(tmp_p
 
 
 def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
-    from cpsam.checkpoint import load_weights
     from cpsam.evaluate import evaluate
+    from cpsam.weights_file import load_weights
 
     model = tiny_residual()
     recipe = Recipe(**{**FULL, "channels_last": "off"})  # pyrefly: ignore

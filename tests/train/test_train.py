@@ -12,7 +12,6 @@ from support.tiny_runs import records, run
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cpsam.checkpoint import load_weights
 from cpsam.data.batches import train_batches
 from cpsam.errors import DivergedError, UserError
 from cpsam.evaluate import evaluate
@@ -22,6 +21,7 @@ from cpsam.train import Recipe
 from cpsam.train.schedule import learning_rate
 from cpsam.train.step import make_optimizer
 from cpsam.train.train import train
+from cpsam.weights_file import load_weights
 
 
 def test_a_run_is_the_plain_loop_written_out(tmp_path: Path) -> None:

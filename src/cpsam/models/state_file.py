@@ -13,16 +13,13 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
-import safetensors.torch
 import torch
 
 from cpsam.errors import CpsamError, DataError, UserError
-from cpsam.files import open_regular, parse_json
-from cpsam.insert.old_names import with_current_names
+from cpsam.files import open_regular
 from cpsam.models.protocols import readable
-from cpsam.sealed import is_sealed
+from cpsam.weights_file import parse_weights
 
-META_KEY = "cpsam"  # the key of cpsam.checkpoint in the header of a file
 HEAD_BYTES = 512
 MOST_ATTEMPTS = 64  # at a file, one for each class that it names
 
@@ -53,8 +50,8 @@ class FileContent:
 
     Attributes:
         tree: Tensors by name, or containers around them.
-        metadata: What :func:`cpsam.checkpoint.save_weights` stored beside the tensors; empty for a
-            file of others.
+        metadata: What :func:`cpsam.weights_file.save_weights` stored beside the tensors; empty for
+            files of others.
         skipped: Classes and functions that the file names. None of them was imported or called.
         notes: One line if an older version wrote names that have changed.
     """
@@ -230,16 +227,7 @@ def code_refused(path: Path, name: str) -> UserError:
 
 
 def load_safetensors(file: IO[bytes]) -> FileContent:
-    data = file.read()
-    sealed, tensors = is_sealed(data), safetensors.torch.load(data)
-    metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    header = parse_json(metadata.get(META_KEY, "{}"))
-    if "format" in header and not sealed:
-        raise ValueError("its hash is missing")
-    for name, original in header.get("shared", {}).items():
-        tensors[name] = tensors[original]
-    meta = header.get("meta", {})
-    tensors, notes = with_current_names(tensors, meta.get("attention", ()))
+    tensors, meta, notes = parse_weights(file.read())
     return FileContent(tensors, meta, notes=tuple(notes))
 
 

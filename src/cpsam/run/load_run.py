@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cpsam.checkpoint import load_weights
 from cpsam.config.task import Task
 from cpsam.errors import DataError, UserError, unknown
 from cpsam.files import read_json
@@ -22,6 +21,7 @@ from cpsam.run.spec import recorded_task
 from cpsam.train.run_config import CONFIG
 from cpsam.train.run_folder import BEST, WEIGHTS
 from cpsam.typed import checked
+from cpsam.weights_file import load_weights
 
 FILES = {"last": WEIGHTS, "best": BEST}
 UNLIKELY_CLASSES = 7919  # a size that no other layer of a network has

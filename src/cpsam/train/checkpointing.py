@@ -11,14 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cpsam.checkpoint import (
-    Checkpoint,
-    Storable,
-    load_checkpoint,
-    save_weights,
-    storable,
-    write_checkpoint,
-)
+from cpsam.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, UserError
 from cpsam.insert import attention_config
@@ -26,6 +19,7 @@ from cpsam.train.distributed import Distributed
 from cpsam.train.metrics import is_number
 from cpsam.train.run_folder import RunFolder
 from cpsam.train.step import TrainStep
+from cpsam.weights_file import Storable, save_weights, storable
 
 MODEL, AVERAGE, OPTIMIZER = "model/", "average/", "optimizer/"
 # What restoring from a forged manifest can raise.

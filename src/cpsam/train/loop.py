@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpsam.checkpoint import save_weights
 from cpsam.data.batches import Batch, train_batches
 from cpsam.evaluate import evaluate
 from cpsam.insert import attention_config
@@ -21,6 +20,7 @@ from cpsam.train.events import EpochEvent, EpochRecord, OnEvent, StartEvent
 from cpsam.train.step import TrainStep
 from cpsam.train.stop import Stop, StopRequest
 from cpsam.train.throughput import ThroughputMeter
+from cpsam.weights_file import save_weights
 
 LEAST_SECONDS = 1e-9  # A clock may stand still.
 
