@@ -1,6 +1,4 @@
-"""What a block costs in a given network: parameters and multiply-adds exactly, saved activations by
-count, latency by the clock.
-"""
+"""Measures what a block costs in a network: parameters, multiply-adds, saved bytes, latency."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +32,7 @@ REPEATS = 20
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network with an arm in it; MACs for one image."""
+    """The cost of a network with an arm in it; MACs per image."""
 
     places: tuple[str, ...]
     widths: tuple[int, ...]
@@ -58,8 +56,9 @@ def cost_of(model: nn.Module, input_shape: tuple[int, int, int], widths: Sequenc
 def latencies(
     models: Mapping[str, nn.Module], dataset: Dataset, compute: Compute
 ) -> dict[str, Any]:
-    """Milliseconds of an evaluation batch for each model, computed as it was trained,
-    interleaved, as plain data.
+    """Returns the milliseconds per evaluation batch of each model, measured in turn.
+
+    Models compute as they were trained.
     """
     batch = torch.zeros(
         LATENCY_BATCH, dataset.in_channels, *dataset.image_size, device=compute.device
@@ -77,9 +76,7 @@ def latencies(
 
 
 def training_memory(model: nn.Module, dataset: Dataset, compute: Compute) -> int:
-    """The most bytes that a forward and backward pass of a small batch have allocated at once, in
-    what arms are trained with.
-    """
+    """Returns the peak memory of a forward and backward pass of a small batch, in bytes."""
     model = model.to(compute.device).to(memory_format=compute.memory_format).train()
     batch = torch.zeros(
         MEMORY_BATCH, dataset.in_channels, *dataset.image_size, device=compute.device
@@ -92,7 +89,7 @@ def training_memory(model: nn.Module, dataset: Dataset, compute: Compute) -> int
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    step()  # whatever a first pass allocates for good
+    step()  # A first pass allocates what stays.
     return peak_memory_bytes(step, device=batch.device)
 
 
@@ -105,7 +102,7 @@ def insertion_cost(
     num_classes: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """The cost of an insertion, place by place and in all, as plain data.
+    """Returns the cost of an insertion, per place and in total, as plain data.
 
     Args:
         model: A name for :func:`cpsam.models.create_model`.

@@ -1,4 +1,4 @@
-"""What a run would be and cost, without making it."""
+"""Says what a run would be and cost, without making it."""
 
 import os
 from dataclasses import asdict, dataclass, replace
@@ -45,8 +45,7 @@ class Size:
 def dry_run(
     task: Task, attention: str, recipe: Recipe, seed: int, threads: int, on_event: OnEvent
 ) -> dict[str, Any]:
-    """The resolved configuration of a run, and its parameters, multiply-adds, steps, memory and
-    disk, as plain data.
+    """Returns the configuration of a run and its costs, as plain data.
 
     Nothing is downloaded: where no folder of data is given, published sizes stand for CIFAR and
     ImageNet, and `data` says so.
@@ -93,9 +92,9 @@ def dry_run(
     steps = (size.train + recipe.batch_size - 1) // recipe.batch_size - (
         size.train % recipe.batch_size == 1
     )
-    fixed, an_image = kept_bytes(model, size.image_shape, compute.precision)
+    fixed, per_image = kept_bytes(model, size.image_shape, compute.precision)
     timed = replace(compute, threads=config["threads"])
-    per_image = seconds_per_image(model, recipe, size.image_shape, size.classes, timed)
+    pace = seconds_per_image(model, recipe, size.image_shape, size.classes, timed)
     weights_bytes = BYTES * cost.parameters
     moments = 2 if recipe.optimizer == "adamw" else 1
     average = int(recipe.ema_decay > 0)
@@ -115,22 +114,22 @@ def dry_run(
             "weights": weights_bytes,
             "gradients": weights_bytes,
             "optimizer": moments * weights_bytes + average * weights_bytes,
-            "kept_for_backward": fixed + an_image * -(-recipe.batch_size // recipe.accumulate),
+            "kept_for_backward": fixed + per_image * -(-recipe.batch_size // recipe.accumulate),
         },
         "disk_bytes": (2 * (1 + moments + average) + 1) * weights_bytes,
-        "timing": {"run_seconds": run_seconds(per_image, recipe, size.train, size.test)},
+        "timing": {"run_seconds": run_seconds(pace, recipe, size.train, size.test)},
     }
 
 
 def kept_bytes(
     model: nn.Module, image_shape: tuple[int, int, int], precision: str
 ) -> tuple[int, int]:
-    """What a training forward keeps for the backward pass: in any case, and for every image."""
+    """Returns the bytes kept for the backward pass: the fixed part, and the part per image."""
     few, more = TRIED
     with autocast(precision, torch.device("cpu")):
         kept = [saved_bytes(model, torch.zeros(count, *image_shape)) for count in TRIED]
-    an_image = (kept[1] - kept[0]) // (more - few)
-    return kept[0] - few * an_image, an_image
+    per_image = (kept[1] - kept[0]) // (more - few)
+    return kept[0] - few * per_image, per_image
 
 
 def published(task: Task) -> Size:
@@ -141,7 +140,7 @@ def published(task: Task) -> Size:
 
 
 def plain(value: Any) -> Any:
-    """Paths as words, tuples as lists."""
+    """Returns paths as text and tuples as lists."""
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,6 @@
-"""A budget of equal time: an arm that takes longer a step gets fewer epochs, fixed by one
-measurement before anything runs.
+"""Gives each arm the same time: an arm whose steps take longer gets fewer epochs.
+
+One measurement before anything runs fixes the numbers of epochs.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,16 +27,15 @@ def epochs_in_time(
     known: dict[str, int],
     threads: int,
 ) -> dict[str, Recipe]:
-    """The recipes with the number of epochs, at least one, that comes nearest to the training time
-    of the bare network for its own.
+    """Returns the recipes with the numbers of epochs that take about as long as the bare network.
 
     Args:
         recipes: Arm -> how it is trained with a budget of epochs.
         arms: The arms by the same names.
         loaded: The network, the places, and the size of the images that steps are measured on.
-        known: What was measured before; new figures are added to it. They are never measured twice,
-            for they name the runs.
-        threads: Of a run; 0: as many as torch takes.
+        known: What was measured before; new numbers are added to it. A number is never measured
+            twice, because it names runs.
+        threads: Of a run; 0 takes as many as torch.
     """
     keys = {name: key_of(arms[name], loaded, recipe, threads) for name, recipe in recipes.items()}
     new = [name for name in recipes if keys[name] not in known]
@@ -54,15 +54,15 @@ def epochs_in_time(
                     " measured; choose a budget of epochs"
                 )
             for name in same:
-                share = (
+                fraction = (
                     1.0 if arms[name].attention == "none" else times["bare"] / times[f"arm {name}"]
                 )
-                known[keys[name]] = max(1, round(recipe.epochs * share))
+                known[keys[name]] = max(1, round(recipe.epochs * fraction))
     return {name: shortened(recipe, known[keys[name]]) for name, recipe in recipes.items()}
 
 
 def key_of(arm: Arm, loaded: LoadedTask, recipe: Recipe, threads: int) -> str:
-    """What the time of a step depends on, but for the machine, as a hash with a name in front."""
+    """Returns a name for what the time of a step depends on, except for the machine."""
     shape = [*loaded.input_shape, loaded.dataset.num_classes]
     content = [
         arm.attention,
@@ -77,15 +77,15 @@ def key_of(arm: Arm, loaded: LoadedTask, recipe: Recipe, threads: int) -> str:
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe in another number of epochs, its schedule stretched with it."""
+    """Returns the recipe with another number of epochs, and with its schedule stretched to it."""
     scale = epochs / recipe.epochs
     warmup = None if recipe.warmup_epochs is None else recipe.warmup_epochs * scale
 
     def stretched(milestone: float) -> float:
         if milestone < 1:
             return milestone
-        # A number below 1 would be read as a share of the run, so what falls into the first epoch
-        # is written as one.
+        # A number below 1 is read as a fraction of the run, so a milestone within the first epoch
+        # is written as a fraction.
         return milestone * scale if milestone * scale >= 1 else milestone / recipe.epochs
 
     milestones = tuple(map(stretched, recipe.milestones))
@@ -93,7 +93,7 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def training_step(loaded: LoadedTask, arm: Arm, recipe: Recipe) -> Callable[[], object]:
-    """Forward and backward of one batch, computed as the recipe trains."""
+    """Returns a function that runs forward and backward on one batch, as the recipe trains."""
     compute = choose_compute(recipe)
     device = find_device()
     model = loaded.build(arm, seed=0).to(device).to(memory_format=compute.memory_format).train()

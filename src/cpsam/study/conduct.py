@@ -78,9 +78,10 @@ def conduct(
     if train:
         executor = executor or InProcess(train_here(plan))
         try:
-            runs = executor.run(planned_runs(plan, read), on_event)
+            ended = executor.run(planned_runs(plan, read), on_event)
         except KeyboardInterrupt:
             raise StoppedError("stopped between two runs, and the same command continues") from None
+        runs = {name: ended[name] for name in names}
     else:
         runs = {name: read(name) for name in names}
     results: dict[str, Any] = {

@@ -1,5 +1,6 @@
-"""Arms of different names that are one block: `cpsam:reduction=16` and `cpsam:reduction=32` where
-both come to the least width.
+"""Finds arms of different names that are one block.
+
+Two reductions, for example, may both give the least width.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,10 +15,9 @@ from cpsam.run.arm import Arm
 def duplicate_arms(
     arms: Sequence[Arm], recipes: Mapping[str, Recipe], widths: Sequence[int]
 ) -> list[tuple[Arm, Arm]]:
-    """Returns each arm that would be trained twice for nothing, after the first arm that is the
-    same block.
+    """Returns pairs of arms that are the same block: the first such arm, and each later one.
 
-    Every arm is looked at once, so the time grows with their number and no faster.
+    Each arm is tried once, so the time is proportional to the number of arms.
 
     Args:
         arms: Of one setting.
@@ -47,11 +47,10 @@ def duplicate_arms(
 
 
 def response(arm: Arm, channels: int) -> Hashable:
-    """Returns the parameters of a block by name and shape, and a hash of what it makes of a drawn
-    input with drawn parameters.
+    """Returns the names and shapes of a block's parameters, and a hash of its output.
 
-    It is in training, so that dropout counts too. As they start, most blocks are the identity, so
-    parameters are drawn.
+    Input and parameters are drawn, because most blocks start as the identity. The block is in
+    training mode, so that dropout counts too.
     """
     make = arm.maker()
     assert make is not None
@@ -67,7 +66,6 @@ def response(arm: Arm, channels: int) -> Hashable:
                 (name, tuple(parameter.shape)) for name, parameter in block.named_parameters()
             )
             return shapes, sha256(answer.contiguous().numpy().tobytes()).digest()
-    # a block of somebody's own that wants maps of another size: this is a hint, and no reason to
-    # refuse it
+    # A block of one's own may want maps of another size. The warning is a hint, so it is left out.
     except Exception:
         return arm.name

@@ -1,4 +1,4 @@
-"""How long a study takes on this machine, estimated from two timed steps per arm."""
+"""Estimates how long a study takes on this machine, from two timed steps per arm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,11 +26,10 @@ class ArmEstimate:
 def estimate(
     plan: Plan, read: RunReader, on_arm: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Times training steps of each arm that has runs to do, and returns what all of them would
-    take, as plain data.
+    """Times training steps of each arm that has runs to do, and returns the time of all runs.
 
-    Nothing is written. The time to load images is left out, and runs are taken to follow each
-    other.
+    Nothing is written. The estimate leaves out the time to load images, and takes the runs to
+    follow each other.
 
     Args:
         plan: The study.

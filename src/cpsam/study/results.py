@@ -1,6 +1,4 @@
-"""What a study found, as plain data: arms, differences, costs and every run, read from the folders
-of its runs.
-"""
+"""Puts together what a study found, as plain data: arms, differences, costs and every run."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +13,7 @@ from cpsam.run.spec import RunSpec
 from cpsam.statistics import evidence, holm, paired_difference, summarize
 from cpsam.study.plan import Plan, PlannedArm
 
-NO_MATTER = {"system", "cores", "resumed"}  # of an environment, what a result does not depend on
+NO_MATTER = {"system", "cores", "resumed"}  # results do not depend on these
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> value
 
@@ -36,11 +34,9 @@ def describe_run(spec: RunSpec, stored: StoredRun) -> dict[str, Any]:
 
 
 def study_results(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, Any]:
-    """Returns all that a study knows but for what depends on the clock and the machine that
-    measures.
+    """Returns the results, without what depends on the clock and the machine that measures.
 
-    A run without an end has the status "missing"; it is in no mean, and neither is one that
-    diverged or failed.
+    A run without an end has the status "missing". Only finished runs are in a mean.
     """
     study = plan.study
     assert study.primary is not None
@@ -77,8 +73,9 @@ def study_results(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, Any]:
 
 
 def machines(runs: Iterable[StoredRun]) -> list[dict[str, Any]]:
-    """Returns the environments in which the finished runs were begun, with how many `runs` each,
-    and how many were `resumed` in another.
+    """Returns the environments in which the finished runs were begun.
+
+    Each has the number of its `runs`, and of those that were `resumed` in another environment.
     """
     counted: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -97,9 +94,7 @@ def machines(runs: Iterable[StoredRun]) -> list[dict[str, Any]]:
 
 
 def unlike(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, list[str]]:
-    """Returns the seeds whose finished runs were not all begun in the same environment, and in what
-    these differ.
-    """
+    """Returns the seeds whose finished runs differ in their environments, and in what."""
     values: dict[int, dict[str, set[str]]] = {}
     for spec in plan.runs:
         run = runs[spec.folder_name]
@@ -164,12 +159,10 @@ def describe_arm(
 
 
 def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
-    """The difference of the primary arm to the control that comes nearest to it or leaves it
-    farthest behind, and of how many it is that.
+    """Returns the difference of the primary arm to the best control, and the number of controls.
 
-    Who is ahead of Non-Local no farther than a block without attention is, is so for another reason
-    than attention. Controls that have fewer pairs than others are left out, and named: one seed
-    alone is easily the highest or the lowest.
+    An arm that is not ahead of a control is not ahead because of attention. Controls with fewer
+    pairs than others are left out and named, because a single seed is easily an extreme.
     """
     assert plan.study.primary is not None
     primary = plan.study.primary
@@ -201,8 +194,9 @@ def best_control(plan: Plan, top1: Top1) -> dict[str, Any] | None:
 
 
 def describe_contrasts(plan: Plan, top1: Top1) -> list[dict[str, Any]]:
-    """The primary question, then the others; Holm adjusts the p of these together, one without a p
-    counting as 1.
+    """Returns the answers to the primary question and to the others.
+
+    Holm's method adjusts the p of the others together. A missing p counts as 1.
     """
     assert plan.study.primary is not None
     first, *others = [

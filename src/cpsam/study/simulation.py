@@ -1,5 +1,7 @@
-"""Studies of which the truth is known: how often the intervals cover it, and how often a test finds
-what is not there.
+"""Simulates studies whose true differences are known.
+
+The rates say how often the intervals cover the truth, and how often a test finds a difference that
+is not there.
 """
 
 from collections.abc import Callable
@@ -27,14 +29,13 @@ WORLDS: dict[str, Noise] = {
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares of simulated studies.
+    """Fractions of simulated studies.
 
     Attributes:
         coverage: The 95 % interval has the true difference in it.
-        t_test: Without a difference, the t-test says at 5 % that there is one.
-        sign_flip: So does the exact sign-flip test.
-        family: Without a difference in some of the contrasts, Holm's adjusted p says in any of
-            these that there is one.
+        t_test: The t-test at 5 % finds a difference where there is none.
+        sign_flip: The exact sign-flip test at 5 % finds a difference where there is none.
+        family: Holm's adjusted p finds a difference in any of the contrasts that have none.
     """
 
     coverage: float
@@ -46,7 +47,7 @@ class Rates:
 def simulate(
     world: str, n: int, *, studies: int = 10_000, contrasts: int = 5, false: int = 2, seed: int = 0
 ) -> Rates:
-    """Rates of a world, an entry of `WORLDS`.
+    """Returns the rates of a world, an entry of `WORLDS`.
 
     Args:
         world: What the values are made of.
