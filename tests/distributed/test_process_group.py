@@ -1,4 +1,4 @@
-"""Who is who, by the variables of the launchers, and what the processes tell each other."""
+"""The variables of launchers give each process its rank, and the processes communicate."""
 
 import json
 import signal
@@ -171,7 +171,7 @@ def test_variables_that_do_not_fit_are_refused(variables: dict[str, str], says: 
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
-def test_what_the_processes_tell_each_other(tmp_path: Path, launcher: str) -> None:
+def test_what_the_processes_communicate(tmp_path: Path, launcher: str) -> None:
     variables = (
         {"SLURM_JOB_ID": str(processes.free_port()), "SLURM_NODELIST": "localhost"}
         if launcher == "srun"

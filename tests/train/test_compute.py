@@ -1,4 +1,4 @@
-"""What "auto" means is a function of the device and of what the processor says of itself."""
+"""What "auto" means is a function of the device and of the features of the processor."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from cpsam.train.compute import (
     ("features", "gains"),
     [
         ({}, False),
-        # has the instruction, at half the rate
+        # This processor has the instruction at half the rate.
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
         ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),

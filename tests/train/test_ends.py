@@ -1,4 +1,4 @@
-"""A run is done only if what it leaves is finite, and a clock or a setting cannot break it."""
+"""A run is done only if its results are finite, and no clock and no option can break it."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ ONE_STEP: dict[str, Any] = {
 def test_a_run_that_diverges_in_its_last_step_is_not_done(
     tmp_path: Path, change: dict[str, float], says: str, average: float
 ) -> None:
-    for _ in range(2):  # the same command finds the same
+    for _ in range(2):  # Repeating the command finds the same.
         with pytest.raises(DivergedError, match=r"not finite|evaluation loss is") as caught:
             run(tmp_path, recipe=Recipe(**ONE_STEP, **change, ema_decay=average))
         assert caught.value.exit_code == 4

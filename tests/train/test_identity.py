@@ -1,4 +1,4 @@
-"""Every file of a run says of which run it is, and every flipped bit in it is found."""
+"""Every file of a run names its run, and every flipped bit in it is found."""
 
 import json
 import os

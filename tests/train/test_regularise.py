@@ -1,4 +1,4 @@
-"""Dropout and stochastic depth are there while a network is trained, and leave nothing behind."""
+"""Dropout and stochastic depth last as long as a training, and leave nothing behind."""
 
 import pytest
 import timm

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed, and called again, ends with the bits of one that was not."""
+"""A run that was stopped or killed and is continued ends with the bits of one that was not."""
 
 import contextlib
 import json
@@ -165,7 +165,7 @@ def test_killed_and_continued_equals_uninterrupted(
     run(tmp_path / "whole", reference)
     assert exit_code(tmp_path / "parts", tmp_path, kind, 3, signal.SIGKILL) == -signal.SIGKILL
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 4, "st')  # the epoch after died while it wrote its line
+        file.write('{"epoch": 4, "st')  # The process died while it wrote the next line.
     events: list[Event] = []
     run(tmp_path / "parts", model, on_event=events.append)
     assert (events[0]["event"], events[0]["warnings"]) == ("resumed", [])
@@ -186,7 +186,7 @@ def test_sigterm_ends_the_run_before_the_epoch_does(
             if seen == [kind] or (kind == "evaluation" and seen[-1] == kind):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    reached = 6 if kind == "step" else 8  # the step in which the signal came is finished
+    reached = 6 if kind == "step" else 8  # The step in which the signal came is finished.
     with pytest.raises(
         StoppedError,
         match=f"stopped after step {reached} of 12; the last checkpoint is of step {reached} ",
@@ -210,7 +210,7 @@ def test_a_signal_that_comes_last_is_not_swallowed(tmp_path: Path) -> None:
 
     def on_event(event: Event) -> None:
         if event["event"] == "epoch" and event["epoch"] == 3:
-            os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored in a job in the background
+            os.kill(os.getpid(), signal.SIGTERM)  # Background jobs ignore SIGINT.
 
     with pytest.raises(StoppedError, match="stopped after step 12 of 12"):
         run(tmp_path, on_event=on_event)
@@ -256,7 +256,7 @@ def test_the_compute_stays_as_it_was_begun(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         run(tmp_path, recipe=recipe, on_event=interrupt("epoch", 1))
     config = json.loads((tmp_path / "config.json").read_text())
-    # as if begun on another machine
+    # The run looks as if another machine began it.
     config["settled"] |= {"precision": "bfloat16", "threads": threads + 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     model, seen = tiny_model(), []
@@ -317,7 +317,7 @@ def test_what_is_inserted_is_stored_beside_the_weights(tmp_path: Path) -> None:
     insert_from_config(rebuilt, meta["attention"])
     rebuilt.load_state_dict(weights)
     x = torch.randn(3, 2, 5, 9)
-    # one is channels_last, so rounding may differ
+    # Only one is channels_last, so rounding may differ.
     torch.testing.assert_close(rebuilt.eval()(x), model.eval()(x))
     checkpoint = load_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
@@ -334,4 +334,4 @@ def test_two_processes_in_one_folder_are_refused(tmp_path: Path) -> None:
         run(folder)
     holder.kill()
     holder.join()
-    assert run(folder)["epochs"] == 3  # the system releases the lock of a killed process
+    assert run(folder)["epochs"] == 3  # The system released the lock.

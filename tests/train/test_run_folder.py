@@ -1,4 +1,4 @@
-"""A run folder of something else is refused, and not a byte of it changes."""
+"""A folder that holds something else is refused, and no byte of it changes."""
 
 import json
 import shutil

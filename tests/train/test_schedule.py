@@ -1,4 +1,4 @@
-"""The closed forms against torch's own schedulers, which keep state."""
+"""The learning rates equal those of torch's own schedulers, which have a state."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A run says at once what it does, and refuses a folder or weights that it cannot trust."""
+"""A run reports at once what it does, and refuses a folder or weights that it cannot trust."""
 
 import json
 import shutil

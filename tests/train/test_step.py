@@ -1,4 +1,4 @@
-"""One step: its gradients, in parts or whole; what it does not let through."""
+"""The gradients of a step, in micro-batches or whole, and the errors of a step."""
 
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class Spoiling(nn.Module):
 def test_the_images_whose_loss_is_not_finite_are_named(tmp_path: Path) -> None:
     data = tiny_dataset()
     data.train.images.clamp_(max=200)
-    data.train.images[11] = 255  # shows through any crop
+    data.train.images[11] = 255  # Every crop shows it.
     with pytest.raises(
         DivergedError,
         match=r"the loss is nan at step \d of 12.* on train images 11; there is no checkpoint yet",
@@ -187,7 +187,7 @@ def test_a_spike_is_a_loss_far_above_the_median() -> None:
     assert spikes.update(2.1) is None
     assert spikes.update(9.0) == pytest.approx(1.1, abs=0.02)
     low = SpikeDetector()
-    # near zero, a factor says nothing
+    # Near zero a factor means nothing.
     assert [low.update(loss) for loss in [0.01] * 20 + [0.4]] == [None] * 21
 
 

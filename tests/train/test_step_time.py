@@ -1,6 +1,4 @@
-"""An estimate of how long a run takes comes from steps that are really made, and leaves the model
-as it was.
-"""
+"""The estimated time of a run comes from real steps, and the model stays as it was."""
 
 import copy
 

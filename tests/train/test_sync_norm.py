@@ -1,6 +1,4 @@
-"""BatchNorm over processes is the same module under another class, so that nothing that hangs on it
-is lost.
-"""
+"""A synchronised BatchNorm is the same module of another class, so its hooks stay."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One run: what it computes, what it leaves behind, how it ends."""
+"""What one run computes and writes, and how it ends."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path: Path) -> None:
 def test_the_same_call_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
     models = [tiny_model() for _ in range(3)]
     for index, (model, seed) in enumerate(zip(models, (5, 5, 6), strict=True)):
-        torch.manual_seed(index)  # the global generator has no say
+        torch.manual_seed(index)  # The global generator has no influence.
         run(tmp_path / str(index), model, seed=seed)
     same, again, other = (model.state_dict() for model in models)
     assert all(torch.equal(same[name], again[name]) for name in same)

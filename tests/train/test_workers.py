@@ -1,6 +1,4 @@
-"""A run on streamed images ends with the same bits for any number of processes that load them,
-stopped in the middle or not.
-"""
+"""A run on streamed images ends with the same bits for any number of loading processes."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def network() -> nn.Module:
-    """Of three channels."""
+    """Returns a network for images of three channels."""
     model = tiny_residual()
     with torch.random.fork_rng():
         torch.manual_seed(2)
@@ -81,6 +79,6 @@ def test_the_bits_do_not_depend_on_who_loads(
             )
         with pytest.raises(StoppedError):
             run(f"parts-{workers}", workers, stop_at=1 + workers)
-        # continued by another number of them
+        # Another number of loading processes continues the run.
         model = run(f"parts-{workers}", counts[-1] - workers)
         assert_same_run(tmp_path / f"parts-{workers}", model, tmp_path / "whole", reference)
