@@ -1,4 +1,4 @@
-"""Top-1, top-5 and loss over a split: every image once, whatever the batch size."""
+"""Measures top-1, top-5 and loss over a split. Every image counts once, at any batch size."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
@@ -30,24 +30,22 @@ def evaluate(
     all_reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
-    """Measure a model on a split, without augmentation. The mode of each of its modules is as
-    before afterwards.
+    """Measures a model on a split, without augmentation, and restores the mode of each module.
 
     Args:
-        model: From images (N, C, H, W) to logits (N, num_classes).
-        dataset: Its `num_classes` must be the model's.
+        model: Maps images (N, C, H, W) to logits (N, num_classes).
+        dataset: Its `num_classes` must be that of the model.
         split: "train" or "test".
-        batch_size: Images a forward. It changes the result by no more than the rounding of the
-            model's own sums.
+        batch_size: Images per forward. It changes the result only by rounding in the model.
         precision: "float32", or "bfloat16" or "float16" for a forward under autocast. Sums are
-            taken in float64 in any case.
-        device: Where the batches go; by default where the model's parameters are.
-        channels_last: Memory format of the images.
-        rank: Which of several processes this is; each takes its part of the images.
-        world_size: How many there are.
+            always in float64.
+        device: The device of the batches. Default: that of the model's parameters.
+        channels_last: The memory format of the images.
+        rank: The number of this process; each process takes its part of the images.
+        world_size: The number of processes.
         all_reduce: Returns the sum of a tensor over the processes.
-        on_batch: Called before every batch with the images done and the images in all, equally
-            often in every process.
+        on_batch: Called before every batch with the number of images done and the number of all
+            images, equally often in every process.
 
     Returns:
         ``top1`` and ``top5`` in [0, 1], the mean cross-entropy ``loss`` in nats, and ``n``, the
@@ -74,8 +72,8 @@ def evaluate(
     if device is None:
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
-    # Sums stay on the device, so that a GPU is not waited for at every batch.
-    # loss, top-1 hits, top-5 hits, images
+    # Loss, top-1 hits, top-5 hits and images. They stay on the device, so that no batch waits for
+    # a GPU.
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     options = {
         "rank": rank,
@@ -93,7 +91,7 @@ def evaluate(
         for done in range(0, len(images), world_size * batch_size):
             if on_batch is not None:
                 on_batch(done, len(images))
-            if (batch := next(batches, None)) is None:  # the others have the last ones
+            if (batch := next(batches, None)) is None:  # Other processes have the last images.
                 continue
             x, y = batch
             logits = checked_logits(model(x), len(x), dataset.num_classes)
@@ -131,6 +129,6 @@ def checked_logits(output: object, images: int, classes: int) -> Tensor:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """What a forward in this precision runs under."""
+    """Returns the context in which a forward has this precision."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,6 +1,4 @@
-"""Randomness without state: every draw is a function of the seed and of what it is for, so that
-nothing has to be saved to resume.
-"""
+"""Derives every random draw from the seed and its purpose, so a resumed run needs no state."""
 
 import zlib
 
@@ -8,15 +6,14 @@ import numpy as np
 
 
 def derive_seed(seed: int, *purpose: int | str) -> int:
-    """A 63-bit seed for one purpose, statistically independent of every other purpose of the same
-    `seed`.
+    """Returns a 63-bit seed for one purpose, statistically independent of all other purposes.
 
-    Words and numbers are mixed by :class:`numpy.random.SeedSequence`, never added, so that (seed 1,
+    :class:`numpy.random.SeedSequence` mixes the words and numbers. They are not added, so (seed 1,
     epoch 2) and (seed 2, epoch 1) differ.
 
     Args:
-        seed: The run's seed, at least 0.
-        purpose: What the draw is for, such as ``"order", epoch``.
+        seed: The seed of the run, at least 0.
+        purpose: What the draw is for, for example ``"order", epoch``.
 
     Raises:
         ValueError: If a number is negative.
@@ -27,8 +24,8 @@ def derive_seed(seed: int, *purpose: int | str) -> int:
         >>> derive_seed(1, "order", 2) == derive_seed(2, "order", 1)
         False
     """
-    # The mark in front of each part says what it is and how long, and is never zero, because numpy
-    # pads short keys with zeros.
+    # The mark before each part gives its type and length. It is never zero, because numpy pads
+    # short keys with zeros.
     key: list[int] = []
     for part in (seed, *purpose):
         key += (
@@ -41,5 +38,5 @@ def derive_seed(seed: int, *purpose: int | str) -> int:
 
 
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:
-    """A numpy generator for one purpose; see :func:`derive_seed`."""
+    """Returns a numpy generator for one purpose; see :func:`derive_seed`."""
     return np.random.Generator(np.random.Philox(derive_seed(seed, *purpose)))

@@ -1,21 +1,18 @@
-"""Means, paired differences and their uncertainty. Pure functions: numbers in, frozen
-records out.
-"""
+"""Computes means, paired differences and their uncertainty, as pure functions of numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# the t distribution, its inverse and its shifted form; scipy.stats is slow to import
+# The t distribution, its inverse and its non-central form. scipy.stats is slow to import.
 from scipy.special import nctdtr, stdtr, stdtrit
 
 from cpsam.errors import UserError
 
 CONFIDENCE = 0.95
 POWER = 0.8
-# with five, no sign-flip p is below 2 / 2^5 = 0.0625: the check of the t-test could never agree
-# with it
+# With five pairs, no sign-flip p is below 2 / 2^5 = 0.0625, so it could never confirm a t-test.
 ENOUGH_PAIRS = 6
 NO_SPREAD = "the same difference on every seed: no interval, no p"
 MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
@@ -23,8 +20,9 @@ MOST_SIGN_FLIPS = 40  # differences; the enumeration holds 2^20 sums twice
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation of `n` values; `mean` is None for n = 0, `sd` for
-    n < 2.
+    """The mean and the sample standard deviation of `n` values.
+
+    `mean` is None for n = 0, and `sd` for n < 2.
     """
 
     n: int
@@ -34,17 +32,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of `n` paired differences with its 95 % t-interval, in the unit of the values.
+    """The mean of `n` paired differences with its 95 % t-interval, in the unit of the values.
 
     Attributes:
-        n: Pairs.
-        mean: Mean of a - b.
-        sd: Sample standard deviation of a - b; None for one pair.
-        low: Lower end of the interval; None for one pair, and where all differences are equal, of
-            which no width can be told.
-        high: Upper end.
-        p: Two-sided p of the paired t-test; None for one pair, and where all differences are equal.
-        note: What a reader has to know beside the numbers; "" if nothing.
+        n: The number of pairs.
+        mean: The mean of a - b.
+        sd: The sample standard deviation of a - b; None for one pair.
+        low: The lower end of the interval. None for one pair, and where all differences are equal,
+            because no width can be estimated then.
+        high: The upper end of the interval; None like `low`.
+        p: The two-sided p of the paired t-test; None like `low`.
+        note: What a reader must know besides the numbers; "" if nothing.
     """
 
     n: int
@@ -58,14 +56,14 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a contrast's differences say against "there is none".
+    """What the differences of a contrast say against the hypothesis that there is none.
 
     Attributes:
-        p: Two-sided p of the paired t-test; None where none was made, and where all differences are
-            equal.
-        p_sign_flip: Exact two-sided p of the sign-flip test, which assumes less: the check.
-        detectable: The true difference that a study of this size and spread finds four times in
-            five; None without a spread.
+        p: The two-sided p of the paired t-test. None if there was no test, or if all differences
+            are equal.
+        p_sign_flip: The exact two-sided p of the sign-flip test, which assumes less.
+        detectable: The true difference that a study of this size and spread detects with a power
+            of 80 %; None without a spread.
         note: Why there is no test; "" if there is one.
     """
 
@@ -76,6 +74,7 @@ class Evidence:
 
 
 def finite(values: Iterable[float], what: str) -> np.ndarray:
+    """Returns the values as an array; refuses values that are not finite."""
     array = np.asarray(list(values), dtype=np.float64)
     if not np.isfinite(array).all():
         raise UserError(
@@ -86,7 +85,7 @@ def finite(values: Iterable[float], what: str) -> np.ndarray:
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """Mean and sample standard deviation (n - 1 in the denominator).
+    """Returns the mean and the sample standard deviation (n - 1 in the denominator).
 
     Raises:
         UserError: If a value is not finite.
@@ -101,15 +100,15 @@ def summarize(values: Iterable[float]) -> Summary:
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedDifference:
-    """Compare two arms over the seeds that both have.
+    """Compares two arms over the seeds that both have.
 
     Args:
-        a: Seed -> value of the one arm.
-        b: Seed -> value of the other.
+        a: The values of one arm by seed.
+        b: The values of the other arm by seed.
 
     Returns:
         The mean of a - b with its 95 % t-interval. With one pair there is no interval, and `note`
-        says so; it also says which seeds were left out because only one arm has them.
+        says so. It also names the seeds that only one arm has, which are left out.
 
     Raises:
         UserError: If a value is not finite, or no seed is in both.
@@ -136,8 +135,8 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
         return PairedDifference(
             n, mean, None, None, None, None, "; ".join(["one seed: no interval", *notes])
         )
-    # Each difference of two values is off by an ulp of the larger at most: what stays within that
-    # is one constant, not a tiny spread.
+    # The rounding error of a difference is at most one ulp of the larger value. Differences within
+    # it are one constant, not a tiny spread.
     if np.ptp(differences) <= 4 * np.finfo(np.float64).eps * max(
         np.abs(first).max(), np.abs(second).max()
     ):
@@ -147,8 +146,9 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
 
 
 def t_test(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row of n >= 2 differences, (..., n): sd, half the width of the 95 % interval, and
-    two-sided p, (...), NaN where sd is 0.
+    """Returns sd, half the width of the 95 % interval, and two-sided p for rows of differences.
+
+    Rows (..., n) of n >= 2 differences give arrays (...); p is NaN where sd is 0.
     """
     n = differences.shape[-1]
     sd = differences.std(axis=-1, ddof=1)
@@ -158,14 +158,14 @@ def t_test(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
-    """The tests of a paired difference, if there are seeds enough for one.
+    """Tests a paired difference, if there are enough seeds for a test.
 
     Args:
-        a: Seed -> value of the one arm.
-        b: Seed -> value of the other.
+        a: The values of one arm by seed.
+        b: The values of the other arm by seed.
 
     Raises:
-        UserError: As :func:`paired_difference`.
+        UserError: For the same reasons as :func:`paired_difference`.
 
     Example:
         >>> print(evidence({0: 0.75, 1: 1.0}, {0: 0.5, 1: 0.25}).note.partition(",")[0])
@@ -189,12 +189,12 @@ def evidence(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
 
 
 def detectable_difference(sd: float, n: int) -> float:
-    """The smallest true mean difference that a two-sided 5 % t-test of n pairs finds with a power
+    """Returns the true mean difference that a two-sided 5 % t-test of n pairs detects with a power
     of 80 %.
 
     Args:
-        sd: Standard deviation of the differences.
-        n: Pairs, at least 2.
+        sd: The standard deviation of the differences.
+        n: The number of pairs, at least 2.
 
     Raises:
         UserError: If `n` is below 2, or `sd` is negative or not finite.
@@ -220,14 +220,15 @@ def detectable_difference(sd: float, n: int) -> float:
 
 
 def power_at(effect: float, n: int, critical: float) -> float:
-    """How often a t-test of n pairs rejects where the true mean is `effect` standard deviations;
-    the far tail is left out.
+    """Returns the power of a t-test of n pairs for a true mean of `effect` standard deviations.
+
+    The far tail is left out.
     """
     return 1 - float(nctdtr(n - 1, effect * n**0.5, critical))
 
 
 def signed_sums(values: np.ndarray) -> np.ndarray:
-    """All 2^n sums of +-values."""
+    """Returns all 2^n sums of the values with any signs."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
@@ -235,10 +236,10 @@ def signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 def sign_flip_p(differences: Iterable[float]) -> float:
-    """Exact two-sided p of the sign-flip test: the share of the 2^n choices of signs whose mean is
-    at least as far from zero.
+    """Returns the exact two-sided p of the sign-flip test.
 
-    It assumes only that a difference is as likely as its negative, so it checks the t-test; with n
+    It is the fraction of the 2^n choices of signs whose mean is at least as far from zero. The test
+    assumes only that a difference is as likely as its negative, so it checks the t-test. With n
     pairs it cannot fall below 2 / 2^n.
 
     Raises:
@@ -253,21 +254,22 @@ def sign_flip_p(differences: Iterable[float]) -> float:
         raise UserError(
             f"the sign-flip test takes 1 to {MOST_SIGN_FLIPS} differences; got {array.size}"
         )
-    # Sums that are equal on paper come out in other orders here: they must not fall to the other
+    # Sums that are equal in exact arithmetic differ by rounding here. They must stay on the same
     # side of the threshold.
     threshold = abs(array.sum()) - 1e-9 * np.abs(array).sum()
     if threshold <= 0:
         return 1.0
-    # two halves: 2^(n/2) sums each, not 2^n
+    # Two halves have 2^(n/2) sums each; the whole would have 2^n.
     left, right = signed_sums(array[::2]), np.sort(signed_sums(array[1::2]))
     above = right.size - np.searchsorted(right, threshold - left, side="left")
-    return float(2 * above.sum() / 2**array.size)  # with every sum its negative is there too
+    return float(2 * above.sum() / 2**array.size)  # The negative of each sum is a sum, too.
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of p over several contrasts, in the order given.
+    """Returns Holm's step-down adjustment of p over several contrasts, in the order given.
 
-    The k-th smallest of m is multiplied by m - k + 1; none ends below a smaller one, nor above 1.
+    The k-th smallest of m is multiplied by m - k + 1. The adjusted values keep the order of p and
+    are at most 1.
 
     Raises:
         UserError: If a p is outside of [0, 1].
@@ -283,7 +285,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def step_down(p: np.ndarray) -> np.ndarray:
-    """Holm's adjustment within each row, (..., m)."""
+    """Returns Holm's adjustment within each row of an array (..., m)."""
     order = np.argsort(p, axis=-1, kind="stable")
     steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
     adjusted = np.empty_like(p)

@@ -1,4 +1,4 @@
-"""Text of others, such as a name, a path or a message, made safe to show."""
+"""Makes text of others (a name, a path, a message) safe to show."""
 
 import reprlib
 
@@ -6,8 +6,7 @@ NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Returns the text with each character that does not print, or turns the direction of others,
-    in the form of an escape.
+    r"""Returns the text with escapes for characters that do not print or change the direction.
 
     Args:
         text: Any text.
