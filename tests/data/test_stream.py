@@ -22,7 +22,7 @@ from support.imagenet_tree import jpeg, size_of, synsets, write_folder, write_sh
 
 from cpsam.config.transform import Transform
 from cpsam.data import Dataset, StreamedSplit, eval_batches, hold_out, load_dataset, train_batches
-from cpsam.data.loader.workers import IDLE
+from cpsam.data.loader.workers import IDLE_POOLS
 from cpsam.errors import DataError, UserError
 
 STRONG = Transform(rand_augment="rand-m9-mstd0.5", random_erasing=0.5, interpolation="random")
@@ -230,9 +230,9 @@ def test_an_epoch_may_be_left_and_two_may_run_at_once(folder: Path) -> None:
 def test_processes_are_used_again(folder: Path) -> None:
     dataset = load(folder, workers=2)
     list(eval_batches(dataset.evaluation, dataset, batch_size=5))
-    numbers = [worker.process.pid for pool in IDLE[2] for worker in pool.workers]
+    numbers = [worker.process.pid for pool in IDLE_POOLS[2] for worker in pool.workers]
     list(train_batches(dataset, batch_size=8, seed=0, epoch=0))
-    assert [worker.process.pid for pool in IDLE[2] for worker in pool.workers] == numbers
+    assert [worker.process.pid for pool in IDLE_POOLS[2] for worker in pool.workers] == numbers
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -243,10 +243,12 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
     if busy:  # its pool is in use and so not among the idle ones
         import cpsam.data.loader.workers as module
 
-        (pool,) = [pool for pool in module.EVERY if len(pool.workers) == 2 and pool not in IDLE[2]]
+        (pool,) = [
+            pool for pool in module.POOLS if len(pool.workers) == 2 and pool not in IDLE_POOLS[2]
+        ]
     else:
         del batches
-        pool = IDLE[2][-1]
+        pool = IDLE_POOLS[2][-1]
         batches = train_batches(dataset, batch_size=2, seed=0, epoch=1)
     os.kill(pool.workers[1].process.pid, signal.SIGKILL)
     started = time.monotonic()
@@ -259,7 +261,7 @@ def test_a_killed_process_ends_the_epoch_with_an_error(folder: Path, busy: bool)
     ):
         list(batches)
     assert time.monotonic() - started < 10
-    assert pool not in IDLE[2]
+    assert pool not in IDLE_POOLS[2]
     assert len(list(train_batches(dataset, batch_size=8, seed=0, epoch=0))) == 5, (
         "the next epoch gets new processes"
     )
@@ -270,7 +272,7 @@ def test_signals_to_all_processes_of_a_job_do_not_end_those_that_load(folder: Pa
     next(batches)
     import cpsam.data.loader.workers as module
 
-    for pool in module.EVERY:
+    for pool in module.POOLS:
         for worker in pool.workers:
             os.kill(worker.process.pid, signal.SIGTERM)
             os.kill(worker.process.pid, signal.SIGINT)

@@ -1,9 +1,9 @@
-"""Random crop and mirror, for a whole batch of uint8 images at once.
+"""Crops and mirrors a whole batch of images at random.
 
-One table of random numbers an epoch, with a row for every sample: what happens to a sample depends
-on (seed, epoch, sample) alone, not on the batch or the process that it lands in. The operations are
-numpy's on one thread: a batch of 128 CIFAR images takes a fraction of a millisecond, less than it
-takes to wake the threads of a tensor library when other processes want the processor as well.
+Each epoch has one table of random numbers, with a row for every sample. So the augmentation of a
+sample depends only on (seed, epoch, sample), not on its batch or its process. The operations are
+numpy's on one thread: a batch of 128 CIFAR images takes a fraction of a millisecond. To wake the
+threads of a tensor library would take longer when other processes use the processors too.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from cpsam.seeds import generator
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to every sample in one epoch.
+    """Says how every sample of one epoch is augmented.
 
     Args:
         padding: Pixels of zeros on each side.
         top: (N,), row of the padded image at which the crop starts, 0 to ``2 * padding``.
         left: (N,), its column.
-        mirrored: (N,), whether left and right change places.
+        mirrored: (N,), whether the sample is mirrored.
     """
 
     padding: int
@@ -34,7 +34,7 @@ class Augmentation:
 
     @classmethod
     def draw(cls, count: int, *, padding: int, flip: bool, seed: int, epoch: int) -> "Augmentation":
-        """The table of an epoch. Row i is the same for every `count`.
+        """Returns the table of an epoch. Row i is the same for every `count`.
 
         Example:
             >>> Augmentation.draw(3, padding=4, flip=True, seed=0, epoch=2).top.shape
@@ -47,7 +47,7 @@ class Augmentation:
         return cls(padding, top, left, (draws[:, 2] < 0.5) & flip)
 
     def apply(self, images: Pixels, samples: Indices) -> Pixels:
-        """Crop and mirror.
+        """Crops and mirrors images.
 
         Args:
             images: (B, H, W, C), the images of `samples`.
@@ -60,7 +60,7 @@ class Augmentation:
         pad = self.padding
         padded = np.zeros((batch, height + 2 * pad, width + 2 * pad, channels), images.dtype)
         padded[:, pad : pad + height, pad : pad + width] = images
-        # Columns and channels as one axis, so that a row of a crop is copied as one run of bytes.
+        # Columns and channels are one axis, so that a row of a crop is copied as one run of bytes.
         windows = sliding_window_view(
             padded.reshape(batch, height + 2 * pad, -1), (height, width * channels), axis=(1, 2)
         )
@@ -69,7 +69,7 @@ class Augmentation:
         )
         mirrored = np.flatnonzero(self.mirrored[samples])
         flipped = crops[mirrored]
-        # one channel at a time is four times as fast as runs of three bytes
+        # One channel at a time is four times as fast as runs of three bytes.
         for channel in range(channels):
             crops[mirrored, :, :, channel] = flipped[:, :, ::-1, channel]
         return crops

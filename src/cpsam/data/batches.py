@@ -1,9 +1,8 @@
-"""Batches of normalised float32 images on a device.
+"""Makes batches of normalised float32 images on a device.
 
-The order of an epoch comes from (seed, epoch), its augmentation from (seed, epoch, sample); no
-state is carried from one epoch to the next, so any batch of any epoch can be had at once. Several
-processes share a batch: each takes a part of it, and together they see what one process would have
-seen.
+The order of an epoch depends on (seed, epoch), and its augmentation on (seed, epoch, sample). No
+state passes from one epoch to the next, so any batch of any epoch can be made directly. Several
+processes take one part of each batch. Together they see what one process would see.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,14 +22,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """The samples of every batch of an epoch: each sample once.
+    """Returns the samples of every batch of an epoch: each sample once.
 
-    The last batch may be smaller. Where it would be a single image it is left out, because
-    BatchNorm cannot train on one.
+    The last batch may be smaller. If it were a single image, it is left out, because BatchNorm
+    cannot train on one.
 
     Args:
         count: Samples in the split, at least 2.
-        batch_size: Samples a batch, at least 2.
+        batch_size: Samples per batch, at least 2.
         seed: The run's seed.
         epoch: Counted from 0.
 
@@ -57,24 +56,23 @@ def train_indices(count: int, *, batch_size: int, seed: int, epoch: int) -> list
 
 
 def rank_slice(samples: Indices, rank: int, world_size: int) -> Indices:
-    """The part of a batch that one of several processes takes, of mirrored pairs: position i and B
-    - 1 - i are always together.
+    """Returns the part of a batch that one of several processes takes.
 
-    So a part reversed is the same part of the batch reversed, and mixing each part with its own
-    reverse mixes the whole batch with its. The sample in the middle of an odd batch, which is its
-    own mirror image, goes to the first process, whose part is never the larger.
+    A part consists of mirrored pairs: positions i and B - 1 - i are always together. So if each
+    part is mixed with its own reverse, the whole batch is mixed with its reverse. The sample in the
+    middle of an odd batch goes to the first process, whose part is never larger than others.
 
     Args:
-        samples: (B,), a batch over all processes.
+        samples: (B,), the batch of all processes together.
         rank: Which process, from 0.
         world_size: How many there are.
 
     Returns:
-        In the order of the batch; together the parts are the batch. Two parts differ by two samples
-        at most.
+        Samples in the order of the batch. Together the parts are the batch. Two parts differ by at
+        most two samples.
 
     Raises:
-        UserError: If some process would get fewer than two samples: BatchNorm cannot train on one,
+        UserError: If a process would get fewer than two samples. BatchNorm cannot train on one,
             and without any there is no gradient.
 
     Example:
@@ -87,8 +85,7 @@ def rank_slice(samples: Indices, rank: int, world_size: int) -> Indices:
     if pairs < world_size:
         raise UserError(
             f"a batch of {count} images is too small for {world_size} processes of at least 2"
-            " images each; where it is the last batch of an epoch, another batch_size leaves"
-            " another rest"
+            " images each; if it is the last batch of an epoch, choose another batch_size"
         )
     low, high = rank * pairs // world_size, (rank + 1) * pairs // world_size
     middle = samples[pairs : count - pairs] if rank == 0 else samples[:0]
@@ -102,12 +99,12 @@ def normalise(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
 ) -> Tensor:
-    """``(images / 255 - mean) / std`` as float32 on `device`.
+    """Returns ``(images / 255 - mean) / std`` as float32 on `device`.
 
     Args:
         images: (B, H, W, C). They travel to the device as bytes, a quarter of the size.
         dataset: Whose mean and std to use.
-        device: Where the batch is wanted.
+        device: The device of the result.
         channels_last: Memory format of the result; the shape is the same either way.
 
     Shape:
@@ -116,7 +113,7 @@ def normalise(
     target = torch.device(device)
     batch, height, width, channels = images.shape
     std = np.array(dataset.std)
-    # one number for each of the W * C values of a row
+    # One number for each of the W * C values of a row.
     scale = np.tile((1 / (255 * std)).astype(np.float32), width)
     shift = np.tile((-np.array(dataset.mean) / std).astype(np.float32), width)
     rows = images.reshape(batch, height, width * channels)
@@ -135,7 +132,7 @@ def normalise(
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    # Only a copy from pinned memory runs beside the computation.
+    # Only a copy from pinned memory runs at the same time as the computation.
     return (
         tensor.pin_memory().to(device, non_blocking=True)
         if device.type == "cuda"
@@ -155,20 +152,20 @@ def train_batches(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
 ) -> Iterator[Batch]:
-    """One epoch over the train split, shuffled and augmented.
+    """Yields one epoch of the train split, shuffled and augmented.
 
-    The samples of the batches are those of :func:`train_indices`, in its order; each process gets
-    its :func:`rank_slice` of every batch.
+    The batches have the samples of :func:`train_indices`. Each process gets its
+    :func:`rank_slice` of every batch.
 
     Args:
         dataset: What to train on.
-        batch_size: Images a batch over all processes, at least 2 for each.
+        batch_size: Images per batch of all processes together, at least 2 per process.
         seed: The run's seed.
         epoch: Counted from 0.
-        start: Batches of the epoch to pass over; they cost nothing.
+        start: Number of batches to skip; they cost nothing.
         rank: Which process this is, from 0.
         world_size: How many there are.
-        device: Where the batches are wanted.
+        device: The device of the batches.
         channels_last: Memory format of the images.
 
     Yields:
@@ -177,7 +174,7 @@ def train_batches(
     Raises:
         UserError: If `batch_size` is below 2, there is only one image, or a batch is too small for
             the processes.
-        DataError: Where images are streamed, if one is bad, when its batch is due.
+        DataError: If a streamed image is bad, when its batch is due.
     """
     split, target = dataset.train, torch.device(device)
     batches = train_indices(len(split), batch_size=batch_size, seed=seed, epoch=epoch)[start:]
@@ -202,19 +199,18 @@ def eval_batches(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
 ) -> Iterator[Batch]:
-    """Every image of `split` once, in order and unchanged but for the normalisation of `dataset`;
-    the last batch may be smaller.
+    """Yields every image of `split` once, in order, normalised and otherwise unchanged.
 
-    Several processes take whole batches in turn, so that the batches are the same ones for any
-    number of processes. One that comes too late for any gets none.
+    The last batch may be smaller. Several processes take whole batches in turn, so the batches are
+    the same for any number of processes. If there are fewer batches, some processes get none.
 
     Args:
         split: What to read.
         dataset: Whose normalisation to use.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
         rank: Which process this is, from 0.
         world_size: How many there are.
-        device: Where the batches are wanted.
+        device: The device of the batches.
         channels_last: Memory format of the images.
 
     Yields:
@@ -242,7 +238,7 @@ def finish(
     device: torch.device,
     channels_last: bool,
 ) -> Iterator[Batch]:
-    """Normalise the images of each part and put its labels beside them."""
+    """Yields the normalised images of each part with their labels."""
     for pixels, samples in zip(images, parts, strict=True):
         yield (
             normalise(pixels, dataset, device=device, channels_last=channels_last),

@@ -1,6 +1,4 @@
-"""What a data set is: two splits with labels, and what a reader or a training loop has to know
-about them.
-"""
+"""Defines a data set: two splits with labels, and what training must know about them."""
 
 from dataclasses import dataclass, replace
 
@@ -10,22 +8,22 @@ from cpsam.data.streamed_split import StreamedSplit
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set, ready to be batched.
+    """Holds a data set of which batches can be made.
 
     Args:
         name: One of `DATASETS`.
-        train: What is trained on; a :class:`cpsam.data.StreamedSplit` where the images are read
-            while they are needed.
+        train: What is trained on; a :class:`cpsam.data.StreamedSplit` if each image is read when
+            its batch needs it.
         evaluation: What is measured on.
         classes: Names of the classes, in the order of the labels.
-        mean: Mean of ``pixels / 255`` over the train split, one number a channel.
+        mean: Mean of ``pixels / 255`` over the train split, one number per channel.
         std: Its standard deviation, likewise, at least 1/255.
-        padding: Pixels of zeros around an image that is then cropped back to its size at random.
-        flip: Whether a mirror image still shows the same class: not so for digits.
+        padding: Pixels of zeros around an image, which is then cropped to its size at random.
+        flip: Whether a mirror image shows the same class; False for digits.
         fingerprint: SHA-256 of what a run depends on: pixels, labels, their order, class names.
         note: A line that a reader of results must know, or "".
         skipped: Bad images that were left out, as :func:`cpsam.data.verify.verify` names them.
-        notes: What a person must know before a run, a line each: how the splits were told apart,
+        notes: What a person must know before a run, one line each: how the splits were told apart,
             and what is not used.
         evaluation_name: What `evaluation` is: "test split", or after :func:`cpsam.data.hold_out`
             "validation split". Results store it as "measured_on".
@@ -59,6 +57,6 @@ class Dataset:
         return self.train.image_shape[1:]
 
     def unaugmented(self) -> "Dataset":
-        """The data set whose train split is batched as it is measured."""
+        """Returns the data set whose train split is batched without augmentation."""
         train = self.train if isinstance(self.train, Split) else replace(self.train, augment=False)
         return replace(self, train=train, padding=0, flip=False)

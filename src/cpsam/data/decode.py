@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, with an error that says which image it was."""
+"""Decodes the bytes of an image file into pixels; every error names the image."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,21 +13,22 @@ from cpsam.data.split import Pixels
 from cpsam.errors import DataError
 from cpsam.files import read_file
 
-# No others are tried, whatever the name or the first bytes of a file claim.
+# No other format is tried, whatever the name or the first bytes of a file claim.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_IMAGE_BYTES = 1 << 29
 MAX_ASPECT = 1000
 
-# We refuse what Pillow would only warn of, or it changes no pixel: ImageNet has pictures with
-# damaged EXIF data.
+# The first warning is an error here. The second changes no pixel: ImageNet has images with damaged
+# EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on damaged input into a DataError about `where`: they
-    document no closed list of it.
+    """Turns every error of a decoder into a DataError about `where`.
+
+    Decoders document no closed list of what they raise on damaged input.
     """
     try:
         yield
@@ -57,7 +58,7 @@ def read_image(path: Path | str) -> bytes:
 
 
 def refuse_pointer(data: bytes, where: str) -> None:
-    """Refuses what Git LFS leaves in place of a file that was not fetched."""
+    """Refuses the pointer that Git LFS leaves for a file that was not fetched."""
     if data.startswith(b"version https://git-lfs"):
         raise DataError(
             f"{where}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
@@ -66,16 +67,16 @@ def refuse_pointer(data: bytes, where: str) -> None:
 
 @contextmanager
 def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
-    """Opens one still picture of a kind that is read, its pixels not yet decoded.
+    """Opens one still image without decoding its pixels.
 
     Args:
         data: The bytes of an image file.
-        where: Names the image in errors. A name in .tga says that it may be a Targa, whose bytes do
-            not say so.
+        where: Names the image in errors. If it ends in .tga, the image may be a Targa, which its
+            bytes do not tell.
 
     Raises:
-        DataError: If it is not such a picture, is animated, or claims so many pixels that it may be
-            a decompression bomb. Whatever goes wrong while it is open is one too.
+        DataError: If it is not such an image, is animated, or claims so many pixels that it may be
+            a decompression bomb. Any error while it is open becomes a DataError too.
     """
     refuse_pointer(data, where)
     formats = (*FORMATS, "TGA") if where.lower().endswith(".tga") else FORMATS
@@ -88,12 +89,12 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
                 f"{where}: image of {image.width}x{image.height} pixels, it may be a decompression"
                 " bomb; make it smaller"
             )
-        # its shorter side enlarged, it would fill the memory
+        # Resized by its shorter side, it would fill the memory.
         if max(image.size) > MAX_ASPECT * min(image.size):
             limit = f"one side must be at most {MAX_ASPECT:,} times the other"
             raise DataError(f"{where}: image of {image.width}x{image.height} pixels; {limit}")
         frames = getattr(image, "n_frames", 1)
-        # a telephone's JPEG with a preview behind the photograph
+        # MPO: a telephone's JPEG with a preview behind the photograph.
         if frames > 1 and image.format != "MPO":
             raise DataError(f"{where}: animated image of {frames} frames; keep one of them")
         yield image
@@ -102,7 +103,7 @@ def open_image(data: bytes, where: str) -> Iterator[Image.Image]:
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         raise DataError(
-            f"{where}: image has mode {image.mode!r}, more than 8 bits a channel: convert it to"
+            f"{where}: image has mode {image.mode!r}, more than 8 bits per channel: convert it to"
             " 8-bit RGB or grey"
         )
     if image.mode == "P" and "transparency" in image.info:
@@ -111,7 +112,7 @@ def to_rgb(image: Image.Image, where: str) -> Image.Image:
 
 
 def decode_exact(data: bytes, size: tuple[int, int], where: str) -> Pixels:
-    """Decode an image that must have a given size.
+    """Decodes an image that must have a given size.
 
     Args:
         data: The bytes of an image file.
@@ -122,8 +123,8 @@ def decode_exact(data: bytes, size: tuple[int, int], where: str) -> Pixels:
         RGB, (H, W, 3).
 
     Raises:
-        DataError: If it does not decode, or has another size, which is looked at before its pixels
-            are.
+        DataError: If it does not decode, or has another size. The size is checked before the pixels
+            are decoded.
     """
     with open_image(data, where) as image:
         if (image.height, image.width) != size:
@@ -134,8 +135,10 @@ def decode_exact(data: bytes, size: tuple[int, int], where: str) -> Pixels:
 
 
 def decode_square(path: Path, size: int) -> Pixels:
-    """Decodes an image file, turns it upright (EXIF), resizes its shorter side to `size` and cuts
-    the square out of its centre.
+    """Decodes an image file into a square.
+
+    The image is turned upright (EXIF), its shorter side is resized to `size`, and the square in its
+    centre is cut out.
 
     Args:
         path: An image file.
@@ -150,8 +153,8 @@ def decode_square(path: Path, size: int) -> Pixels:
     """
     where = str(path)
     with open_image(read_image(path), where) as image:
-        # A JPEG can be read at 1/2, 1/4, 1/8 for a fraction of the time; at twice the size wanted
-        # that costs no sharpness.
+        # A JPEG is read at 1/2, 1/4 or 1/8 in a fraction of the time. At twice the size that is
+        # needed, no sharpness is lost.
         image.draft(None, (2 * size, 2 * size))
         upright = to_rgb(ImageOps.exif_transpose(image), where)
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))

@@ -15,8 +15,9 @@ BLOCK_BYTES = 1 << 24
 
 
 def hash_array(array: NDArray[np.generic]) -> str:
-    """SHA-256 over dtype, shape and the digests of blocks of 16 MiB, which are hashed side by side:
-    hashing is what bounds a warm start.
+    """Returns the SHA-256 over dtype, shape and the digests of blocks of 16 MiB.
+
+    The blocks are hashed in parallel, because hashing takes most of the time of a warm start.
     """
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     blocks = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
@@ -26,8 +27,10 @@ def hash_array(array: NDArray[np.generic]) -> str:
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[Pixels, NDArray[np.int64]]]) -> str:
-    """The fingerprint of a data set: class names, and pixels (N, H, W, C) and labels (N,) of each
-    split, in their order.
+    """Returns the fingerprint of a data set.
+
+    It depends on the class names, on pixels (N, H, W, C) and labels (N,) of each split, and on
+    their order.
 
     Example:
         >>> images, labels = np.zeros((2, 4, 6, 1), np.uint8), np.array([0, 1])

@@ -1,6 +1,4 @@
-"""Stratified splits: a part of the train split held out for choices, so that none is ever made on
-the test set.
-"""
+"""Holds out a stratified part of the train split, so that no choice is made on the test set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,16 +13,17 @@ from cpsam.seeds import generator
 
 
 def quotas(class_counts: Sequence[int], count: int) -> list[int]:
-    """How many of each class make a sample of `count`: in proportion, by largest remainder, and
-    never the last image of a class.
+    """Returns how many images of each class make a sample of `count`.
+
+    The numbers are in proportion, by largest remainder. The last image of a class is never taken.
 
     Args:
         class_counts: Images in each class.
         count: Images wanted, at least 1 and fewer than there are.
 
     Raises:
-        UserError: If `count` is out of range, or so large that, in proportion, some class would be
-            left without an image.
+        UserError: If `count` is out of range, or so large that a class would be left without an
+            image.
 
     Example:
         >>> quotas([50, 30, 21], 10)
@@ -33,11 +32,11 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
     total = sum(class_counts)
     if not 1 <= count < total:
         raise UserError(
-            f"cannot hold out {count} of {total} images: at least one has to be on either side"
+            f"cannot hold out {count} of {total} images: at least one must be on each side"
         )
-    shares = [divmod(count * size, total) for size in class_counts]
-    taken = [whole for whole, _ in shares]
-    for index in sorted(range(len(taken)), key=lambda index: -shares[index][1]):
+    fractions = [divmod(count * size, total) for size in class_counts]
+    taken = [whole for whole, _ in fractions]
+    for index in sorted(range(len(taken)), key=lambda index: -fractions[index][1]):
         if sum(taken) < count and taken[index] + 1 < class_counts[index]:
             taken[index] += 1
     if sum(taken) < count:
@@ -49,12 +48,12 @@ def quotas(class_counts: Sequence[int], count: int) -> list[int]:
 
 
 def stratified(labels: Indices, count: int, seed: int) -> tuple[Indices, Indices]:
-    """Split samples in two with every class in proportion.
+    """Splits samples into two parts with every class in proportion.
 
     Args:
         labels: (N,).
         count: Samples in the second part.
-        seed: Decides which.
+        seed: Decides which ones.
 
     Returns:
         The samples of the first part and of the second, each ascending.
@@ -78,12 +77,12 @@ def hold_out(dataset: Dataset, count_or_fraction: float, seed: int) -> Dataset:
 
     A stratified part of the train split becomes `evaluation`, and the test split is out of reach.
 
-    The normalisation stays that of the whole train split, and no pixel is copied.
+    The normalisation remains that of the whole train split, and no pixel is copied.
 
     Args:
-        dataset: What to take from.
+        dataset: The data set to take from.
         count_or_fraction: Images to hold out, an int, or their fraction, a float between 0 and 1.
-        seed: Decides which.
+        seed: Decides which ones.
 
     Raises:
         UserError: If that many cannot be held out.

@@ -1,8 +1,7 @@
-"""One picture of any size, made the square that a network sees: timm's transforms, with every draw
-seeded by the sample.
+"""Turns an image of any size into the square that a network sees, by timm's transforms.
 
-Bytes come out; normalisation is left to :func:`cpsam.data.batches.normalise`, so that a quarter of
-the volume travels to the device.
+The generators that the transforms draw from are seeded per sample. The result is bytes:
+:func:`cpsam.data.batches.normalise` normalises on the device, which receives a quarter of the data.
 """
 
 import math
@@ -23,17 +22,17 @@ from cpsam.data.split import Pixels
 from cpsam.errors import UserError
 from cpsam.seeds import derive_seed
 
-# ImageNet's: to measure those of a streamed set would be to decode it all
+# ImageNet's. To measure those of a streamed set, all its images would have to be decoded.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ERASED = np.array([round(255 * value) for value in MEAN], np.int16)  # zero to the network
+ERASED = np.array([round(255 * value) for value in MEAN], np.int16)  # zero after normalisation
 
 
 def train_pixels(image: Image, transform: Transform, size: int, where: str) -> Pixels:
-    """Augment an open image by what the global generators draw.
+    """Augments an open image with draws of the global generators.
 
     Args:
         image: From :func:`cpsam.data.decode.open_image`.
-        transform: How.
+        transform: How it is augmented.
         size: Height and width of what comes out.
         where: Names the image in errors.
 
@@ -49,8 +48,9 @@ def train_pixels(image: Image, transform: Transform, size: int, where: str) -> P
 
 
 def eval_pixels(image: Image, transform: Transform, size: int, where: str) -> Pixels:
-    """Resize the shorter side to ``size / test_crop`` and cut the square out of the centre; as
-    :func:`train_pixels`, without draws.
+    """Resizes the shorter side to ``size / test_crop`` and cuts the square out of the centre.
+
+    The arguments are those of :func:`train_pixels`; nothing is drawn.
     """
     pixels = evaluation(transform, size)(
         upright(image, math.ceil(2 * size / transform.test_crop), where)
@@ -59,8 +59,9 @@ def eval_pixels(image: Image, transform: Transform, size: int, where: str) -> Pi
 
 
 def upright(image: Image, enough: int, where: str) -> Image:
-    """RGB, turned as its EXIF says; a large JPEG is read at 1/2, 1/4 or 1/8 as far as that leaves
-    `enough` pixels a side.
+    """Returns an image as RGB, turned as its EXIF data says.
+
+    A large JPEG is read at 1/2, 1/4 or 1/8 if that leaves `enough` pixels per side.
     """
     image.draft(None, (enough, enough))
     return to_rgb(ImageOps.exif_transpose(image), where)
@@ -70,12 +71,12 @@ def upright(image: Image, enough: int, where: str) -> Image:
 def training(
     transform: Transform, size: int
 ) -> tuple[Callable[[Image], Image], Callable[[Pixels], Pixels]]:
-    """timm's transforms of the picture, and its random erasing, of bytes.
+    """Returns timm's transforms of the image, and its random erasing of bytes.
 
     Raises:
         UserError: If timm does not understand `rand_augment`.
     """
-    # Here, because the import takes seconds, and images held as bytes do not need it.
+    # Imported here because it takes seconds, and images held as bytes do not need it.
     from timm.data import create_transform
     from timm.data.random_erasing import RandomErasing
     from torchvision.transforms import Compose
@@ -91,7 +92,7 @@ def training(
             separate=True,
         )
         first, second, _ = steps
-    except Exception as error:  # it asserts, and converts words to numbers
+    except Exception as error:  # timm asserts, and converts words to numbers
         reason = str(error) or type(error).__name__
         raise UserError(
             f"timm does not understand rand_augment {transform.rand_augment!r} ({reason})"
@@ -101,7 +102,7 @@ def training(
     def erase(pixels: Pixels) -> Pixels:
         if not transform.random_erasing:
             return pixels
-        # timm paints zeros, which shall be the mean colour: so values count from there meanwhile.
+        # timm paints zeros. They become the mean colour, because values count from there here.
         shifted = torch.from_numpy((pixels - ERASED).transpose(2, 0, 1))
         return (draw(shifted).numpy().transpose(1, 2, 0) + ERASED).astype(np.uint8)
 
@@ -121,8 +122,9 @@ def evaluation(transform: Transform, size: int) -> Callable[[Image], Any]:
 
 
 def seed_sample(seed: int, epoch: int, sample: int) -> None:
-    """Seed the generators that transforms draw from, python's, numpy's and torch's: what they draw
-    depends on these numbers alone.
+    """Seeds the generators of python, numpy and torch, from which transforms draw.
+
+    What they draw then depends only on the arguments.
     """
     value = derive_seed(seed, "augment", epoch, sample)
     random.seed(value)
@@ -132,9 +134,7 @@ def seed_sample(seed: int, epoch: int, sample: int) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Put these generators back afterwards: in the process that trains, others draw from
-    them too.
-    """
+    """Restores these generators afterwards: in the process that trains, others use them too."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         yield

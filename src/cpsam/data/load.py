@@ -53,9 +53,9 @@ def load_dataset(
             as it may be for ``"imagenet"``. Default: ``CPSAM_DATA``; where that is not set either,
             a CIFAR is fetched from the Hugging Face hub.
         image_size: Height and width of the images of a folder or of ImageNet, default 224. The
-            others have a size of their own.
-        stream: Of a folder: whether to stream it; None does from 8 GiB of decoded pixels on.
-            ImageNet always is, the others never are.
+            other data sets have a size of their own.
+        stream: Whether to stream a folder; None streams it from 8 GiB of decoded pixels on.
+            ImageNet is always streamed, the others never.
         transform: Of streamed images.
         workers: Processes that make batches of streamed images, 0 for the one that trains; None:
             the processors, 16 at most.

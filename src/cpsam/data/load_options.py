@@ -1,4 +1,4 @@
-"""How a data set is loaded: the arguments of `load_dataset` as one object."""
+"""Holds the arguments of `load_dataset` as one object."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SIZE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """The arguments of :func:`cpsam.data.load_dataset`, which explains them.
+    """Says how a data set is loaded; :func:`cpsam.data.load_dataset` explains the arguments.
 
     Raises:
         UserError: If `image_size` or `workers` is out of range.
@@ -64,7 +64,7 @@ class LoadOptions:
                 )
 
     def refuse_all(self, name: str) -> None:
-        """Refuses what a data set of one size and without files of a person has no use for."""
+        """Refuses all arguments that a data set of one size has no use for."""
         how = None if self.streaming == Transform() else self.transform
         given = {
             "image_size": (self.image_size, "has a size of its own"),

@@ -1,5 +1,6 @@
-"""Mean and standard deviation of every channel, from sums of whole numbers: the same to the last
-bit however the images are cut up.
+"""Computes mean and standard deviation per channel.
+
+The sums are whole numbers, so the result has the same bits however the images are divided.
 """
 
 from math import sqrt
@@ -10,7 +11,7 @@ from cpsam.data.split import Pixels
 
 
 class Moments:
-    """Running sums over images.
+    """Sums up images.
 
     Example:
         >>> moments = Moments(1)
@@ -25,7 +26,7 @@ class Moments:
         self.squares = [0] * channels
 
     def add(self, pixels: Pixels) -> None:
-        """Take in images, (N, H, W, C)."""
+        """Adds images, (N, H, W, C)."""
         self.count += pixels[..., 0].size
         for channel in range(len(self.sums)):
             values = pixels[..., channel]
@@ -35,13 +36,14 @@ class Moments:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of ``pixels / 255``, one number a channel."""
+        """Mean of ``pixels / 255``, one number per channel."""
         return tuple(total / (255 * self.count) for total in self.sums)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of ``pixels / 255``; at least one grey level, for a channel that never
-        varies cannot be divided by zero.
+        """Standard deviation of ``pixels / 255``.
+
+        It is at least one grey level, so that a constant channel is not divided by zero.
         """
         spread = (
             square * self.count - total * total

@@ -1,5 +1,6 @@
-"""Work on images side by side: decoders let go of the interpreter's lock while they run, so threads
-are enough.
+"""Works on images in parallel.
+
+Decoders release the interpreter's lock while they run, so threads are enough.
 """
 
 import os
@@ -15,20 +16,22 @@ R = TypeVar("R")
 
 
 def cpu_count() -> int:
-    """Processors that this process may use, which in a container are fewer than the machine has."""
+    """Returns the number of processors that this process may use, as a container may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:
-    """Processes to load images with: a share of the processors, where several processes of this
-    machine train.
+    """Returns the number of processes that load images.
+
+    If several processes of this machine train, they divide the processors among them.
     """
     return max(1, min(cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), MAX_WORKERS))
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``map``, in order, on threads, reading only a few items ahead: the results of a large data
-    set never pile up in memory.
+    """Maps on threads, in order.
+
+    Only a few items are read ahead, so the results of a large data set never fill the memory.
 
     Example:
         >>> list(map_ordered(abs, [-3, 2, -1]))

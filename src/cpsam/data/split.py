@@ -1,4 +1,4 @@
-"""Images with their labels, held as bytes, and what arrays of this package are made of."""
+"""Holds images with their labels in memory, and names the types of arrays."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ OnProgress = Callable[[str, int, int], None]  # what is being done, images done,
 
 
 class Split:
-    """Images with their labels.
+    """Holds images with their labels.
 
     Args:
         images: uint8, or float32 for values that are not bytes, (N, C, H, W), in any memory format;
@@ -56,8 +56,9 @@ class Split:
 
     @property
     def images(self) -> Tensor:
-        """All images, uint8, (N, C, H, W); for a part of a larger split this copies them, so take
-        :meth:`pixels` of the few needed.
+        """All images, (N, C, H, W).
+
+        For a part of a larger split, this copies them. :meth:`pixels` copies only those needed.
         """
         return self._images if self._rows is None else self._images[self._rows]
 
@@ -73,13 +74,13 @@ class Split:
         return channels, height, width
 
     def pixels(self, samples: Indices | slice) -> Pixels:
-        """The images of some samples, (B, H, W, C)."""
+        """Returns the images of some samples, (B, H, W, C)."""
         if self._rows is not None:
             samples = self._rows.numpy()[samples]
         return self._images.permute(0, 2, 3, 1).numpy()[samples]
 
     def subset(self, samples: Indices) -> "Split":
-        """The split of these samples, in this order; no pixel is copied."""
+        """Returns the split of these samples, in this order; no pixel is copied."""
         chosen = torch.from_numpy(samples)
         return Split(
             self._images, self.labels[chosen], chosen if self._rows is None else self._rows[chosen]

@@ -1,4 +1,4 @@
-"""Splits whose images are read while they are needed, never held in memory as a whole."""
+"""Holds labels and locations of images that are read when a batch needs them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,23 +11,22 @@ from cpsam.config.transform import Transform
 from cpsam.data.image_transforms import generators_kept
 from cpsam.data.loader.batch_request import BatchRequest
 from cpsam.data.loader.image_source import ImageSource
-from cpsam.data.loader.workers import workers
+from cpsam.data.loader.workers import borrow_pool
 from cpsam.data.split import Indices, Pixels
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """Images with their labels, as :class:`cpsam.data.Split`, but for the pixels, which there are
-    only in batches.
+    """Holds images with their labels, as :class:`cpsam.data.Split`; pixels exist only in batches.
 
     Args:
         source: The image files.
         labels: int64, (N,).
         rows: (N,). Sample i is file ``rows[i]`` of the source.
-        size: Height and width that images get.
-        transform: How they get there.
-        augment: Whether training differs from evaluation.
-        workers: Processes that make batches; 0: the one that trains. The bits do not depend on it.
+        size: Height and width of the images that come out.
+        transform: How images are augmented and cropped.
+        augment: Whether images are augmented in training.
+        workers: Processes that make batches; 0 for the one that trains. No bit depends on it.
     """
 
     source: ImageSource
@@ -50,11 +49,11 @@ class StreamedSplit:
         return 3, self.size, self.size
 
     def subset(self, samples: Indices) -> "StreamedSplit":
-        """The split of these samples, in this order."""
+        """Returns the split of these samples, in this order."""
         return replace(self, labels=self.labels[torch.from_numpy(samples)], rows=self.rows[samples])
 
     def batches(self, parts: Sequence[Indices], draw: tuple[int, int] | None) -> Iterator[Pixels]:
-        """The images of each part, (B, size, size, 3), good until the next is asked for.
+        """Yields the images of each part, (B, size, size, 3); the next batch may overwrite them.
 
         Args:
             parts: The samples of each batch.
@@ -66,16 +65,16 @@ class StreamedSplit:
         """
         draw = draw if self.augment else None
 
-        def job(samples: Indices) -> BatchRequest:
+        def request(samples: Indices) -> BatchRequest:
             locations = [self.source.locate(row) for row in self.rows[samples].tolist()]
             return BatchRequest(locations, samples.tolist(), self.transform, self.size, draw)
 
         if self.workers and parts:
-            with workers(self.workers) as pool:
-                yield from pool.make(map(job, parts), max(map(len, parts)) * 3 * self.size**2)
+            with borrow_pool(self.workers) as pool:
+                yield from pool.make(map(request, parts), max(map(len, parts)) * 3 * self.size**2)
             return
         for samples in parts:
-            wanted = job(samples)
+            wanted = request(samples)
             out = np.empty(wanted.shape, np.uint8)
             with generators_kept():
                 wanted.make(out)

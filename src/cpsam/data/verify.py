@@ -1,6 +1,4 @@
-"""Look at every image before anything is trained on it: all that is wrong with a set, in
-one list.
-"""
+"""Checks every image before training: all faults of a data set in one list."""
 
 import hashlib
 from collections.abc import Iterator
@@ -29,7 +27,7 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found.
+    """Holds what was found.
 
     Args:
         root: The folder.
@@ -37,7 +35,7 @@ class Verified:
         counts: For "train" and "test", the images of each class, good or bad.
         faults: All of them.
         note: How the splits were told apart, if that is not plain.
-        notes: What is not used, and what else a person must know, a line each.
+        notes: What is not used, and what else a person must know, one line each.
     """
 
     root: str
@@ -48,7 +46,7 @@ class Verified:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; :func:`read_skip` reads it again."""
+        """Returns the content of the JSON list, which :func:`read_skip` reads."""
         splits = {}
         for split, counts in self.counts.items():
             splits[split] = {
@@ -72,15 +70,19 @@ def verify(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Verified:
-    """Decode every image of a folder of images, or of parquet shards, side by side on all
-    processors.
+    """Decodes every image of a folder, of parquet shards or of a CIFAR, on all processors.
 
-    A fault is: a file that is not a whole picture of a kind that is read (JPEG, PNG, WebP, BMP);
-    one that is animated, has more than 8 bits of grey, or claims so many pixels that it may be a
-    decompression bomb; a label that is missing or out of range; a shard that is missing or damaged;
-    a class without images, or one to measure on that is not trained on; an image of the train split
-    whose decoded pixels are those of an image of the test split. CMYK, grey, palette and
-    transparent images are none: they are converted to RGB.
+    These are faults:
+
+    - a file that is not a whole image of a format that is read;
+    - an image that is animated, has more than 8 bits of grey, or claims so many pixels that it may
+      be a decompression bomb;
+    - a label that is missing or out of range;
+    - a shard that is missing or damaged;
+    - a class without images, or a class of the test split that is not in the train split;
+    - an image of the train split with the same decoded pixels as one of the test split.
+
+    CMYK, grey, palette and transparent images are not faults: they are converted to RGB.
 
     Args:
         root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, with ``CLASS/*``, or with
@@ -101,8 +103,7 @@ def verify(
         LoadOptions(image_column=image_column, label_column=label_column).refuse_columns(root)
         layout = Tree(root)
     done, total = 0, sum(map(sum, layout.counts.values()))
-    # Digests of pixels are kept in memory, with the number of the class; those of the test split
-    # with the name too.
+    # Digests of pixels are kept in memory, with the class; those of the test split with the name.
     tested: dict[bytes, tuple[str, int]] = {}
     trained: dict[bytes, int] = {}
     for split in ("test", "train"):
@@ -129,9 +130,7 @@ def repeated(
     tested: dict[bytes, tuple[str, int]],
     trained: dict[bytes, int],
 ) -> str | None:
-    """Returns what is wrong if these pixels were met before in the test split, or in
-    another class.
-    """
+    """Returns what is wrong if the test split or another class has the same pixels."""
     if split == "test":
         name, label = tested.setdefault(digest, (picture.name, picture.label))
         return None if label == picture.label else f"the same pixels as {name}, of another class"
@@ -151,7 +150,7 @@ def batches(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
 
 
 def look(batch: list[Picture]) -> list[tuple[Picture, str | None, bytes]]:
-    """For each picture what is wrong with it, or None, and a digest of its pixels."""
+    """Returns what is wrong with each picture, or None, and a digest of its pixels."""
     return [(picture, *look_at(picture)) for picture in batch]
 
 
@@ -171,7 +170,7 @@ def look_at(picture: Picture) -> tuple[str | None, bytes]:
 
 
 def read_skip(path: Path) -> frozenset[str]:
-    """The images that a list of faults names, as ``cpsam data verify --json`` prints it.
+    """Returns the images in a list of faults, as ``cpsam data verify --json`` prints it.
 
     Raises:
         DataError: If it cannot be read, or is not such a list.

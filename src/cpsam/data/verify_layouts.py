@@ -1,4 +1,4 @@
-"""Lists the images of each layout, and what can be said of them without decoding them."""
+"""Lists the images of each layout, and the faults that are found without decoding."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from cpsam.errors import DataError
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that keeps an image, or more, from being used.
+    """Says why an image, or several, cannot be used.
 
     Args:
-        where: A file or a folder.
+        where: The file or folder.
         reason: What is wrong with it.
         row: Of a shard, from 0.
-        image: What to call the image where it is to be left out; None if this is not about one
-            image.
+        image: The name of the image in a list of images to leave out; None if the fault is not
+            about one image.
     """
 
     where: str
@@ -40,7 +40,7 @@ def named(where: str, row: int | None) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image to look at: its file or what is in it, and what to call it."""
+    """Holds an image to check: its file or content, and its name."""
 
     data: Path | bytes | Pixels
     where: str
@@ -53,9 +53,7 @@ class Picture:
 
 
 class Layout:
-    """What one layout tells without decoding an image: `classes`, `counts`, `note`, and the
-    `faults` so far.
-    """
+    """Holds what is known before an image is decoded: classes, counts, notes and faults so far."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,12 +64,12 @@ class Layout:
         self.notes: tuple[str, ...] = ()
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        """The images of "train" or "test"."""
+        """Yields the images of "train" or "test"."""
         raise NotImplementedError
 
 
 class Tree(Layout):
-    """A folder a class."""
+    """Lists a folder per class."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -96,7 +94,7 @@ class Tree(Layout):
 
 
 class Pickled(Layout):
-    """The original files of a CIFAR, whose images have been read whole."""
+    """Lists the original files of a CIFAR, which are read as a whole."""
 
     def __init__(self, root: Path, name: str, count: int) -> None:
         super().__init__(root)
@@ -117,7 +115,7 @@ class Pickled(Layout):
 
 
 class Rows(Layout):
-    """Parquet files in the layout of the hub."""
+    """Lists parquet files in the layout of the hub."""
 
     def __init__(self, root: Path, image_column: str | None, label_column: str | None) -> None:
         super().__init__(root)

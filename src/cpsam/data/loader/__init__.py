@@ -1,1 +1,1 @@
-"""Images that are read while they are needed, by processes of their own."""
+"""Reads streamed images in processes of their own."""

@@ -1,4 +1,4 @@
-"""What a loading process is asked for: one batch."""
+"""Describes the batch that a loading process is asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from cpsam.data.split import Pixels
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """One batch to make.
+    """Describes one batch, as plain data that can be sent.
 
     Args:
-        locations: Where its images lie.
-        samples: Their numbers in the split, of which the draws are made.
-        transform: What is done to them.
+        locations: Where its images are.
+        samples: Their numbers in the split, which seed the draws.
+        transform: How they are augmented and cropped.
         size: Height and width of what comes out.
         draw: Seed and epoch of the augmentation; None for evaluation.
     """
@@ -33,7 +33,7 @@ class BatchRequest:
         return len(self.locations), self.size, self.size, 3
 
     def make(self, out: Pixels) -> None:
-        """Write the batch into `out`, (B, size, size, 3).
+        """Writes the batch into `out`, (B, size, size, 3).
 
         Raises:
             DataError: If an image is bad.

@@ -1,8 +1,8 @@
-"""Imported by nobody but the server that forks the loading processes, which is born with the
-signals of a job blocked, as are its children.
+"""Unblocks signals in processes that the fork server starts for others than the loader.
 
-Where a program uses Python's fork server for processes of its own too, they come from the same
-server: these hear signals as ever.
+Only the server that forks the loading processes imports this file. The server starts with the
+signals of a job blocked, and so do its children. If a program uses Python's fork server for
+processes of its own, they come from the same server and must receive signals as usual.
 """
 
 import signal
@@ -11,10 +11,10 @@ from multiprocessing import current_process, util
 from cpsam.data.loader.workers import LOADER, SIGNALS
 
 
-def hear() -> None:
-    """What a process does when it has been forked, and knows its name."""
+def unblock_signals() -> None:
+    """Unblocks the signals in a forked process that does not load images."""
     if current_process().name != LOADER:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-util.register_after_fork(hear, lambda call: call())
+util.register_after_fork(unblock_signals, lambda call: call())

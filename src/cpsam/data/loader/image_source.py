@@ -1,6 +1,4 @@
-"""Where the image files of a streamed split lie: in a folder, or in the rows of memory-mapped
-tables.
-"""
+"""Locates the image files of a streamed split: in a folder, or in rows of mapped tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +9,12 @@ import numpy as np
 from cpsam.data.decode import read_image
 from cpsam.data.storage.unpacked_shard import read_row
 
-# a file, or a row of a table: all that a process that reads an image has to be told
+# A file, or a row of a table: all that a process needs to read an image.
 Location = str | tuple[str, int]
 
 
 class ImageSource(Protocol):
-    """Image files, numbered."""
+    """Numbers image files."""
 
     def __len__(self) -> int: ...
 
@@ -24,7 +22,7 @@ class ImageSource(Protocol):
 
 
 class Files:
-    """The files of a folder.
+    """Numbers the files of a folder.
 
     Args:
         root: The folder.
@@ -42,7 +40,7 @@ class Files:
 
 
 class Rows:
-    """The rows of several tables, one after the other.
+    """Numbers the rows of several tables, one table after the other.
 
     Args:
         tables: Written by :func:`cpsam.data.storage.unpacked_shard.unpack`.
@@ -61,7 +59,7 @@ class Rows:
 
 
 def read(location: Location) -> tuple[bytes, str]:
-    """The bytes of an image file, and what to call it in errors.
+    """Returns the bytes of an image file, and its name in errors.
 
     Raises:
         DataError: If it cannot be read.

@@ -38,14 +38,15 @@ from cpsam.data.loader.batch_request import BatchRequest
 from cpsam.data.split import Pixels
 from cpsam.errors import STOP_SIGNALS, CpsamError, DataError
 
-DEPTH = 2  # batches that a process may be ahead of the one that trains
+DEPTH = 2  # batches that a process makes ahead of the one that trains
 SECONDS_TO_END = 5
 LOADER = "cpsam-loader"
-SIGNALS = STOP_SIGNALS  # to all processes of a job: the one that trains decides
+# They go to all processes of a job; the one that trains decides when to stop.
+SIGNALS = STOP_SIGNALS
 
 
 class Worker:
-    """One process, and what the other side has to know of it."""
+    """Talks to one loading process."""
 
     def __init__(self) -> None:
         # A process forked from this one would inherit the locks of its threads, and a GPU that it
@@ -55,11 +56,11 @@ class Worker:
         if method == "forkserver":
             context.set_forkserver_preload(
                 ["cpsam.data.loader.fork_server", "cpsam.data.loader.batch_request", "timm.data"]
-            )  # imported once for all processes
+            )  # the fork server imports these once for all processes
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name=LOADER)
         try:
-            with unheard():
+            with signals_blocked():
                 self.process.start()
         except (EOFError, OSError) as error:
             raise DataError(
@@ -69,41 +70,42 @@ class Worker:
         self.file = nameless_file()
         self.memory: mmap.mmap | None = None
         self.room = 0  # bytes for one batch
-        self.owed = 0  # answers still to come
-        self.gone = False
+        self.pending = 0  # answers still to come
+        self.has_ended = False
         try:
             reduction.send_handle(self.connection, self.file, self.process.pid)
         except OSError as error:
-            raise self.ended() from error
+            raise self.end_error() from error
 
     def grow(self, room: int) -> None:
         if room > self.room:
             os.ftruncate(self.file, DEPTH * room)
             self.room, self.memory = room, mmap.mmap(self.file, DEPTH * room)
 
-    def ask(self, job: BatchRequest, slot: int) -> None:
+    def send(self, request: BatchRequest, slot: int) -> None:
         try:
-            self.connection.send((slot, self.room, job))
+            self.connection.send((slot, self.room, request))
         except OSError as error:
-            raise self.ended() from error
-        self.owed += 1
+            raise self.end_error() from error
+        self.pending += 1
 
-    def answer(self) -> Exception | None:
-        """Wait for an answer: None, or what went wrong with the job."""
+    def receive(self) -> Exception | None:
+        """Waits for an answer: None, or what went wrong."""
         try:
-            # nobody else holds the other end, so it ends when the process does
+            # Nobody else holds the other end, so it closes when the process ends.
             answer = self.connection.recv()
         except (EOFError, OSError) as error:
-            raise self.ended() from error
-        self.owed -= 1
+            raise self.end_error() from error
+        self.pending -= 1
         return answer
 
     def batch(self, shape: tuple[int, ...], slot: int) -> Pixels:
         assert self.memory is not None
         return np.ndarray(shape, np.uint8, self.memory, slot * self.room)
 
-    def ended(self) -> DataError:
-        self.gone = True
+    def end_error(self) -> DataError:
+        """Returns the error that says how the process ended."""
+        self.has_ended = True
         self.process.join(SECONDS_TO_END)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -116,17 +118,18 @@ class Worker:
         return DataError(f"a process that loads images {how}")
 
     def close(self) -> None:
-        """The process ends by itself when nobody is at the other end."""
+        """Closes the connection; then the process ends by itself."""
         self.connection.close()
         os.close(self.file)
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """What is started in here, the server that forks included, never hears the signals of a job;
-    this process hears them afterwards.
+def signals_blocked() -> Iterator[None]:
+    """Blocks the signals of a job in processes that are started in here, the fork server included.
+
+    This process receives them afterwards.
     """
-    # multiprocessing starts it if need be, and then listens to signals again
+    # If multiprocessing started the tracker later, it would unblock the signals.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -136,8 +139,9 @@ def unheard() -> Iterator[None]:
 
 
 def nameless_file() -> int:
-    """A descriptor of a file in memory, where the system has such, that ends with the last process
-    that holds it.
+    """Returns a descriptor of a file that ends with the last process that holds it.
+
+    The file is in memory if the system has such files.
     """
     if hasattr(os, "memfd_create"):
         return os.memfd_create("cpsam")
@@ -145,98 +149,99 @@ def nameless_file() -> int:
         return os.dup(file.fileno())
 
 
-class Workers:
-    """Processes that take batches in turn."""
+class WorkerPool:
+    """Makes batches by processes that take turns."""
 
     def __init__(self, count: int) -> None:
         self.workers = [Worker() for _ in range(count)]
-        EVERY.add(self)
+        POOLS.add(self)
 
-    def make(self, jobs: Iterable[BatchRequest], room: int) -> Iterator[Pixels]:
-        """The batch of each job, in order, each good until the next is asked for.
+    def make(self, requests: Iterable[BatchRequest], room: int) -> Iterator[Pixels]:
+        """Yields the batch of each request, in order, each valid until the next is asked for.
 
         Args:
-            jobs: Taken as far ahead as batches are made.
+            requests: Read as far ahead as batches are made.
             room: Bytes of the largest batch.
 
         Raises:
-            DataError: If a job finds bad data, or a process has ended.
+            DataError: If an image is bad, or a process has ended.
         """
         count = len(self.workers)
         for worker in self.workers:
-            while worker.owed:  # to an epoch that was left before its end
-                worker.answer()
+            while worker.pending:  # of an epoch that was left before its end
+                worker.receive()
             worker.grow(room)
-        numbered, due = enumerate(jobs), deque()
+        numbered, due = enumerate(requests), deque()
 
-        def ask() -> None:
-            for index, job in islice(numbered, 1):
+        def send_next() -> None:
+            for index, request in islice(numbered, 1):
                 worker, slot = self.workers[index % count], index // count % DEPTH
-                worker.ask(job, slot)
-                due.append((worker, slot, job.shape))
+                worker.send(request, slot)
+                due.append((worker, slot, request.shape))
 
         for _ in range(DEPTH * count):
-            ask()
+            send_next()
         while due:
             worker, slot, shape = due.popleft()
-            if (problem := worker.answer()) is not None:
+            if (problem := worker.receive()) is not None:
                 raise problem
             yield worker.batch(shape, slot)
-            ask()  # for the slot that has become free
+            send_next()  # into the slot that is free now
 
     def close(self) -> None:
-        EVERY.discard(self)
+        POOLS.discard(self)
         for worker in self.workers:
             worker.close()
 
 
-EVERY: "weakref.WeakSet[Workers]" = weakref.WeakSet()
-IDLE: dict[int, list[Workers]] = {}
+POOLS: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
+IDLE_POOLS: dict[int, list[WorkerPool]] = {}
 
 
 @atexit.register
 def close_all() -> None:
-    # multiprocessing, whose own handler comes after this one, waits for the processes to end.
-    for pool in list(EVERY):
+    # The handler of multiprocessing comes after this one, and waits for the processes to end.
+    for pool in list(POOLS):
         pool.close()
 
 
 @contextmanager
-def workers(count: int) -> Iterator[Workers]:
-    """So many processes, for one epoch: idle ones if there are, for it takes seconds to
-    start one.
+def borrow_pool(count: int) -> Iterator[WorkerPool]:
+    """Lends a pool of `count` processes for one epoch.
+
+    An idle pool is used first, because it takes seconds to start a process.
     """
-    idle = IDLE.setdefault(count, [])
-    pool = idle.pop() if idle else Workers(count)
+    idle = IDLE_POOLS.setdefault(count, [])
+    pool = idle.pop() if idle else WorkerPool(count)
     try:
         yield pool
     finally:
-        if any(worker.gone for worker in pool.workers):
+        if any(worker.has_ended for worker in pool.workers):
             pool.close()
         else:
             idle.append(pool)
 
 
-def serve(requests: Connection) -> None:
-    """What a process does: make batches until nobody asks for more."""
-    for number in SIGNALS:  # for where the server that forks was started by somebody else
+def serve(connection: Connection) -> None:
+    """Makes batches until the other end is closed; this is all that a loading process does."""
+    for number in SIGNALS:  # They are not blocked if somebody else started the fork server.
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     memory, length = None, 0
     try:
-        file = reduction.recv_handle(requests)
+        file = reduction.recv_handle(connection)
         while True:
-            slot, room, job = requests.recv()
+            slot, room, request = connection.recv()
             if DEPTH * room != length:
                 length = DEPTH * room
                 memory = mmap.mmap(file, length)
             try:
-                job.make(np.ndarray(job.shape, np.uint8, memory, slot * room))
-                requests.send(None)
+                request.make(np.ndarray(request.shape, np.uint8, memory, slot * room))
+                connection.send(None)
             except CpsamError as error:
-                requests.send(error)
+                connection.send(error)
             except Exception:
-                requests.send(
+                connection.send(
                     RuntimeError(f"a process that loads images failed:\n{traceback.format_exc()}")
                 )
     except (EOFError, OSError):
