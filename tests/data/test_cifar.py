@@ -213,7 +213,7 @@ BAD_IMAGES = {
     "image is 40000x50000, not 32x32|not an image .*decompression bomb": png_header_of(
         50_000, 40_000
     ),
-    "image has mode 'I;16', more than 8 bits a channel": png(noise(32, 32).astype(np.uint16)),
+    "image has mode 'I;16', more than 8 bits per channel": png(noise(32, 32).astype(np.uint16)),
 }
 
 

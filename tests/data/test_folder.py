@@ -242,7 +242,7 @@ def damage(tree: Path, kind: str) -> None:
         ("another format", r"train/dog/x\.png: not an image that can be decoded \(cannot identify"),
         ("cut short", r"train/dog/x\.png: not an image that can be decoded \(.*truncated"),
         ("bomb", r"train/dog/x\.png: not an image that can be decoded \(.*decompression bomb"),
-        ("16 bits", r"train/dog/x\.png: image has mode 'I;16', more than 8 bits a channel"),
+        ("16 bits", r"train/dog/x\.png: image has mode 'I;16', more than 8 bits per channel"),
     ],
 )
 def test_bad_folders_and_images_are_named(tree: Path, kind: str, message: str) -> None:

@@ -40,7 +40,7 @@ SPOILED = {
     "gif.jpg": (saved(frames(1)[0], "GIF"), "not an image that can be decoded .*cannot identify"),
     "sixteen.png": (
         saved(Image.fromarray(noise(20, 20).astype(np.uint16)), "PNG"),
-        "mode 'I;16', more than 8 bits a channel",
+        "mode 'I;16', more than 8 bits per channel",
     ),
     "moving.png": (
         saved(frames(3)[0], "PNG", save_all=True, append_images=frames(3)[1:]),

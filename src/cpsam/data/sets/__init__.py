@@ -1,1 +1,1 @@
-"""The data sets: digits, CIFAR, ImageNet, and folders of images."""
+"""Loads each data set: digits, CIFAR, ImageNet, folders of images, torch Datasets."""

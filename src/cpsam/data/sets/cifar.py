@@ -1,5 +1,6 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32x32, from the hub's parquet
-files or the original pickles.
+"""Loads CIFAR-10 and CIFAR-100 from the hub's parquet files or the original pickles.
+
+Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ IMAGE_COLUMN = "img"
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where a CIFAR lies: its repository on the hub, the folder of the files in it, its columns."""
+    """Describes a CIFAR on the hub: its repository, the folder of its files, its columns."""
 
     repository: str
     revision: str
@@ -84,9 +85,9 @@ def load_cifar(name: str, root: Path | None, options: LoadOptions) -> Dataset:
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
-        root: The folder of data sets: the files are ``train-*.parquet`` and ``test-*.parquet`` in
-            ``root/name``, or deeper in the folder that the hub has them in, or the original pickles
-            in ``root/cifar-100-python``. None fetches parquet files from the hub.
+        root: The folder of data sets. The files are ``train-*.parquet`` and ``test-*.parquet`` in
+            ``root/name``, or in the folder in it that the hub has them in. Or they are the original
+            pickles in ``root/cifar-100-python``. None fetches parquet files from the hub.
         options: Only `progress` is used: it is told how many images have been decoded.
 
     Raises:
@@ -104,15 +105,16 @@ def load_cifar(name: str, root: Path | None, options: LoadOptions) -> Dataset:
     files = fetch_files(name, hub) if root is None else find_files(root / name, hub.folder)
     with ThreadPoolExecutor() as pool:
         hashes = {split: list(pool.map(hash_file, paths)) for split, paths in files.items()}
-    # Whatever changes the pixels or labels that come out of the same bytes belongs into the key.
+    # Everything that changes the pixels or labels from the same bytes belongs into the key.
     key = hash_json(["cifar 1", SIZE, IMAGE_COLUMN, hub.label_column, hub.num_classes, hashes])
     found = load_or_build(name, key, lambda: undecoded_parquet(files, hub), progress)
     return found.to_dataset(name, padding=4, flip=True)
 
 
 def load_pickled(name: str, folder: Path, num_classes: int, progress: OnProgress | None) -> Dataset:
-    """Loads the original files, as torchvision unpacks them; the pixels, labels and names are those
-    of the parquet files.
+    """Loads the original files, as torchvision unpacks them.
+
+    Pixels, labels and names are those of the parquet files.
     """
     paths = pickled_paths(name, folder)
     key = hash_json(
@@ -158,7 +160,7 @@ def find_files(folder: Path, inner: str) -> dict[str, list[Path]]:
 
 
 def undecoded_parquet(files: dict[str, list[Path]], hub: HubDataset) -> UndecodedSplits:
-    # Here because pyarrow takes half a second to import, and a warm start does not need it.
+    # Imported here because pyarrow takes half a second, and a warm start does not need it.
     from cpsam.data.storage.parquet import read_labels, read_pixels
 
     labels, names = {}, set()

@@ -1,5 +1,4 @@
-"""Handwritten digits that travel with the package, so that there is something real to train on
-without a network.
+"""Loads handwritten digits from the package, so that there is real data without a network.
 
 The test part of "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine
 Learning Repository, 1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0, as scikit-learn ships
@@ -38,8 +37,7 @@ def load_digits(root: Path | None, options: LoadOptions) -> Dataset:
     doubled = upsample(images)[..., None]  # (N, 16, 16, 1)
     held = np.zeros(len(labels), np.bool_)
     for digit in range(10):
-        # By position, not by a random number: those of numpy may change with its version, and the
-        # split must not.
+        # By position, because random numbers of numpy may change with its version.
         held[np.flatnonzero(labels == digit)[TEST_EVERY // 2 :: TEST_EVERY]] = True
     parts = [(doubled[~held], labels[~held]), (doubled[held], labels[held])]
     moments = Moments(1)
@@ -65,11 +63,10 @@ def load_digits(root: Path | None, options: LoadOptions) -> Dataset:
 
 
 def upsample(images: Pixels) -> Pixels:
-    """Double height and width by bilinear interpolation (pixel centres, no antialiasing) and
-    stretch 0..16 to 0..255.
+    """Doubles height and width by bilinear interpolation, and stretches 0..16 to 0..255.
 
-    In whole numbers, a sixteenth of a grey level being one, so that every machine gets the same
-    bytes.
+    Pixels are aligned at their centres, without antialiasing. The arithmetic uses whole numbers, in
+    sixteenths of a grey level, so that every machine gets the same bytes.
 
     Args:
         images: (N, H, W), values 0 to 16.
@@ -79,7 +76,7 @@ def upsample(images: Pixels) -> Pixels:
     """
     values = images.astype(np.int64)
     for axis in (1, 2):
-        # Each new sample lies a quarter of the way to the neighbour on its side.
+        # Each new sample is a quarter of the way to the neighbour on its side.
         before = np.concatenate(
             [values.take([0], axis), values.take(range(values.shape[axis] - 1), axis)], axis
         )

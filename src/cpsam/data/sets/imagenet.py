@@ -1,5 +1,6 @@
-"""ImageNet-1k (Russakovsky et al., 2015), as a folder a class or as the parquet shards of the
-Hugging Face hub; always streamed.
+"""Loads ImageNet-1k (Russakovsky et al., 2015), always streamed.
+
+The images are in one folder per class, or in the parquet shards of the Hugging Face hub.
 """
 
 from pathlib import Path
@@ -19,9 +20,9 @@ def load_imagenet(root: Path | None, options: LoadOptions) -> Dataset:
     """Loads ImageNet-1k, or any set in its layouts, without reading its images.
 
     Args:
-        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``, or with ``train-*.parquet`` and
-            ``validation-*.parquet``, themselves or in ``data/``; or the folder in which that is
-            called ``imagenet/``. Shards are written into the cache as Arrow files.
+        root: The folder with ``train/CLASS/*`` and ``val/CLASS/*``. Or the folder with
+            ``train-*.parquet`` and ``validation-*.parquet``, in itself or in ``data/``. Or the
+            folder that holds either as ``imagenet/``.
         options: How to load it.
 
     Raises:
@@ -44,7 +45,7 @@ def load_imagenet(root: Path | None, options: LoadOptions) -> Dataset:
 
 
 def find_imagenet(root: Path) -> Path:
-    """The folder of the set itself."""
+    """Returns the folder of the data set itself."""
     for folder in (root / "imagenet", root):
         if has_shards(folder) or choose(subfolders(folder), TRAIN):
             return folder

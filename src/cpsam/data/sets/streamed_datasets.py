@@ -1,4 +1,4 @@
-"""Data sets whose images are read while they are needed: trees of images and parquet shards."""
+"""Makes streamed data sets of trees of images and of parquet shards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

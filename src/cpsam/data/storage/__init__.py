@@ -1,1 +1,1 @@
-"""How images lie on disk: the decoded cache, parquet shards, the original CIFAR files, the hub."""
+"""Reads and writes images on disk: folders, parquet shards, CIFAR files, the hub, the cache."""

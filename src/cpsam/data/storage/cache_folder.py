@@ -1,4 +1,4 @@
-"""The folder of the cache: where it is, what its entries are called, one writer at a time."""
+"""Says where the cache is and how its entries are called, and lets one process write at a time."""
 
 import math
 import os

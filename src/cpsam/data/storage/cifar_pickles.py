@@ -1,9 +1,8 @@
-"""Reads the original CIFAR files, as torchvision unpacks them: pickles, of which nothing is ever
-run.
+"""Reads the original CIFAR files, as torchvision unpacks them, without running their pickles.
 
-A pickle may name any function of any module to be called. Here a name is looked up in a table of
-stand-ins, which keep their arguments and do nothing else; any other name is refused. The array is
-made from the bytes that were kept.
+A pickle may name any function of any module to be called. Here each name is looked up in a table of
+stand-ins, which only keep their arguments. Any other name is refused. The array is made from the
+bytes that were kept.
 """
 
 import io
@@ -25,7 +24,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the files, and of what is in them."""
+    """Holds the names of the files, and of the entries in them."""
 
     folder: str
     files: dict[str, tuple[str, ...]]
@@ -125,7 +124,7 @@ def read_batch(path: Path, key: str, count: int) -> tuple[Pixels, Indices]:
 
 
 class Array:
-    """Keeps what numpy would make a contiguous array of bytes of."""
+    """Keeps what numpy would build an array of bytes from."""
 
     shape: tuple[int, ...] = ()
     content = b""
@@ -168,7 +167,7 @@ STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
 
 
 class Reader(pickle._Unpickler):
-    """Python's own reader, in Python: the one in C believes the sizes in a file before it reads."""
+    """Reads pickles in Python: the reader in C trusts the sizes in a file before it reads."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:
@@ -195,7 +194,7 @@ def read_dict(path: Path, *keys: str) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle may end in any of them
+    except Exception as error:  # a damaged pickle may raise any of them
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: not one of the original CIFAR files ({reason})") from error
     return content

@@ -11,24 +11,24 @@ from cpsam.data.storage.split_names import TEST, TRAIN, VALIDATION, choose
 from cpsam.errors import DataError
 from cpsam.files import read_file
 
-# tiny-imagenet's: a line per image, its name and its class first, between tabs
+# Of tiny-imagenet: one line per image, its name and its class first, between tabs.
 ANNOTATIONS = "val_annotations.txt"
 ANNOTATIONS_BYTES = 1 << 28
 EXPECTED = "images must be in a folder per class, as in train/CLASS/ and val/CLASS/, or CLASS/"
-# beside one of the next, no class but the images of another task
+# Beside one of TARGETS, a folder of these names is not a class but the images of another task.
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 TARGETS = ("labels", "label", "annotations", "masks", "mask", "segmentationclass")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a split, class by class, each class by name.
+    """Holds the image files of a split: by class, and by name within a class.
 
     Args:
         classes: Names of the class folders, sorted.
         paths: Relative to the root.
         labels: (N,).
-        stamps: Size in bytes and time of change of each file, in nanoseconds, which stand for its
+        stamps: Size in bytes and time of change in nanoseconds of each file. They stand for its
             content.
     """
 

@@ -32,7 +32,7 @@ ABOUT = "about.json"
 
 @dataclass(frozen=True)
 class UndecodedSplits:
-    """A data set whose images are still to be decoded.
+    """Describes a data set whose images are still to be decoded.
 
     Args:
         classes: Names of the classes.
@@ -49,7 +49,7 @@ class UndecodedSplits:
 
 @dataclass(frozen=True)
 class About:
-    """What `about.json` says of an entry."""
+    """Holds the content of `about.json`."""
 
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -59,7 +59,7 @@ class About:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What an entry holds."""
+    """Holds the content of an entry."""
 
     train: Split
     test: Split

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub at a pinned revision, checked against a pinned hash."""
+"""Fetches files of the Hugging Face hub at a pinned revision, and compares a pinned hash."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a data set repository.
+    """Names one file of a data set repository.
 
     Args:
         repository: ``owner/name``.
@@ -31,11 +31,11 @@ class HubFile:
 
 
 def fetch(file: HubFile, otherwise: str) -> Path:
-    """A file of the hub on this machine: from the hub's own cache, else downloaded into it.
+    """Returns a file of the hub, from the hub's own cache or downloaded into it.
 
     Args:
         file: What to fetch.
-        otherwise: What a person without a connection can do, the end of the error message.
+        otherwise: The end of the error message: what a person without a connection can do.
 
     Returns:
         Its path; the content has the pinned hash.
@@ -49,7 +49,7 @@ def fetch(file: HubFile, otherwise: str) -> Path:
     )
     try:
         path = Path(cached) if isinstance(cached, str) else download(file)
-    # the hub's client raises its own, its transport's and the system's errors
+    # The hub's client raises errors of its own, of its transport and of the system.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
@@ -65,8 +65,8 @@ def fetch(file: HubFile, otherwise: str) -> Path:
 
 
 def download(file: HubFile) -> Path:
-    # The client retries for half a minute where there is no network at all; one request without
-    # retries tells that at once.
+    # Without a network, the client retries for half a minute. One request without retries fails at
+    # once.
     get_session().head(ENDPOINT, timeout=CONNECT_SECONDS)
     return Path(
         hf_hub_download(file.repository, file.path, repo_type="dataset", revision=file.revision)

@@ -1,6 +1,4 @@
-"""Finds the image files of a folder and of the folders in it, and says of every other file why it
-is none.
-"""
+"""Finds the image files of a folder and the folders in it; says why another file is not one."""
 
 import os
 import re
@@ -33,9 +31,9 @@ SUFFIXES = (
     ".tga",
     ".jp2",
 )
-# images too: to skip them would be to lose them
+# These are images too. If they were skipped, they would be lost.
 UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".j2k", ".jpx", ".jxl")
-# in lower case; as hidden files, they are nobody's images
+# In lower case. As hidden files, they are not images.
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
@@ -48,8 +46,9 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones; none where it is
-    not a folder.
+    """Returns the names of the folders in a folder, sorted, without hidden ones.
+
+    They are none if it is not a folder.
     """
     if not folder.is_dir():
         return []
@@ -59,9 +58,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> str:
-    """Returns the first names in a folder, in words; "nothing" where it is empty or cannot
-    be read.
-    """
+    """Returns the first names in a folder; "nothing" if it is empty or cannot be read."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not is_hidden(path.name))
     except OSError:
@@ -70,7 +67,7 @@ def contents(folder: Path) -> str:
 
 
 class Walk:
-    """The files of a data set, each folder of it once.
+    """Walks through the files of a data set, through each folder once.
 
     Args:
         root: The folder of the data set. Paths are relative to it.
@@ -87,8 +84,7 @@ class Walk:
         self.known: set[str] = set()  # files that are read for something else
 
     def images(self, inner: str, *, deep: bool = True) -> Iterator[Found]:
-        """Yields the path and the status of the images in a folder, by name, and then of those in
-        the folders in it.
+        """Yields path and status of the images in a folder by name, then of those in its folders.
 
         Args:
             inner: The folder, relative to the root; "" for the root itself.
@@ -129,8 +125,9 @@ class Walk:
             return []
 
     def is_image(self, path: str) -> bool:
-        """Whether a file is one by its suffix or, where it has none, by its first bytes; any other
-        file is counted.
+        """Whether a file is an image by its suffix or, without a suffix, by its first bytes.
+
+        Any other file is counted as not used.
         """
         suffix = Path(path).suffix.lower()
         if suffix in SUFFIXES or suffix in UNREAD_SUFFIXES or path in self.skip:

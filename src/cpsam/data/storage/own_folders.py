@@ -1,6 +1,4 @@
-"""Recognises the folders that this package writes, the cache, runs and studies, so that they may
-lie among images.
-"""
+"""Recognises folders that this package writes (cache, runs, studies), to skip them among images."""
 
 from collections.abc import Collection
 
@@ -10,7 +8,7 @@ MARKS = ({"config.json", "environment.json"}, {"plan.json", ".writing"})  # a ru
 
 
 def is_own(names: Collection[str]) -> bool:
-    """Whether a folder in which there are these names is a run, a study or a cache.
+    """Whether a folder with these names in it is a run, a study or a cache.
 
     Example:
         >>> is_own(["folder-0123456789abcdef01234567.decoded"]), is_own(["config.json"])

@@ -1,5 +1,6 @@
-"""Labelled images in parquet files as the Hugging Face hub has them: a struct column with the bytes
-of image files, an integer column.
+"""Reads parquet files with labelled images, as the Hugging Face hub has them.
+
+Images are a struct column with the bytes of image files, labels a column of numbers or texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,10 @@ from cpsam.errors import DataError
 from cpsam.files import open_regular, parse_json
 from cpsam.text import printable
 
-ROWS_A_BATCH = 512
+ROWS_PER_BATCH = 512
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-ROWS_A_PIECE = 100  # of files as large as photographs
+ROWS_PER_PIECE = 100  # fewer, because image files may be as large as photographs
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def columns_of(schema: pa.Schema) -> str:
 
 
 def is_image(kind: pa.DataType) -> bool:
-    """Whether a column has the bytes of image files: a text there would be the path of a file."""
+    """Whether a column has the bytes of image files; a text would be the path of a file."""
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     inner = kind.field("bytes").type
@@ -103,11 +104,11 @@ def is_text(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """Labels as they are in a file.
+    """Holds labels as they are in a file.
 
     Args:
         values: int64, or texts, (N,).
-        missing: Where there is none, (N,).
+        missing: Whether the label is missing, (N,).
         names: Names of the classes from the file's metadata, or None.
     """
 
@@ -119,14 +120,14 @@ class LabelColumn:
 def read_labels(
     path: Path, image_column: str, label_column: str, num_classes: int | None
 ) -> tuple[Indices, tuple[str, ...] | None]:
-    """The label of every row, and the class names if the schema has them.
+    """Returns the label of every row, and the class names if the schema has them.
 
     Args:
         path: A parquet file.
         image_column: Checked to be there.
         label_column: What to read.
-        num_classes: Labels must be below it, and as many names must be given. None: as many as
-            there are names, or any number.
+        num_classes: Labels must be below it, and there must be as many names. None: the number of
+            names, or any number.
 
     Returns:
         Labels, (N,), and names from the schema's ``huggingface`` metadata, or None.
@@ -156,7 +157,7 @@ def read_labels(
 
 
 def label_column_of(path: Path, image_column: str, label_column: str) -> LabelColumn:
-    """Returns the labels of a file, with -1 or "" where there is none.
+    """Returns the labels of a file; -1 or "" stands for a missing one.
 
     Raises:
         DataError: As :func:`read_labels`, but for labels that are missing or out of range.
@@ -181,11 +182,12 @@ def label_column_of(path: Path, image_column: str, label_column: str) -> LabelCo
 def choose_columns(
     paths: Sequence[Path], image_column: str | None, label_column: str | None
 ) -> tuple[str, str]:
-    """Returns the names of the image and of the label column: those given, else those that sets of
-    the hub have.
+    """Returns the names of the image and of the label column.
+
+    A name that is not given is the one that data sets of the hub use.
 
     Raises:
-        DataError: If none or several may be meant.
+        DataError: If no column or several may be meant.
     """
     schema = first_schema(paths)
     given = {"image": image_column, "label": label_column}
@@ -213,8 +215,9 @@ def other_columns(paths: Sequence[Path], used: tuple[str, str]) -> list[str]:
 
 
 def first_schema(paths: Sequence[Path]) -> pa.Schema:
-    """Returns the schema of the first file that can be read; whoever reads the others will say what
-    is wrong with them.
+    """Returns the schema of the first file that can be read.
+
+    Faults of the other files are reported when these are read.
     """
     first = None
     for path in paths:
@@ -239,7 +242,7 @@ def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
 def read_pixels(
     path: Path, image_column: str, label_column: str, size: tuple[int, int]
 ) -> Iterator[Pixels]:
-    """Decode the images of a parquet file.
+    """Decodes the images of a parquet file.
 
     Args:
         path: A parquet file.
@@ -271,7 +274,7 @@ def read_pixels(
 
     def parts(file: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch]]:
         first = 0
-        for batch in file.iter_batches(ROWS_A_BATCH, columns=[f"{image_column}.bytes"]):
+        for batch in file.iter_batches(ROWS_PER_BATCH, columns=[f"{image_column}.bytes"]):
             yield first, batch
             first += len(batch)
 
@@ -280,10 +283,8 @@ def read_pixels(
 
 
 def read_bytes(path: Path, image_column: str, label_column: str) -> Iterator[pa.Array]:
-    """The image files in the rows of a shard, a few at a time, in order; null where there
-    is none.
-    """
+    """Yields the image files of a shard, a few rows at a time, in order; null for a missing one."""
     with open_parquet(path, image_column, label_column) as shard:
-        batches = shard.iter_batches(ROWS_A_PIECE, columns=[f"{image_column}.bytes"])
+        batches = shard.iter_batches(ROWS_PER_PIECE, columns=[f"{image_column}.bytes"])
         while (batch := next(batches, None)) is not None:
             yield batch.column(0).field("bytes")

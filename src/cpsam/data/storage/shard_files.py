@@ -11,7 +11,7 @@ from cpsam.data.storage.split_names import TEST, TRAIN, VALIDATION, choose
 from cpsam.data.storage.unused_files import Unused
 from cpsam.errors import DataError
 
-# the file, the row if it is about one, and what is wrong
+# The file, the row if the fault is about one row, and what is wrong.
 OnShardFault = Callable[[Path, int | None, str], None]
 
 
@@ -32,11 +32,11 @@ def split_of(path: Path) -> str:
 
 
 def shards_by_name(root: Path) -> dict[str, list[Path]]:
-    """Returns the parquet files of a folder, or of ``data/`` in it, by the name of their split, in
-    lower case.
+    """Returns the parquet files of a folder, or of ``data/`` in it, by split.
 
-    The name is the first word of the file's name, as in ``train-00000-of-00001.parquet``, or the
-    folder that it is in, as in ``train/0000.parquet``. Files of no split are under "".
+    The name of the split, in lower case, is the first word of the file's name, as in
+    ``train-00000-of-00001.parquet``. Or it is the file's folder, as in ``train/0000.parquet``.
+    Files of no split are under "".
     """
     found: dict[str, list[Path]] = {}
     for folder in (root, root / "data"):
@@ -59,10 +59,10 @@ def has_shards(root: Path) -> bool:
 def split_shards(
     root: Path, advice: str, on_fault: OnShardFault
 ) -> tuple[dict[str, list[Path]], Unused]:
-    """Returns the shards of "train" and "test", and what else lies there.
+    """Returns the shards of "train" and "test", and the files that are not used.
 
     Raises:
-        DataError: If one has none, or if the files can be understood in two ways.
+        DataError: If a split has no shards, or if the files can be understood in two ways.
     """
     found = shards_by_name(root)
     named = {
@@ -116,9 +116,7 @@ def split_shards(
 
 
 def visible_files(root: Path) -> Iterator[Path]:
-    """Yields the files in a folder and in the folders in it, without hidden ones and without what
-    this package writes.
-    """
+    """Yields the files in a folder and its folders, without hidden ones and our own output."""
     for folder, inside, names in os.walk(root):
         if folder != str(root) and is_own([*inside, *names]):
             inside.clear()
@@ -128,7 +126,7 @@ def visible_files(root: Path) -> Iterator[Path]:
 
 
 def incomplete(paths: Sequence[Path], split: str) -> str | None:
-    """Returns what is wrong if one of several shards is missing."""
+    """Returns what is wrong if one of several numbered shards is missing."""
     numbers: dict[int, Path] = {}
     for path in paths:
         numbered = re.search(r"-(\d+)-of-(\d+)", path.name)
@@ -152,9 +150,9 @@ def find_shards(folders: Sequence[Path], split: str, advice: str) -> list[Path]:
     """Returns the parquet files of one split, in order, complete.
 
     Args:
-        folders: Folders to look in; the first one that has any counts.
-        split: As the files' names begin, such as ``"train"``.
-        advice: What to do where there are none, the end of the error message.
+        folders: Folders to look in; the first one that has any is used.
+        split: The beginning of the files' names, such as ``"train"``.
+        advice: The end of the error message: what to do if there are none.
 
     Raises:
         DataError: If there are none, or one of several is missing.

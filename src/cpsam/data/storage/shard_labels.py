@@ -1,6 +1,4 @@
-"""Reads the labels of parquet shards: which class each row belongs to. Training and verification
-both take them from here.
-"""
+"""Reads the labels of parquet shards: the class of each row, for training and verification."""
 
 import re
 from collections.abc import Mapping, Set
@@ -23,20 +21,20 @@ ADVICE = (
     "name the folder with train/CLASS/ and val/CLASS/ in it, or with the hub's train-*.parquet and"
     " validation-*.parquet, or the one that holds it as imagenet/, with `root` or CPSAM_DATA"
 )
-NONE = -1  # the class of a row that has none
+NONE = -1  # the class of a row without a label
 
 
 @dataclass(frozen=True)
 class Shards:
-    """A data set of parquet files.
+    """Holds the labels of a data set of parquet files.
 
     Args:
         columns: The names of the image and of the label column.
         files: The shards of "train" and "test".
         classes: Names.
-        labels: The class of every row of a file, (N,); -1 where it has none or is left out. A file
-            that cannot be read is missing.
-        notes: What a person must know before a run, a line each.
+        labels: The class of every row of a file, (N,); -1 for a row that has none or is left out. A
+            file that cannot be read is missing.
+        notes: What a person must know before a run, one line each.
     """
 
     columns: tuple[str, str]
@@ -56,7 +54,7 @@ class Shards:
 
 
 def row_name(path: Path, row: int) -> str:
-    """Returns what a row is called in a list of images to leave out."""
+    """Returns the name of a row in a list of images to leave out."""
     return f"{file_name(path)}, row {row}"
 
 
@@ -77,22 +75,20 @@ def read_shards(
 ) -> Shards:
     """Reads the labels of a folder of parquet shards.
 
-    Whole numbers with names in the metadata of a file are classes as they are. Without names, the
-    classes are the different labels of the train split, numbers or texts, in their order.
+    If the metadata of a file names the numbers, they are the classes. Without names, the classes
+    are the different labels of the train split, numbers or texts, in their order.
 
     Args:
         root: The folder.
-        image_column: Struct column with the field ``bytes``; None: the one that is called as sets
-            of the hub call it.
+        image_column: Struct column with the field ``bytes``; None: the one with a usual name.
         label_column: Column of whole numbers or texts; None: likewise.
-        skip: Rows to leave out, as :func:`row_name` calls them; each must be there.
-        on_fault: Told of whatever keeps a row or a file from being used; by default it is a
-            DataError.
+        skip: Rows to leave out, named by :func:`row_name`; each must exist.
+        on_fault: Called for every row or file that cannot be used; by default this is a DataError.
 
     Raises:
         DataError: If there are no shards, no two classes, or no such columns.
     """
-    # Here because pyarrow takes half a second to import, and a tree does not need it.
+    # Imported here because pyarrow takes half a second, and a tree does not need it.
     from cpsam.data.storage.parquet import choose_columns, label_column_of, other_columns
 
     files, unused = split_shards(root, ADVICE, on_fault)
@@ -115,7 +111,7 @@ def read_shards(
     )
     if not values and all(path in found for path in files["train"]):
         raise DataError(f"{files['train'][0]}: no rows with a label to train on")
-    # else a label may be one of a file that cannot be read
+    # Otherwise an unknown label may be one of a file that cannot be read.
     complete = names is not None or len(trained) == len(files["train"])
     number = {value: label for label, value in enumerate(values)}
     labels = {}
@@ -151,7 +147,7 @@ def read_shards(
 
 
 def rows_left_out(found: "Mapping[Path, LabelColumn]", skip: Set[str]) -> dict[Path, set[int]]:
-    """Returns the rows of each file that are to be left out."""
+    """Returns the rows of each file to leave out."""
     rows: dict[Path, set[int]] = {path: set() for path in found}
     by_name = {file_name(path): path for path in rows}
     for image in sorted(skip):
@@ -184,8 +180,9 @@ def names_of(found: "Mapping[Path, LabelColumn]", on_fault: OnShardFault) -> tup
 
 
 def values_of(trained: "list[LabelColumn]", label_column: str) -> tuple[list[Any], list[str]]:
-    """Returns the different labels of the train split, in order, and a note where they are not 0,
-    1, 2 and so on.
+    """Returns the different labels of the train split, in order.
+
+    Returns also a note if they are not 0, 1, 2 and so on.
 
     Raises:
         DataError: If the labels of one file are numbers and of another are texts.
@@ -212,8 +209,9 @@ def reason_of(value: Any, count: int | None) -> str:
 
 
 def check_classes(root: Path, shards: Shards, on_fault: OnShardFault) -> list[str]:
-    """Returns a note on the classes that have no images; a split without rows, or with one class to
-    train on, is a fault.
+    """Returns notes on classes without images.
+
+    A split without rows is a fault, and so is a train split with fewer than two classes.
     """
     notes = []
     for split, use in (("train", "train on"), ("test", "measure on")):

@@ -1,4 +1,4 @@
-"""Names that folders and files of a split have, as timm and the Hugging Face hub know them."""
+"""Knows the names of splits, as timm and the Hugging Face hub use them."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,7 @@ TEST = ("test", "testing", "eval", "evaluation")
 
 
 def split_kind(name: str) -> tuple[str, ...] | None:
-    """Returns the group of names that `name` belongs to, whatever its case and the number behind
-    it.
+    """Returns the group that a name belongs to, without regard to case and a number at its end.
 
     Example:
         >>> split_kind("Valid") is VALIDATION, split_kind("train2017") is TRAIN
@@ -20,9 +19,7 @@ def split_kind(name: str) -> tuple[str, ...] | None:
 
 
 def choose(names: Iterable[str], group: tuple[str, ...]) -> list[str]:
-    """Returns those of `names` that are in the group, whatever their case, in the order of the
-    group.
-    """
+    """Returns the names that are in the group, in its order, without regard to case."""
     return sorted(
         (name for name in names if name.lower() in group),
         key=lambda name: (group.index(name.lower()), name),

@@ -1,6 +1,4 @@
-"""Reads a tree of images: which split and which class each file belongs to, and what is not
-used.
-"""
+"""Reads a tree of images: the split and the class of each file, and what is not used."""
 
 import unicodedata
 from collections.abc import Set
@@ -27,12 +25,12 @@ def refuse(where: Path, reason: str) -> None:
 
 @dataclass(frozen=True)
 class Tree:
-    """What a tree holds.
+    """Holds the files of a tree.
 
     Args:
         parts: The files of "train" and "test".
         note: How the splits were told apart, or "".
-        notes: What a person must know before a run, a line each: `note`, and what is not used.
+        notes: What a person must know before a run, one line each: `note`, and what is not used.
     """
 
     parts: dict[str, Listing]
@@ -45,8 +43,8 @@ def read_tree(root: Path, skip: Set[str] = frozenset(), on_fault: OnFault = refu
 
     Args:
         root: The folder.
-        skip: Files to leave out, relative to it; each must be there.
-        on_fault: Told of whatever keeps a file or a class from being used; by default it is a
+        skip: Files to leave out, relative to it; each must exist.
+        on_fault: Called for every file or class that cannot be used; by default this is a
             DataError.
 
     Raises:
@@ -130,9 +128,9 @@ class Reader:
         return Tree({"train": train.take(kept), "test": train.take(held)}, note, (note, *notes))
 
     def find_train(self) -> str:
-        """Returns the folder of the train split, or "" where the classes lie in the root."""
+        """Returns the folder of the train split, or "" if the classes are in the root."""
         names = subfolders(self.root)
-        # otherwise a class, of railway pictures, say
+        # Without folders in it, it is a class, for example of railways.
         found = [name for name in choose(names, TRAIN) if subfolders(self.root / name)]
         if len(found) > 1:
             raise DataError(
@@ -152,12 +150,12 @@ class Reader:
         return ""
 
     def find_test(self) -> str:
-        """Returns the folder to measure on, or "" where there is none."""
+        """Returns the folder to measure on, or "" if there is none."""
         names = subfolders(self.root)
         for group in (VALIDATION, TEST):
             found = choose(names, group)
             if group is TEST:
-                # images without labels lie in the folder itself
+                # Images without labels are in the folder itself.
                 found = [name for name in found if subfolders(self.root / name)]
             if len(found) > 1:
                 raise DataError(
@@ -169,9 +167,7 @@ class Reader:
         return ""
 
     def compare_names(self, classes: tuple[str, ...]) -> None:
-        """Refuses two classes that are one name, and notes those that differ in case or spaces
-        alone.
-        """
+        """Refuses two classes of the same name; notes names that differ only in case or spaces."""
         alike: dict[str, str] = {}
         for name in classes:
             other = alike.setdefault(same_name(name), name)
@@ -187,8 +183,9 @@ class Reader:
                 self.notes.append(f"classes {other!r} and {name!r} differ in case or spaces alone")
 
     def match(self, test: Listing, train: Listing, train_folder: str, test_folder: str) -> Listing:
-        """Returns the test split with the labels of the train split; a class that is not trained on
-        is a fault.
+        """Returns the test split with the labels of the train split.
+
+        A class that is not in the train split is a fault.
         """
         number = {same_name(name): label for label, name in enumerate(train.classes)}
         for name in test.classes:
@@ -217,9 +214,9 @@ class Reader:
         return used
 
     def count_the_rest(self, train_folder: str, test_folder: str) -> None:
-        """Counts what lies outside the class folders."""
+        """Counts the files outside the class folders."""
         walk, used = self.walk, [folder for folder in (train_folder, test_folder) if folder]
-        walk.on_fault = lambda where, reason: None  # what is not used does no harm
+        walk.on_fault = lambda where, reason: None  # these files are not used
         for folder in ("", *used):
             if f"{folder}/{ANNOTATIONS}" in walk.known:
                 continue

@@ -25,8 +25,9 @@ DIGEST_BYTES = 8
 
 
 def unpack(path: Path, image_column: str, label_column: str) -> Path:
-    """Returns the Arrow file of a shard, in the cache; written if it is not there, by one process
-    while others wait.
+    """Returns the Arrow file of a shard in the cache.
+
+    If it is missing, one process writes it while others wait.
 
     Args:
         path: A parquet file. Its size and time of change stand for its content.
@@ -57,8 +58,7 @@ def unpack(path: Path, image_column: str, label_column: str) -> Path:
 
 
 def write_table(path: Path, image_column: str, label_column: str, table: Path) -> None:
-    """Writes the image files of a shard, as they are, as an Arrow file in which any row can be had
-    at once.
+    """Writes the image files of a shard, as they are, into an Arrow file.
 
     It takes its name only when it is complete and on the disk.
 
@@ -92,9 +92,7 @@ def write_table(path: Path, image_column: str, label_column: str, table: Path) -
 
 
 def row_digest(table: Path, row: int, data: bytes | None) -> bytes:
-    """Returns what a row of a table must have beside its image: it holds for that row of that table
-    alone.
-    """
+    """Returns the checksum beside the image of a row; it is valid only for that row and table."""
     start = f"{table.stem} {row} {data is None} ".encode(errors="surrogateescape")
     return hashlib.sha256(start + (data or b"")).digest()[:DIGEST_BYTES]
 
@@ -116,9 +114,7 @@ def read_row(table: str, row: int) -> tuple[bytes, str]:
 
 @lru_cache(OPEN_TABLES)
 def open_table(path: str) -> tuple[Any, Indices, str]:
-    """Returns a table, mapped into memory, where its batches end, and the name of the file that it
-    was made from.
-    """
+    """Returns a mapped table, the ends of its batches, and the name of the file behind it."""
     import pyarrow as pa
 
     try:

@@ -1,4 +1,4 @@
-"""What a data set holds and does not use: counted by reason, the first of each named."""
+"""Counts the files that a data set does not use, by reason, and names the first ones."""
 
 from pathlib import PurePosixPath
 
@@ -8,7 +8,7 @@ SHOWN = 3
 
 
 class Unused:
-    """Counts of what is not used.
+    """Counts files that are not used.
 
     Example:
         >>> unused = Unused()
@@ -44,5 +44,5 @@ def plural(count: int, word: str) -> str:
 
 
 def shown(first: list[str], count: int) -> str:
-    """Returns the first names of `count`, and a mark where there are more."""
+    """Returns the first names of `count`, and a mark if there are more."""
     return ", ".join(first) + (", …" if count > len(first) else "")
