@@ -1,6 +1,18 @@
 import functools
+from collections.abc import Iterator
 
 import pytest
+
+from cpsam.run import cost
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_measurements() -> Iterator[None]:
+    """Times small batches in reports: no test looks at the milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "LATENCY_BATCH", 2)
+        patch.setattr(cost, "REPEATS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ NOTE = "not used: 1 file in 1 folder, not images by their names: train/a/notes.t
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPSAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cpsam.data.load.default_workers", lambda: 0)  # no process to start
+    monkeypatch.setattr("cpsam.data.load_options.default_workers", lambda: 0)  # no process to start
 
 
 def picture(path: Path) -> Path:

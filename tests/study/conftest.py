@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cpsam.run import cost
 from cpsam.study.costs import Costs
 from cpsam.torch_state import thread_count
 
@@ -42,12 +41,3 @@ def each_network_once() -> Any:
 @pytest.fixture
 def no_cached_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Costs, "__getitem__", COST_OF_ARM)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def short_measurements() -> Any:
-    """What a report times is timed on small batches: no test looks at the milliseconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "LATENCY_BATCH", 2)
-        patch.setattr(cost, "REPEATS", 2)
-        yield
