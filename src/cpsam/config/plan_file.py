@@ -129,8 +129,10 @@ def read_plan(path: Path, *, data_root: Path | None = None, workers: int | None 
 
 
 def check_values(content: Table) -> None:
-    """Refuses what no plan takes: dates, long texts, zero bytes, numbers that are not finite or
-    have more than 64 bits, deep nesting.
+    """Refuses values that no plan has.
+
+    These are dates, long texts, zero bytes, numbers that are not finite or have more than 64 bits,
+    and deep nesting.
 
     Raises:
         UserError: If there is such a value.
@@ -162,7 +164,7 @@ def check_values(content: Table) -> None:
 
 
 def children(key: str, value: object) -> Iterable[tuple[str, Any]]:
-    """Yields what a table or a list holds, each value with the key that it is under."""
+    """Yields the values of a table or a list, each with its key."""
     if isinstance(value, dict):
         yield from value.items()
     elif isinstance(value, list):
@@ -228,6 +230,7 @@ def task_of(table: SettingTable, folder: Path, machine: Table) -> Task:
 
 
 def named_arm(name: str, table: Table) -> NamedArm:
+    """Returns an arm of the plan; the keys of its recipe must be those of a recipe."""
     arm = from_table(NamedArm, table, f"arm.{name}", name=name, block=None)
     names = [each.name for each in fields(Recipe)]
     for key in arm.recipe:

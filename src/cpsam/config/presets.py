@@ -30,19 +30,19 @@ class Preset:
 
 
 def cifar100_200ep() -> Preset:
-    """CIFAR-100, the recipe most repeated: 200 epochs of steps down, ResNet-18.
+    """Trains a ResNet-18 on CIFAR-100 for 200 epochs; the learning rate drops three times.
 
     Command:
         ``cpsam train --preset cifar100-200ep --data-root DATA --out RUN``
 
     Expected:
         Not run here yet. Others report for the bare ResNet-18 75.61 % top-1 (one run, its best
-        epoch on the test set) and 76.22 +- 0.21 % (five runs). Between code bases the same network
-        differs by more than blocks do, so compare within one only.
+        epoch on the test set) and 76.22 +- 0.21 % (five runs). The same network differs between
+        code bases by more than blocks differ, so compare within one code base only.
 
     Cost:
-        0.556 G multiply-adds an image forward, three times that a training step: 1.7e16 for the run
-        (arithmetic).
+        0.556 G multiply-adds per image forward, and three times that in training: 1.7e16 for the
+        run (arithmetic).
     """
     recipe = Recipe(
         epochs=200,
@@ -60,7 +60,7 @@ def cifar100_200ep() -> Preset:
 
 
 def cifar100_fast() -> Preset:
-    """CIFAR-100 in minutes: eight epochs of one cycle, ResNet-20.
+    """Trains a ResNet-20 on CIFAR-100 in minutes: eight epochs with a one-cycle schedule.
 
     Command:
         ``cpsam train --preset cifar100-fast --data-root DATA --out RUN``
@@ -70,7 +70,7 @@ def cifar100_fast() -> Preset:
         runs of earlier code, on the test set).
 
     Cost:
-        About 50 seconds an epoch on two cores with AMX, so seven minutes.
+        About 50 seconds per epoch on two cores with AMX, so seven minutes.
     """
     recipe = Recipe(
         epochs=8,
@@ -85,25 +85,25 @@ def cifar100_fast() -> Preset:
 
 
 def imagenet_120ep() -> Preset:
-    """ImageNet-1k from scratch, 120 epochs, a block in every residual block of c3 to c5 of a
-    ResNet-50, as for global context.
+    """Trains a ResNet-50 on ImageNet-1k from scratch for 120 epochs, with a block in every residual
+    block of c3 to c5, as the paper of global context does.
 
     Without the warm-up, blocks in every bottleneck get stuck at a high loss. Weight decay 1e-4 is
-    that of a comparison of SE, BAM and CBAM; five epochs of warm-up, crop and mirror as the only
-    augmentation are our choices.
+    that of a comparison of SE, BAM and CBAM. Five epochs of warm-up, and crop and mirror as the
+    only augmentation, are our choices.
 
     Command:
         ``torchrun --nproc-per-node 8 -m cpsam.cli train --preset imagenet-120ep --data-root DATA
         --out RUN``
 
     Expected:
-        Not run here. Global context's paper, as recalled: 76.88 % top-1 bare, 77.70 % with a block
-        everywhere.
+        Not run here. The paper of global context, as recalled: 76.88 % top-1 bare, 77.70 % with a
+        block everywhere.
 
     Cost:
-        1.9e18 multiply-adds (arithmetic: 4.1 G an image, times 3, times 1.28 M images, times 120).
-        On a GPU that trains 2,500 images a second (recalled, of the A100 class) 17 hours, on eight
-        a little over 2.
+        1.9e18 multiply-adds (arithmetic: 4.1 G per image, times 3, times 1.28 M images, times 120).
+        A GPU that trains 2,500 images per second (recalled, of the A100 class) takes 17 hours, and
+        eight take a little over 2.
     """
     recipe = Recipe(
         epochs=120,
@@ -119,19 +119,19 @@ def imagenet_120ep() -> Preset:
 
 
 def imagenet_finetune_40ep() -> Preset:
-    """ImageNet-1k, 40 epochs on from a trained ResNet-50 with one block at the end of c4, as in
-    global context's paper.
+    """Trains a pretrained ResNet-50 on ImageNet-1k for 40 more epochs, with one block at the end of
+    c4, as the paper of global context does.
 
     Command:
         ``torchrun --nproc-per-node 8 -m cpsam.cli train --preset imagenet-finetune-40ep --weights
         WEIGHTS --data-root DATA --out RUN``
 
     Expected:
-        Not run here. That paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 %
-        simplified, 77.34 % global context.
+        Not run here. The paper, as recalled: 76.88 % top-1 bare, 77.20 % with Non-Local, 77.28 %
+        with simplified Non-Local, 77.34 % with global context.
 
     Cost:
-        A third of `imagenet-120ep`: 6 hours on one such GPU (arithmetic).
+        A third of that of `imagenet-120ep`: 6 hours on one such GPU (arithmetic).
     """
     recipe = Recipe(
         epochs=40,

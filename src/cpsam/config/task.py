@@ -27,9 +27,7 @@ class Task:
     CPSAM_DATA.
     """
     image_size: Annotated[int | None, Range(least=8, most=4096)] = None
-    """Side of the square that images of a folder or of ImageNet are cropped to, in pixels. Default:
-    224.
-    """
+    """Side of the square crop of images of a folder or of ImageNet, in pixels. Default: 224."""
     validation: Fraction = 0.0
     """Hold out this fraction of the train split, stratified, and measure on it instead of the test
     split; 0 measures on the test split.
@@ -51,22 +49,22 @@ class Task:
     segment.
     """
     stream: bool | None = None
-    """Read the images of a folder while they are needed, under the transforms below. Default: if
-    they are many; ImageNet always.
+    """Read the images of a folder when they are needed, with the transforms below. Default: only if
+    there are many; ImageNet always.
     """
     transform: Transform = field(default_factory=Transform)
     workers: Annotated[int | None, Range(least=0, most=MOST_THREADS)] = None
-    """Streamed images: processes that load them, 0 for the one that trains; no result depends on
-    it. Default: the processors.
+    """Processes that load streamed images; 0 loads them in the process that trains. No result
+    depends on it. Default: the number of processors.
     """
     skip_bad: Path | None = None
     """Leave out the bad images of a folder or of ImageNet that this file names, as cpsam data
     verify --json writes it.
     """
     image_column: str | None = None
-    """Of parquet shards: the column of image files. Default: image or img."""
+    """The column of image files in parquet shards. Default: image or img."""
     label_column: str | None = None
-    """Of parquet shards: the column of labels, whole numbers or texts. Default: label, labels,
+    """The column of labels in parquet shards, whole numbers or texts. Default: label, labels,
     fine_label, class or target.
     """
 
