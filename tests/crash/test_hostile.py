@@ -249,7 +249,7 @@ def test_the_model_of_a_run_is_a_name_of_ours(
         json.dumps({"data": data, "model": model, "settled": setting})
     )
     save_weights(tmp_path / "weights.safetensors", {"a": torch.ones(2)}, {"attention": []})
-    with pytest.raises(UserError, match=r"unknown|hub"):
+    with pytest.raises(UserError, match=r"unknown|hub|has no name"):
         evaluate_run(tmp_path, None, "test", lambda event: None)
     assert not (tmp_path / "ran").exists()
 
