@@ -42,10 +42,8 @@ def timm_script(
     """A function that runs the script for one epoch and returns images per second."""
     with tempfile.TemporaryDirectory() as folder:
         data, count = Path(folder) / "data", (warmup + steps) * batch
-        for name, split, images in (
-            ("train", dataset.train, count),
-            ("val", dataset.evaluation, batch),
-        ):
+        parts = ("train", dataset.train, count), ("val", dataset.evaluation, batch)
+        for name, split, images in parts:
             for index in range(images):
                 path = data / name / f"{int(split.labels[index]):03d}" / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)

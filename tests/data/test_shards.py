@@ -165,13 +165,8 @@ def test_numbers_with_gaps_become_classes_in_their_order_and_a_line_says_so(tmp_
 
 def test_texts_are_classes_in_their_order(tmp_path: Path) -> None:
     root = pair(tmp_path, pa.array(["dog", "cat", "emu", "cat"]), pa.array(["emu", "dog", "cat"]))
-    assert load(root).classes == ("cat", "dog", "emu") and load(
-        root
-    ).evaluation.labels.tolist() == [
-        2,
-        1,
-        0,
-    ]
+    assert load(root).classes == ("cat", "dog", "emu")
+    assert load(root).evaluation.labels.tolist() == [2, 1, 0]
     refused(
         pair(tmp_path, pa.array(["dog", "cat"]), pa.array(["yak"])),
         "validation-.*, row 0: label 'yak' is not in the train split",
