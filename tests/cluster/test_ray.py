@@ -36,7 +36,7 @@ def cluster() -> Iterator[str]:
     """The address of a head on this machine with two cores, whatever the machine has."""
     import ray
 
-    for module in (__name__, "finished"):  # workers cannot import a test
+    for module in (__name__, "support.finished_runs"):  # workers cannot import a test
         ray.cloudpickle.register_pickle_by_value(sys.modules[module])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     started = ray.init(
