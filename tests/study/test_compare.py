@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.compare_command import compare
 
 import cpsam
@@ -19,6 +20,7 @@ from cpsam.config.task import Task
 from cpsam.errors import StoppedError, UserError
 from cpsam.run import build
 from cpsam.run.evaluate_run import evaluate_run
+from cpsam.torch_state import thread_count
 
 pytestmark = pytest.mark.xdist_group("compare")  # One process makes the runs that many tests read.
 
@@ -117,8 +119,6 @@ def test_hosts_of_all_arms_start_alike(done: tuple[Comparison, dict[str, Any]]) 
     """Paired seeds: all arms begin as the same function of the image, but for the control blocks
     that they carry.
     """
-    import torch
-
     from cpsam.data import load_dataset
     from cpsam.run.arm import parse_arm
     from cpsam.run.data import LoadedTask
@@ -182,7 +182,9 @@ def test_a_finished_run_is_measured_again_from_its_weights(
 ) -> None:
     comparison, results = done
     run = next(arm for arm in results["arms"] if arm["name"] == "cpsam")["runs"][1]
-    measured = evaluate_run(comparison.folder / run["folder"], None, "test", lambda event: None)
+    with thread_count(2):
+        measured = evaluate_run(comparison.folder / run["folder"], None, "test", lambda event: None)
+        assert torch.get_num_threads() == 2, "the run has 1"
     assert (measured["top1"], measured["n"]) == (run["top1"], results["data"]["test_images"])
     assert measured["loss"] == pytest.approx(run["loss"], rel=1e-6)
     model = cpsam.load_run(str(comparison.folder / run["folder"]), weights="best")
