@@ -193,7 +193,7 @@ NET = MyNet()
         ({"blocks": {"mine": NET.stem.forward}}, "a method of an object of the class Conv2d"),
         ({"blocks": {"mine": 3}}, "must be None, a name, or a callable"),
         ({"blocks": {"cpsam": MyBlock}}, "would mislead"),
-        ({"model": NET}, "give lambda"),
+        ({"model": NET}, "or lambda: "),
         ({"model": lambda: nn.Flatten()}, "the model answers"),
         ({"data": [1, 2, 3]}, r"a pair \(train, test\)"),
         ({"epoch": 3}, "did you mean 'epochs'"),

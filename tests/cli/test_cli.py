@@ -231,7 +231,8 @@ def test_cost_prints_whole_paths(
             "total": added,
             "host": {"parameters": 10**8, "macs": 10**11},
             "timing": {"host": {"median": 2.0, "n": 10}, "places": {path: {"median": 1.0}}},
-        }
+        },
+        classes=1000,
     )
     out = capsys.readouterr().out
     assert path in out and "1,024.0" in out and "bare network" in out and "…" not in out

@@ -198,7 +198,7 @@ def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(
             " to measure on, 10 classes"
         ),
         "1 thread",
-        "4 runs, 0 of them ended before; seeds 0 4",
+        "4 runs, 0 already finished; seeds 0 4",
         "eca: 2 runs of about ",
         (
             "for 4 runs, one after the other: an estimate for this machine from 2 timed steps per"

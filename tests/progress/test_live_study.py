@@ -102,7 +102,7 @@ def test_elsewhere_each_line_says_whose_it_is(capsys) -> None:
             live(event)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "5 runs, 1 of them ended before; seeds 3 4; runs/x",
+        "5 runs, 1 already finished; seeds 3 4; runs/x",
         "run 1/5  none  seed 3  top-1 50.00 %  was finished before",
         "run 3/5  eca  seed 3  diverged: the loss is nan",
         "run 2/5  cpsam  seed 3  top-1 25.00 %  8.0 s",
@@ -163,6 +163,6 @@ def test_what_a_study_does_is_said_before_it_does_it(
         "a fifth of train is held out",
         "starts from w.pth; classifier fc starts anew: 1000 classes in the file, 100 wanted",
         "on cpu, in float32, channels last, 2 threads",
-        "1 run, 0 of them ended before; seeds 3; runs/x",
+        "1 run, 0 already finished; seeds 3; runs/x",
     ):
         assert line in said

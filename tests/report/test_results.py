@@ -142,9 +142,15 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         whole_study().save(tmp_path / "report.htm")
     with pytest.raises(UserError, match="unknown kind of rows 'run': did you mean 'runs'"):
         whole_study().save(tmp_path / "report.csv", rows="run")
-    with pytest.raises(UserError, match="missing is not a folder"):
-        whole_study().save(tmp_path / "missing" / "report.md")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a folder"):
+        whole_study().save(tmp_path / "file" / "report.md")
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    whole_study().save(tmp_path / "new" / "folder" / "report.md")
+    assert (tmp_path / "new" / "folder" / "report.md").is_file()
 
 
 def test_a_data_frame_has_one_row_per_run_and_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:

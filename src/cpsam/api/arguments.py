@@ -1,14 +1,14 @@
 """Reads what the calls from Python have in common: recipes, paths, data, networks, progress."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from cpsam.config.recipe import Recipe
 from cpsam.config.task import Task
 from cpsam.errors import UserError, unknown
 from cpsam.run.events import Event, OnEvent, silent
@@ -17,17 +17,40 @@ from cpsam.run.objects import identify, unwrap
 PathLike = str | Path
 
 
-def recipe_with(recipe: Recipe | None, given: Mapping[str, Any]) -> Recipe:
-    """Returns a recipe with some fields set.
+def refuse_unknown(call: Callable[..., Any], given: Iterable[str], *kinds: type) -> None:
+    """Refuses an argument that neither a call nor a dataclass that it takes apart knows.
 
     Raises:
-        UserError: If a name is no field of a recipe, or a value breaks its rule.
+        UserError: If there is one. It names the nearest of all arguments.
     """
-    names = [field.name for field in fields(Recipe)]
+    known = {name for name in signature(call).parameters if name != "fields"}
+    known |= {field.name for kind in kinds for field in fields(kind)}
     for name in given:
-        if name not in names:
-            raise unknown("argument", name, names)
-    return replace(recipe or Recipe(), **given)
+        if name not in known:
+            raise unknown(f"argument of {call.__name__}", name, known)
+
+
+def seeds_of(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    """Returns the seeds; a number means so many of them, from 0."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        return tuple(range(seeds))
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise UserError(f"seeds must be a number of seeds, or a list of seeds; got {seeds!r}")
+    return tuple(seeds)
+
+
+def folder_of(folder: Any) -> Path:
+    """Returns the folder of a call, which may be missing.
+
+    Raises:
+        UserError: If it is no path, or there is something else of this name.
+    """
+    if not isinstance(folder, str | Path):
+        raise UserError(f"folder must be a path; got {folder!r}")
+    path = Path(folder).expanduser()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"folder: {path} is not a folder")
+    return path
 
 
 def split_fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -57,8 +80,8 @@ def network_name(model: Any) -> str:
     if isinstance(unwrap(model), nn.Module) or not callable(unwrap(model)):
         kind = type(unwrap(model)).__name__
         raise UserError(
-            f"model must be a name, or a callable that makes a network; got a {kind}: give"
-            " lambda: ..."
+            f"model must be a name, or a class or a function that makes a network; got a {kind}"
+            f" object: give {kind}, or lambda: {kind}(...)"
         )
     return identify(model, "model")
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from cpsam.api.arguments import (
     PathLike,
     as_path,
     as_tuple,
+    folder_of,
     network_name,
-    recipe_with,
+    refuse_unknown,
+    seeds_of,
     shown,
     split_fields,
 )
@@ -85,7 +88,9 @@ def compare(
         DataError: If data or weights are missing or damaged.
         StoppedError: On Ctrl-C; the same call continues.
     """
+    refuse_unknown(compare, fields, Task, Recipe)
     of_task, of_recipe = split_fields(fields)
+    target = folder_of(folder)
     with shown(progress, on_event, study=True) as tell:
         dataset = None if isinstance(data, str) else own_dataset(data, augment, tell)
         task = Task(
@@ -111,8 +116,8 @@ def compare(
         study = Study(
             name="",
             settings=(Setting("", task, named_arms(blocks)),),
-            seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-            recipe=recipe_with(recipe, of_recipe),
+            seeds=seeds_of(seeds),
+            recipe=replace(recipe or Recipe(), **of_recipe),
             threads=threads,
             primary=None if primary is None else Contrast(*primary, setting=""),
             budget=budget,
@@ -120,7 +125,7 @@ def compare(
         )
         found = conduct(
             study,
-            Path(folder).expanduser(),
+            target,
             command="cpsam.compare(...)",
             on_event=tell,
             retry_failed=retry_failed,
@@ -147,6 +152,12 @@ def named_arm(name: str, block: Any) -> NamedArm:
     if isinstance(block, str):
         arm = parse_arm(block)
         return NamedArm(arm.name if arm.attention == name else name, arm.attention, arm.arguments)
+    if isinstance(unwrap(block), nn.Module):
+        kind = type(unwrap(block)).__name__
+        raise UserError(
+            f"the block of {name} is a {kind} object, and each place needs one of its own: give the"
+            f" class, or a function such as lambda channels: {kind}(channels)"
+        )
     if not callable(unwrap(block)):
         raise UserError(
             f"the block of {name} must be None, a name, or a callable from channels to a module;"

@@ -1,22 +1,26 @@
 """Trains a network of one's own from Python, in a run folder."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from cpsam.api.arguments import PathLike, as_path, recipe_with, shown
+from cpsam.api.arguments import PathLike, as_path, folder_of, refuse_unknown, shown
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
 from cpsam.config.task import Task
+from cpsam.data import Dataset
 from cpsam.errors import UserError
 from cpsam.insert import attention_config
+from cpsam.run.build import check_answer
 from cpsam.run.data import load_task, prepare
 from cpsam.run.events import OnEvent
 from cpsam.run.names import with_known_names
 from cpsam.run.objects import qualified_name
 from cpsam.run.own_data import own_dataset
+from cpsam.torch_state import evaluating
 from cpsam.train.train import train as train_run
 
 
@@ -65,6 +69,8 @@ def train(
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    refuse_unknown(train, fields, Recipe)
+    target = folder_of(folder)
     with shown(progress, on_event, study=False) as tell:
         name = data if isinstance(data, str) else "own"
         root = as_path(data_root)
@@ -73,6 +79,7 @@ def train(
             dataset = load_task(task, tell).dataset
         else:
             dataset = prepare(task, own_dataset(data, augment, tell), tell).dataset
+        check_input(model, dataset)
         blocks = sorted({entry["attention"] for entry in attention_config(model, complete=False)})
         # What the first lines say of the network, as for a run that the command line makes.
         about = {
@@ -84,9 +91,9 @@ def train(
         return train_run(
             model,
             dataset,
-            recipe_with(recipe, fields),
+            replace(recipe or Recipe(), **fields),
             seed=seed,
-            folder=as_path(folder) or "",
+            folder=target,
             config={
                 "model": qualified_name(type(model)),
                 "initial_weights_sha256": hash_state(model),
@@ -104,3 +111,15 @@ def hash_state(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def check_input(model: nn.Module, dataset: Dataset) -> None:
+    """Refuses a network that does not answer an image of the data with one logit per class.
+
+    Raises:
+        UserError: If it does not.
+    """
+    shape = dataset.in_channels, *dataset.image_size
+    like = next(model.parameters(), torch.empty(0))
+    with evaluating(model), torch.no_grad():
+        check_answer(model, torch.zeros(2, *shape, device=like.device), dataset.num_classes)

@@ -58,7 +58,7 @@ VERB = Verb(
             "cpsam cost --model resnet20 --attention non_local --at 'layer3.*'"
         ),
     },
-    first=("model", "attention", "at", "image_size", "batch_size", "json"),
+    first=("model", "attention", "at", "image_size", "classes", "batch_size", "json"),
 )
 
 
@@ -82,13 +82,13 @@ def run(words: list[str]) -> None:
     if asked.json:
         print(json.dumps(result, indent=1))
     else:
-        print_cost(result)
+        print_cost(result, asked.classes)
 
 
-HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch", "MiB saved"]
+HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch", "MiB for backward"]
 
 
-def print_cost(result: dict[str, Any]) -> None:
+def print_cost(result: dict[str, Any], classes: int) -> None:
     from cpsam.cli.table import print_table, wide_terminal
     from cpsam.report.table import Table
     from cpsam.report.values import count
@@ -114,12 +114,12 @@ def print_cost(result: dict[str, Any]) -> None:
     console = wide_terminal()
     console.print(
         f"{result['attention']} in {result['model']}, images"
-        f" {'x'.join(map(str, result['image_shape']))}",
+        f" {'x'.join(map(str, result['image_shape']))}, {classes:,} classes",
         style="bold",
     )
     print_table(console, Table(HEADER, rows))
     print(
         f"A batch is {result['batch_size']} images. ms: forward in evaluation, float32, median of"
-        f" {result['timing']['host']['n']}. MiB saved: what a training step keeps for its backward"
-        " pass."
+        f" {result['timing']['host']['n']}. MiB for backward: what a training step keeps for its"
+        " backward pass."
     )

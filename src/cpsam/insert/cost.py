@@ -68,9 +68,10 @@ class CostTable:
 
     def table(self) -> Table:
         """Returns the costs as text, one row per block."""
-        header = ("block", "places", "parameters", "MACs", "MiB saved", "ms per batch")
+        header = ("block", "places", "parameters", "MACs", "MiB for backward", "ms per batch")
         caption = (
-            "MACs, and the bytes that training saves, are per image. Milliseconds are the median"
+            "MACs, and the memory that training keeps for the backward pass, are per image."
+            " Milliseconds are the median"
             f" (quartiles) of {self.host.latency.n} forwards of {self.batch_size} images in"
             " evaluation."
         )
@@ -101,7 +102,7 @@ def cost(
     blocks: Iterable[Block] | Mapping[str, Block] | None = None,
     at: str | Sequence[str] = "before-last",
     *,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     example_input: Example | None = None,
     batch_size: int = 8,
 ) -> CostTable:
@@ -115,7 +116,7 @@ def cost(
         blocks: Blocks as in :func:`insert_attention`, or a mapping from names to them. Default: all
             blocks whose arguments have defaults.
         at: Where, as in :func:`insert_attention`.
-        image_size: Height and width of the images.
+        image_size: Height and width of the images in pixels; one number for a square.
         example_input: A batch of images, instead of `image_size`. Several arguments are a tuple, or
             a dict by name.
         batch_size: Images in the batch, with `image_size`.
@@ -162,13 +163,17 @@ def cost(
 
 def real_inputs(
     model: nn.Module,
-    image_size: tuple[int, int] | None,
+    image_size: int | tuple[int, int] | None,
     example_input: Example | None,
     batch_size: int,
 ) -> Inputs:
     """Returns what the forward takes, on the device of the model."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a torch.nn.Module, such as MyNet(); got {model!r}")
     if (image_size is None) == (example_input is None):
         raise UserError("cost needs either image_size=(H, W) or example_input")
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
     like = next(model.parameters(), torch.empty(0))
     if image_size is not None:
         image = probe(model).images.images()[0]

@@ -24,7 +24,7 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
     seeds = " ".join(map(str, event["seeds"][:SEEDS_SHOWN]))
     if len(event["seeds"]) > SEEDS_SHOWN:
         seeds += f" … ({len(event['seeds']):,})"
-    runs = f"{count(event['runs'], 'run')}, {event['ended']:,} of them ended before"
+    runs = f"{count(event['runs'], 'run')}, {event['ended']:,} already finished"
     return [*lines, f"{runs}; seeds {seeds}; {event['folder']}"]
 
 

@@ -159,20 +159,22 @@ class Results:
         """Writes a report.
 
         Args:
-            path: The file; its suffix says the form: ".html", ".md", ".csv" or ".json". After a
-                crash it has either its old content or the new.
+            path: The file; its suffix says the form: ".html", ".md", ".csv" or ".json". Its folder
+                is made if it is missing. After a crash it has either its old content or the new.
             rows: What a line of CSV is about: "runs", "arms" or "contrasts".
 
         Raises:
-            UserError: If the suffix or the kind of rows is unknown, or the folder does not exist.
+            UserError: If the suffix or the kind of rows is unknown, or the folder is a file.
             OSError: If the file cannot be written.
         """
         from cpsam.report.formats import rendered
 
         file = Path(path)
         text = rendered(self, file.suffix, rows)
-        if not file.parent.is_dir():
-            raise UserError(f"path: {file.parent} is not a folder")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"path: {file.parent} is not a folder") from None
         write_atomically(file, text.encode())
 
     def __repr__(self) -> str:

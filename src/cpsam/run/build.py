@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cpsam.config.task import Task
 from cpsam.errors import UserError
@@ -37,14 +37,8 @@ class Host:
             UserError: If it does not.
         """
         network = self.build(BARE, seed=0).eval()
-        try:
-            with torch.no_grad():
-                output = network(torch.zeros(2, *input_shape))
-        except Exception as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            shape = "x".join(map(str, input_shape))
-            raise UserError(f"the network cannot take images of {shape}: {why}") from error
-        checked_logits(output, 2, self.num_classes)
+        with torch.no_grad():
+            check_answer(network, torch.zeros(2, *input_shape), self.num_classes)
 
     def build(
         self,
@@ -81,3 +75,18 @@ class Host:
             seed=seed,
             on_note=as_note(on_event),
         )
+
+
+def check_answer(network: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Refuses a network that does not answer these images with one logit per class.
+
+    Raises:
+        UserError: If it does not.
+    """
+    try:
+        output = network(images)
+    except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = "x".join(map(str, images.shape[1:]))
+        raise UserError(f"the network cannot take images of {shape}: {why}") from error
+    checked_logits(output, len(images), num_classes)

@@ -111,8 +111,8 @@ def train_run(run: PlannedRun, train: Train, emit: OnEvent) -> StoredRun:
             return record_failure(
                 run.folder,
                 "failed",
-                "the process of the run ended without a word, killed, out of memory or by a crash,"
-                f" {deaths} times in a row; retry_failed tries it again",
+                "the process of the run ended without an error message (killed, out of memory, or"
+                f" crashed) {deaths} times in a row; retry_failed tries it again",
             )
         train(run.spec, run.folder, emit)
         stored = read_run(run.folder)
@@ -136,10 +136,10 @@ def train_run(run: PlannedRun, train: Train, emit: OnEvent) -> StoredRun:
 
 
 def count_death(folder: Path) -> int:
-    """Counts in advance that this process dies at a run, and returns how often others have died.
+    """Records an attempt before the training, and returns how often in a row a process has died.
 
-    Only deaths since the last new checkpoint count. Without the count, a run that kills its process
-    would be begun again for ever.
+    A process that ends in order removes the record. Only deaths since the last new checkpoint
+    count. Without the count, a run that kills its process would be started again for ever.
     """
     try:
         reached = read_file(folder / CHECKPOINTS / "LATEST", LATEST_BYTES).decode(errors="replace")

@@ -38,4 +38,5 @@ def check_contrasts(study: Study, primary: Contrast, asked: Mapping[str, list[Ar
         names = [arm.name for arm in asked[contrast.setting]]
         for name in (contrast.arm, contrast.reference):
             if name not in names:
-                raise unknown(f"arm of a contrast in {contrast.setting}", name, names)
+                where = f" in {contrast.setting}" if contrast.setting else ""
+                raise unknown(f"arm of a contrast{where}", name, names)

@@ -141,7 +141,9 @@ def read_sample(source: Any, index: int, name: str) -> tuple[NDArray[Any], int]:
     """Returns an image, (H, W, C), as uint8 or float32, and its label."""
     sample = source[index]
     if not isinstance(sample, Sequence) or len(sample) != 2:
-        raise DataError(f"sample {index} of the {name} must be (image, label)")
+        raise DataError(
+            f"sample {index} of the {name} must be (image, label); got {described(sample)}"
+        )
     image, label = sample
     if isinstance(label, Tensor | np.ndarray | np.integer) and np.ndim(label) == 0:
         label = label.item()
