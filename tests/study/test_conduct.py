@@ -20,7 +20,7 @@ from cpsam.run.records import read_run
 from cpsam.study.conduct import conduct
 from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
-from cpsam.study.history import settle_plan
+from cpsam.study.history import make_and_write_plan
 from cpsam.study.run_reader import RunReader
 
 
@@ -91,7 +91,7 @@ def test_a_report_in_between_counts_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path: Path) -> None:
-    spec = next(iter(settle_plan(STUDY, RunReader(tmp_path), QUIET)[0].runs))
+    spec = next(iter(make_and_write_plan(STUDY, RunReader(tmp_path), QUIET)[0].runs))
     add_epoch(begin(spec, tmp_path / spec.folder_name))
     with (tmp_path / spec.folder_name / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "top1": 0.6, "tra')
@@ -102,7 +102,7 @@ def test_a_report_reads_the_whole_lines_of_a_run_that_is_being_written(tmp_path:
 def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> None:
     results = carried_out(tmp_path, Fake())
     assert results["made_by"] == [], "these runs left no word of it"
-    plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
+    plan, _ = make_and_write_plan(STUDY, RunReader(tmp_path), QUIET)
     for index, spec in enumerate(plan.runs):
         where = {"commit": "ab" if index < 4 else "cd"} | (
             {"resumed": [{"commit": "ef"}]} if index == 1 else {}
@@ -118,7 +118,7 @@ def test_finished_runs_are_counted_by_where_they_were_made(tmp_path: Path) -> No
 def test_a_seed_whose_runs_were_not_made_alike_is_named_with_what_differs(tmp_path: Path) -> None:
     """Pairing takes out what a seed shares; the processor and the precision are no part of it."""
     carried_out(tmp_path, Fake())
-    plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
+    plan, _ = make_and_write_plan(STUDY, RunReader(tmp_path), QUIET)
     alike = {
         "processor": "A",
         "precision": "float32",
@@ -154,7 +154,7 @@ def test_two_masters_share_the_runs_and_both_end_with_all(tmp_path: Path) -> Non
     fakes, left = [Fake(), Fake()], []
 
     def master(fake: Fake) -> None:
-        plan, _ = settle_plan(STUDY, RunReader(tmp_path), QUIET)
+        plan, _ = make_and_write_plan(STUDY, RunReader(tmp_path), QUIET)
         runs = [
             PlannedRun(spec, tmp_path / spec.folder_name, index, 6)
             for index, spec in enumerate(plan.runs)

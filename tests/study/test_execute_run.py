@@ -12,7 +12,7 @@ from cpsam.errors import DataError, StoppedError
 from cpsam.run.arm import Arm
 from cpsam.run.records import read_run
 from cpsam.run.spec import RunSpec
-from cpsam.study.execute_run import PlannedRun, count_death, execute_run, forget_failure
+from cpsam.study.execute_run import PlannedRun, execute_run, forget_failure, record_attempt
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
 def die(folder: Path, times: int, reached: str = "") -> None:
     """A process dies at the run in this folder so many times."""
     for _ in range(times):
-        count_death(folder)
+        record_attempt(folder)
         if reached:
             (folder / "checkpoints").mkdir(exist_ok=True)
             (folder / "checkpoints" / "LATEST").write_text(reached)
@@ -84,4 +84,4 @@ def test_a_run_that_gets_ahead_between_two_deaths_goes_on(tmp_path: Path) -> Non
 )
 def test_a_damaged_count_of_deaths_begins_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / ".attempts").write_text(content)
-    assert count_death(tmp_path) == 0 and count_death(tmp_path) == 1
+    assert record_attempt(tmp_path) == 0 and record_attempt(tmp_path) == 1

@@ -25,7 +25,7 @@ from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent
 from cpsam.run.spec import RunSpec
 from cpsam.study.conduct import opening
-from cpsam.study.history import settle_plan
+from cpsam.study.history import make_and_write_plan
 from cpsam.study.run_reader import RunReader
 
 
@@ -92,7 +92,7 @@ def test_what_becomes_of_the_classifier_is_said_at_once(
     )
     task = Task(weights=tmp_path / "w.safetensors")
     study = Study(name="", settings=(Setting("", task, ("none",)),), seeds=(0,))
-    plan, _ = settle_plan(study, RunReader(tmp_path), lambda event: None)
+    plan, _ = make_and_write_plan(study, RunReader(tmp_path), lambda event: None)
     (setting,) = opening(plan, RunReader(tmp_path))["settings"]
     assert setting["heads"] == words
 
@@ -155,7 +155,7 @@ def test_each_run_trains_on_the_data_of_its_own_setting(
     settings = tuple(Setting(name, task, ("non_local", "cpsam")) for name, task in tasks.items())
     recipe = Recipe(epochs=1)
     study = Study(name="ways", settings=settings, seeds=(0,), recipe=recipe, control=False)
-    plan, _ = settle_plan(study, RunReader(tmp_path), lambda event: None)
+    plan, _ = make_and_write_plan(study, RunReader(tmp_path), lambda event: None)
     execute = study_conduct.train_here(plan)
     for arm in plan.arms:
         (spec,) = arm.specs

@@ -25,7 +25,7 @@ from cpsam.run.spec import RunSpec
 from cpsam.study import costs, make_plan
 from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
-from cpsam.study.history import settle_plan
+from cpsam.study.history import make_and_write_plan
 from cpsam.study.run_reader import RunReader
 from support.finished_runs import finish
 
@@ -101,7 +101,7 @@ def execute(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
 def master(study: Study, folder: Path) -> None:
     """What ``cpsam study`` does up to the results."""
     cheapen()
-    settled, _ = settle_plan(study, RunReader(folder), lambda event: None)
+    settled, _ = make_and_write_plan(study, RunReader(folder), lambda event: None)
     runs = [
         PlannedRun(spec, folder / spec.folder_name, index, len(settled.runs))
         for index, spec in enumerate(settled.runs)

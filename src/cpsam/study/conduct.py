@@ -17,7 +17,13 @@ from cpsam.run.train_run import train_run
 from cpsam.study.claim import writing
 from cpsam.study.execute_run import PlannedRun, Train, forget_failure
 from cpsam.study.executor import Executor, InProcess
-from cpsam.study.history import PLAN, history_until, plan_identity, read_derived, settle_plan
+from cpsam.study.history import (
+    PLAN,
+    history_until,
+    make_and_write_plan,
+    plan_identity,
+    read_derived,
+)
 from cpsam.study.make_plan import Load
 from cpsam.study.measure_arms import measure_arms
 from cpsam.study.plan import Plan
@@ -67,7 +73,7 @@ def conduct(
     """
     started = time.perf_counter()
     read = RunReader(folder)
-    plan, history = settle_plan(study, read, on_event, train, load)
+    plan, history = make_and_write_plan(study, read, on_event, train, load)
     identity = plan_identity(plan.describe())
     names = [spec.folder_name for spec in plan.runs]
     if retry_failed:

@@ -20,7 +20,7 @@ from cpsam.train.run_folder import CHECKPOINTS
 from cpsam.typed import read_record
 
 CLAIM, DEATHS = ".claim", ".attempts"
-MOST_DEATHS = 3  # of the process of a run, in a row, at the same checkpoint
+MAX_DEATHS = 3  # of the process of a run, in a row, at the same checkpoint
 LATEST_BYTES = 4096
 
 Train = Callable[[RunSpec, Path, OnEvent], object]
@@ -105,9 +105,9 @@ def execute_run(run: PlannedRun, train: Train, on_event: OnEvent) -> StoredRun |
 
 def train_run(run: PlannedRun, train: Train, emit: OnEvent) -> StoredRun:
     """Trains a run that this process has claimed, and returns it with its end."""
-    deaths = count_death(run.folder)
+    deaths = record_attempt(run.folder)
     try:
-        if deaths >= MOST_DEATHS:
+        if deaths >= MAX_DEATHS:
             return record_failure(
                 run.folder,
                 "failed",
@@ -135,7 +135,7 @@ def train_run(run: PlannedRun, train: Train, emit: OnEvent) -> StoredRun:
         (run.folder / DEATHS).unlink(missing_ok=True)
 
 
-def count_death(folder: Path) -> int:
+def record_attempt(folder: Path) -> int:
     """Records an attempt before the training, and returns how often in a row a process has died.
 
     A process that ends in order removes the record. Only deaths since the last new checkpoint

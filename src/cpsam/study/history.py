@@ -17,7 +17,7 @@ from cpsam.typed import STUDY_BYTES, Range, checked, read_record
 PLAN, HISTORY, BUDGET = "plan.json", "plans.json", "budget.json"
 
 
-def settle_plan(
+def make_and_write_plan(
     study: Study,
     read: RunReader,
     on_event: OnEvent,
@@ -34,7 +34,7 @@ def settle_plan(
         load: Loads a task, as in :func:`cpsam.study.make_plan.make_plan`.
 
     Returns:
-        The plan, and its history: under ``plans`` what it said each time that it changed. A
+        The plan, and its history: under ``plans`` every version of it. A
         comparison has no name, and so no history.
     """
     folder = read.folder
@@ -61,7 +61,7 @@ def known_epochs(folder: Path) -> dict[str, int]:
     """Returns the numbers of epochs that a budget of time came to when the study began.
 
     Raises:
-        DataError: If the file is damaged. It names the runs, so it is not written anew.
+        DataError: If the file is damaged. It names the runs, so it is not overwritten.
     """
     path = folder / BUDGET
     content = read_json(path, STUDY_BYTES) or {}

@@ -124,7 +124,7 @@ def bfloat16_is_faster(kind: str) -> bool:
 def has_fast_bfloat16(features: dict[str, Any]) -> bool:
     """Returns whether a processor multiplies bfloat16 faster than float32, by its features.
 
-    No stopwatch decides: the same command must mean the same on the same kind of machine.
+    The choice is not timed: the same command must mean the same on the same kind of machine.
     """
     # AMD's units run the AVX-512 instruction at twice the rate of float32.
     amd = str(features.get("cpu_name", "")).startswith("AMD")

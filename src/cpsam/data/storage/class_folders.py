@@ -11,11 +11,11 @@ from cpsam.data.storage.split_names import TEST, TRAIN, VALIDATION, choose
 from cpsam.errors import DataError
 from cpsam.files import read_file
 
-# Of tiny-imagenet: one line per image, its name and its class first, between tabs.
+# Of tiny-imagenet: one line per image, which begins with NAME, a tab and CLASS.
 ANNOTATIONS = "val_annotations.txt"
 ANNOTATIONS_BYTES = 1 << 28
 EXPECTED = "images must be in a folder per class, as in train/CLASS/ and val/CLASS/, or CLASS/"
-# Beside one of TARGETS, a folder of these names is not a class but the images of another task.
+# Next to one of TARGETS, a folder of these names holds images for detection or segmentation.
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 TARGETS = ("labels", "label", "annotations", "masks", "mask", "segmentationclass")
 

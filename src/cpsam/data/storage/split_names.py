@@ -8,7 +8,7 @@ TEST = ("test", "testing", "eval", "evaluation")
 
 
 def split_kind(name: str) -> tuple[str, ...] | None:
-    """Returns the group that a name belongs to, without regard to case and a number at its end.
+    """Returns the group that a name belongs to, without regard to case and trailing digits.
 
     Example:
         >>> split_kind("Valid") is VALIDATION, split_kind("train2017") is TRAIN
