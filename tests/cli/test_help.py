@@ -92,7 +92,7 @@ def test_a_default_is_shown_once_as_it_is_typed(capsys: pytest.CaptureFixture[st
     for words in (
         "--attention NAME … Arms:",
         "Default: none conv_control non_local cpsam. --",
-        "--seeds NUMBER … Seeds, the same for every arm. Default: 0 1 2. --",
+        "a list, not a number of seeds. Default: 0 1 2. --",
         "Default: 0.0005. --",
         "--augment, --no-augment Crop",
         "Default: on. --",

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,6 @@ def test_the_only_question_has_no_table_of_its_own() -> None:
     for render in (render_page, render_markdown):
         assert "The questions of the plan" in render(whole_study())
         assert "The questions of the plan" not in render(only)
+        unplanned = replace(whole_study(), name="")
+        assert "The questions" in render(unplanned)
+        assert "of the plan" not in render(unplanned)

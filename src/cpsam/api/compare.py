@@ -66,7 +66,7 @@ def compare(
             :func:`cpsam.data.sets.torch_dataset.from_torch`; or a data set of
             :func:`cpsam.load_dataset`.
         at: Placements or path patterns.
-        seeds: The seeds, or how many, from 0.
+        seeds: A list of seeds; or a number of seeds, which then start at 0.
         recipe: How every arm is trained.
         threads: Of a run, part of what it is; 0 takes as many as torch.
         primary: The question: the arm and the reference. Default: CPSAM against Non-Local where

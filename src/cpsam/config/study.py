@@ -128,7 +128,7 @@ class Comparison:
     the last arm against the first.
     """
     seeds: Seeds = (0, 1, 2)
-    """Seeds, the same for every arm."""
+    """Seeds, the same for every arm: a list, not a number of seeds."""
     recipe: Recipe = field(default_factory=Recipe)
     out: Path = Path("runs")
     """Folder of results; finished runs in it are read, not repeated."""

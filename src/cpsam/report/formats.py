@@ -12,7 +12,7 @@ from cpsam.report.facts import blocks, data_notes, facts_words, made_by, protoco
 from cpsam.report.page import environment_facts, render_page
 from cpsam.report.remarks import remarks
 from cpsam.report.results import Results
-from cpsam.report.table import Table, arms_table, contrasts_table, failures_table
+from cpsam.report.table import Table, arms_table, contrasts_table, failures_table, questions_title
 from cpsam.report.values import words
 
 CONTRAST = ("primary", "setting", "arm", "reference", "n", "mean", "sd", "low", "high", "p")
@@ -65,7 +65,7 @@ def render_markdown(results: Results) -> str:
     parts += [f"> {markdown(text)}" for text in (*data_notes(results), *remarks(results))]
     if len(results.contrasts) > 1:
         table = markdown_table(contrasts_table(results))
-        parts += ["## The questions of the plan", table]
+        parts += [f"## {questions_title(results)}", table]
     for setting in results.settings:
         name = setting.name if results.has_settings else None
         title = f"{name or 'Arms'}: {setting.model}, blocks at {words(setting.at)}"

@@ -17,7 +17,14 @@ from cpsam.report.figures import Figure, contrasts_figure, setting_figures
 from cpsam.report.records import SettingRecord
 from cpsam.report.remarks import remarks
 from cpsam.report.results import Results
-from cpsam.report.table import Table, arms_table, contrasts_table, failures_table, runs_table
+from cpsam.report.table import (
+    Table,
+    arms_table,
+    contrasts_table,
+    failures_table,
+    questions_title,
+    runs_table,
+)
 from cpsam.report.templates import template
 from cpsam.report.values import duration, unbroken, words
 from cpsam.typed import as_json
@@ -35,8 +42,9 @@ class SettingPart:
 
 @dataclass(frozen=True)
 class ContrastsPart:
-    """What the page shows of the questions of a plan."""
+    """What the page shows of the questions of a plan or a comparison."""
 
+    title: str
     table: Table
     figure: Figure | None
 
@@ -84,7 +92,8 @@ def contrasts_part(results: Results) -> ContrastsPart | None:
     """Returns None for a study with one question: the answer has said all of it."""
     if len(results.contrasts) < 2:
         return None
-    return ContrastsPart(contrasts_table(results), contrasts_figure(results))
+    title, table = questions_title(results), contrasts_table(results)
+    return ContrastsPart(title, table, contrasts_figure(results))
 
 
 def setting_part(results: Results, setting: SettingRecord) -> SettingPart:

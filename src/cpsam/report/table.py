@@ -107,6 +107,11 @@ def arm_cells(results: Results, arm: ArmResult, references: Sequence[str]) -> li
     ]
 
 
+def questions_title(results: Results) -> str:
+    """Returns the heading of the questions. A comparison has no plan in a file."""
+    return "The questions of the plan" if results.name else "The questions"
+
+
 def contrasts_table(results: Results) -> Table:
     """Returns the questions, the primary one first. A column that no question fills is left out.
 
