@@ -25,7 +25,7 @@ def thin_parameters(n, classes, projections):
     return total + 64 * classes + classes
 
 
-@pytest.mark.parametrize("depth, n", [(20, 3), (32, 5), (44, 7), (56, 9), (110, 18)])
+@pytest.mark.parametrize("depth, n", [(8, 1), (20, 3), (32, 5), (44, 7), (56, 9), (110, 18)])
 def test_parameters_of_the_thin_family(depth, n):
     with torch.device("meta"):
         assert parameters(cifar_resnet(f"resnet{depth}", C100)) == thin_parameters(n, C100, False)
@@ -45,7 +45,14 @@ def test_published_parameters_of_the_thin_family():
 
 @pytest.mark.parametrize(
     "name, depth",
-    [("resnet20", 20), ("resnet56", 56), ("resnet110", 110), ("resnet18", 18), ("resnet50", 50)],
+    [
+        ("resnet8", 8),
+        ("resnet20", 20),
+        ("resnet56", 56),
+        ("resnet110", 110),
+        ("resnet18", 18),
+        ("resnet50", 50),
+    ],
 )
 def test_the_name_is_the_number_of_weighted_layers(name, depth):
     with torch.device("meta"):

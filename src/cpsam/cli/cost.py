@@ -17,7 +17,7 @@ Side = Annotated[int, Range(least=1, most=4096)]
 @dataclass(frozen=True)
 class CostRequest:
     model: str = "resnet20"
-    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
+    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
     torchvision/NAME.
     """
     attention: str = "cpsam"

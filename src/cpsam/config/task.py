@@ -21,7 +21,9 @@ class Task:
     """
 
     data: str = "digits"
-    """Data set: digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of images)."""
+    """Data set: digits or cued-digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of
+    images).
+    """
     data_root: Path | None = None
     """Folder of data sets; if `data` is folder, the tree itself. Default: the environment variable
     CPSAM_DATA.
@@ -33,7 +35,7 @@ class Task:
     split; 0 measures on the test split.
     """
     model: str = "resnet20"
-    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
+    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
     torchvision/NAME.
     """
     weights: Path | None = None

@@ -11,6 +11,7 @@ from cpsam.config.transform import Transform
 from cpsam.data.dataset import Dataset
 from cpsam.data.load_options import LoadOptions
 from cpsam.data.sets.cifar import load_cifar10, load_cifar100
+from cpsam.data.sets.cued_digits import load_cued_digits
 from cpsam.data.sets.digits import load_digits
 from cpsam.data.sets.folder import load_folder
 from cpsam.data.sets.imagenet import load_imagenet
@@ -20,6 +21,7 @@ from cpsam.errors import DataError, unknown
 # Each takes the folder that holds the data, None if there is none, and how to load it.
 DATASETS: dict[str, Callable[[Path | None, LoadOptions], Dataset]] = {
     "digits": load_digits,
+    "cued-digits": load_cued_digits,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "imagenet": load_imagenet,
@@ -47,8 +49,8 @@ def load_dataset(
     file is read when its batch needs it.
 
     Args:
-        name: ``"digits"`` (shipped), ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or
-            ``"folder"``, a person's own images.
+        name: ``"digits"`` or ``"cued-digits"`` (both in the package), ``"cifar10"``,
+            ``"cifar100"``, ``"imagenet"``, or ``"folder"``, a person's own images.
         root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the set itself,
             as it may be for ``"imagenet"``. Default: ``CPSAM_DATA``; where that is not set either,
             a CIFAR is fetched from the Hugging Face hub.

@@ -1,4 +1,4 @@
-"""ResNets for 32x32 images: the thin family 20 to 110, and 18, 34, 50 with a 3x3 stem."""
+"""ResNets for 32x32 images: the thin family 8 to 110, and 18, 34, 50 with a 3x3 stem."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,14 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from cpsam.errors import UserError, unknown
 
-THIN_DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
+THIN_DEPTHS = {
+    "resnet8": 1,
+    "resnet20": 3,
+    "resnet32": 5,
+    "resnet44": 7,
+    "resnet56": 9,
+    "resnet110": 18,
+}
 WIDE_BLOCKS = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
@@ -70,7 +77,7 @@ class ThinResNet(nn.Module):
     Its three stages have the widths 16, 32, 64 at strides 1, 2, 4.
 
     Args:
-        blocks_per_stage: n; 3 gives ResNet-20.
+        blocks_per_stage: n; 3 gives ResNet-20, 1 gives ResNet-8.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.
         shortcut: ``"padded"`` as in the paper, without parameters, or ``"projection"``, a 1x1

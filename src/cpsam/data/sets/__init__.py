@@ -1,1 +1,1 @@
-"""Loads each data set: digits, CIFAR, ImageNet, folders of images, torch Datasets."""
+"""Loads each data set: digits, cued digits, CIFAR, ImageNet, folders of images, torch Datasets."""

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cpsam.data.dataset import Dataset
 from cpsam.data.fingerprint import fingerprint
 from cpsam.data.load_options import LoadOptions
 from cpsam.data.moments import Moments
-from cpsam.data.split import Pixels, Split
+from cpsam.data.split import Indices, Pixels, Split
 
 FILE = "digits.npz"
 TEST_EVERY = 5
@@ -30,15 +31,8 @@ def load_digits(root: Path | None, options: LoadOptions) -> Dataset:
     Every fifth image of each class is in the test split: 1,438 to train on, 359 to measure on.
     """
     options.refuse_all("digits")
-    with np.load(
-        BytesIO(files("cpsam.data.sets").joinpath(FILE).read_bytes()), allow_pickle=False
-    ) as archive:
-        images, labels = archive["images"], archive["labels"].astype(np.int64)
+    images, labels, held = read_digits()
     doubled = upsample(images)[..., None]  # (N, 16, 16, 1)
-    held = np.zeros(len(labels), np.bool_)
-    for digit in range(10):
-        # By position, because random numbers of numpy may change with its version.
-        held[np.flatnonzero(labels == digit)[TEST_EVERY // 2 :: TEST_EVERY]] = True
     parts = [(doubled[~held], labels[~held]), (doubled[held], labels[held])]
     moments = Moments(1)
     moments.add(parts[0][0])
@@ -60,6 +54,23 @@ def load_digits(root: Path | None, options: LoadOptions) -> Dataset:
         fingerprint=name,
         note=NOTE,
     )
+
+
+def read_digits() -> tuple[Pixels, Indices, NDArray[np.bool_]]:
+    """Reads the digits from the package.
+
+    Returns:
+        Images (N, 8, 8) with values 0 to 16, labels (N,), and whether each is in the test split.
+    """
+    with np.load(
+        BytesIO(files("cpsam.data.sets").joinpath(FILE).read_bytes()), allow_pickle=False
+    ) as archive:
+        images, labels = archive["images"], archive["labels"].astype(np.int64)
+    held = np.zeros(len(labels), np.bool_)
+    for digit in range(10):
+        # By position, because random numbers of numpy may change with its version.
+        held[np.flatnonzero(labels == digit)[TEST_EVERY // 2 :: TEST_EVERY]] = True
+    return images, labels, held
 
 
 def upsample(images: Pixels) -> Pixels:
