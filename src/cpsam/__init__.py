@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         remove_attention,
     )
     from cpsam.insert.cost import cost
+    from cpsam.insert.receptive_field import receptive_field
     from cpsam.measure import count_macs
     from cpsam.models import create_model
     from cpsam.report.results import Results, read_results
@@ -61,6 +62,7 @@ PUBLIC = {
     "load_dataset": "cpsam.data",
     "load_run": "cpsam.run.load_run",
     "read_results": "cpsam.report.results",
+    "receptive_field": "cpsam.insert.receptive_field",
     "remove_attention": "cpsam.insert",
     "train": "cpsam.api.train",
 }
@@ -91,6 +93,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "read_results",
+    "receptive_field",
     "remove_attention",
     "train",
 ]
