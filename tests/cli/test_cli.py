@@ -9,6 +9,8 @@ import pytest
 
 from cpsam.cli import VERBS, main
 from cpsam.cli.parse import command_line
+from cpsam.insert.receptive_field import receptive_field
+from cpsam.models import create_model
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -56,6 +58,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         (["compare", "--colour", "red"], 2, ["--colour"]),
         (["cost", "--attention", "none"], 2, ["'none' inserts nothing"]),
         (["cost", "--image-size", "1", "2", "3"], 2, ["--image-size is one or two numbers"]),
+        (["field", "--at", "layer9"], 2, ["unknown place 'layer9'", "layer3"]),
         (["eval", "nowhere"], 2, ["nowhere holds no run"]),
         (["list", "placement"], 2, ["unknown kind 'placement'", "did you mean 'placements'"]),
     ],
@@ -278,7 +281,7 @@ def test_importing_cpsam_imports_nothing_heavy() -> None:
 
 
 def test_help_is_answered_without_torch() -> None:
-    for words in ([], ["compare"], ["train"], ["cost"]):
+    for words in ([], ["compare"], ["train"], ["cost"], ["field"]):
         program = (
             f"import cpsam.cli\ntry: cpsam.cli.main({[*words, '--help']})\nexcept SystemExit:"
             " pass\nimport sys"
@@ -296,3 +299,15 @@ def test_the_command_is_told_as_it_was_given(monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setattr(sys, "argv", [program, "study", *words])
         assert command_line("study", words) == f"{begins} study plan.toml --out 'my runs'"
+
+
+def test_field_prints_what_the_library_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = receptive_field(create_model("resnet20", 10, seed=0), image_size=(24, 32))
+    words = ("field", "--model", "resnet20", "--image-size", "24", "32")
+    code, out, err = call(capsys, *words, "--json")
+    assert code == 0, err
+    assert json.loads(out) == json.loads(json.dumps(fields.to_json()))
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    assert all(place.at in out for place in fields.places)
+    assert fields.sentence[1:] in out

@@ -73,7 +73,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch)
     assert seen == [signal.SIG_IGN]
 
 
-@pytest.mark.parametrize("verb", ["eval", "data", "cost", "list"])
+@pytest.mark.parametrize("verb", ["eval", "data", "cost", "field", "list"])
 def test_ctrl_c_in_a_verb_that_does_not_resume_is_exit_130(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

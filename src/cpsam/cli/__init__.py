@@ -18,6 +18,7 @@ VERBS = {
     "eval": "measure a trained run on its data",
     "data": "check every image of a data set before anything is trained on it",
     "cost": "print what an insertion adds to a network, place by place",
+    "field": "print what part of an image each place of a network sees",
     "list": "list the names of blocks, placements, models, data sets and presets",
     "completion": "print a script that lets your shell complete all this",
 }

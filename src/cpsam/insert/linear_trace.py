@@ -13,62 +13,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-IDENTITIES = frozenset(
-    [
-        "abs",
-        "alpha_dropout",
-        "batch_norm",
-        "celu",
-        "clamp",
-        "clamp_max",
-        "clamp_min",
-        "clip",
-        "dropout",
-        "dropout2d",
-        "elu",
-        "erf",
-        "exp",
-        "expm1",
-        "feature_dropout",
-        "float",
-        "gelu",
-        "group_norm",
-        "half",
-        "hardshrink",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "instance_norm",
-        "layer_norm",
-        "leaky_relu",
-        "local_response_norm",
-        "log",
-        "log1p",
-        "logsigmoid",
-        "mish",
-        "neg",
-        "nan_to_num",
-        "pow",
-        "prelu",
-        "reciprocal",
-        "relu",
-        "relu6",
-        "rms_norm",
-        "rrelu",
-        "rsqrt",
-        "selu",
-        "sigmoid",
-        "silu",
-        "softplus",
-        "softshrink",
-        "softsign",
-        "sqrt",
-        "square",
-        "tanh",
-        "tanhshrink",
-        "threshold",
-    ]
-)
+POINTWISE = """
+    abs alpha_dropout batch_norm celu clamp clamp_max clamp_min clip dropout dropout2d elu erf
+    exp expm1 feature_dropout float gelu group_norm half hardshrink hardsigmoid hardswish
+    hardtanh instance_norm layer_norm leaky_relu local_response_norm log log1p logsigmoid mish
+    neg nan_to_num pow prelu reciprocal relu relu6 rms_norm rrelu rsqrt selu sigmoid silu
+    softplus softshrink softsign sqrt square tanh tanhshrink threshold
+"""
+IDENTITIES = frozenset(POINTWISE.split())
 PRODUCTS = frozenset(["mul", "multiply", "div", "divide", "true_divide", "truediv"])
 SUMS = frozenset(["sub", "subtract", "rsub", "maximum", "minimum"])
 CONVOLUTIONS = frozenset(
