@@ -199,3 +199,15 @@ def test_what_does_not_fit_is_refused_in_one_line(arguments: dict, message: str)
     with pytest.raises(UserError, match=message) as caught:
         receptive_field(cifar_resnet("resnet20", 10), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_for_one_image_size_is_refused_without_advice_that_does_not_help() -> None:
+    class Fixed(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[2] == 50, "images must be 50 high"
+            return images
+
+    model = nn.Sequential(Fixed(), nn.Conv2d(3, 3, 3))
+    with pytest.raises(UserError, match="images must be 50 high") as caught:
+        receptive_field(model, image_size=50)
+    assert "example_input" not in str(caught.value)

@@ -105,6 +105,7 @@ def places_of(host: nn.Module, at: str | Sequence[str] | None, seen: Probe) -> l
             seen.channels(path)
     except UserError as error:
         text = str(error).replace("cannot insert at", "no receptive field at")
+        text = text.replace("; pass example_input if it needs other inputs", "")
         raise UserError(text) from error
     return paths
 
