@@ -59,7 +59,6 @@ def test_at_every_call_that_changes_a_file(
         "open to write",
         "write",
         "fsync",
-        "rename",
         "replace",
         "mkdir",
         "open",
