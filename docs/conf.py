@@ -12,3 +12,5 @@ autodoc_typehints = "description"
 napoleon_custom_sections = ["Shape", "Source"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
+# Fields of several classes have one name, and a docstring that names one is no link.
+suppress_warnings = ["ref.python"]

@@ -163,7 +163,7 @@ def test_the_effective_field_of_equal_weights_is_the_whole_field() -> None:
     nn.init.ones_(layer.weight)
     fields = receptive_field(nn.Sequential(layer), at="0", images=torch.rand(3, 1, 30, 40))
     (place,) = fields.places
-    assert (place.effective, place.effective_spread, fields.images) == (9, 0, 3)
+    assert (place.effective, place.effective_spread, fields.image_count) == (9, 0, 3)
     assert place.effective_fraction == pytest.approx(81 / 1200)
 
 

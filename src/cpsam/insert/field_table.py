@@ -42,12 +42,12 @@ class ReceptiveFields:
     Attributes:
         places: One entry per place, in the order of the model.
         image_size: Height and width of the images in pixels.
-        images: Number of images that the effective fields are means over.
+        image_count: Number of images that the effective fields are means over.
     """
 
     places: tuple[PlaceField, ...]
     image_size: tuple[int, int]
-    images: int
+    image_count: int
 
     @property
     def sentence(self) -> str:
@@ -79,7 +79,7 @@ class ReceptiveFields:
         return {
             "schema": 1,
             "image_size": list(self.image_size),
-            "images": self.images,
+            "images": self.image_count,
             "places": [asdict(place) for place in self.places],
             "sentence": self.sentence,
         }
@@ -92,7 +92,8 @@ class ReceptiveFields:
         caption = (
             "The receptive field is that of the centre position; statistics of norms are left out."
             f" The effective one is the square that holds {HELD:.0%} of the squared input gradient,"
-            f" mean ± standard deviation over {self.images} images, with the weights as they are."
+            f" mean ± standard deviation over {self.image_count} images, with the weights as they"
+            " are."
         )
         return Table(header, [cells(place) for place in self.places], caption)
 
