@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.checkpoints import save_checkpoint
 from torch import Tensor
 
 from cpsam import checkpoint
-from cpsam.checkpoint import load_checkpoint, save_checkpoint
+from cpsam.checkpoint import load_checkpoint
 from cpsam.errors import DataError, UserError
 from cpsam.weights_file import load_weights, save_weights
 

@@ -30,7 +30,7 @@ from cpsam.files import (
     write_durably,
 )
 from cpsam.insert.old_names import with_current_names
-from cpsam.weights_file import NOT_OURS, Storable, storable
+from cpsam.weights_file import NOT_OURS, Storable
 
 LATEST, MANIFEST, TENSORS = "LATEST", "manifest.json", "tensors.safetensors"
 FORMAT = 1
@@ -58,15 +58,17 @@ class Damaged(Exception):
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int = 2
+    folder: Path, step: int, tensors: Storable, meta: Mapping[str, Any], keep: int = 2
 ) -> Path:
     """Writes a checkpoint. When this returns, it survives a power cut.
+
+    It may run in another thread, because it reads copies and not the tensors of the training.
 
     Args:
         folder: The folder of all checkpoints of a run; created if it is missing.
         step: The number of optimizer steps made. Checkpoints of later steps, which a resumed run
             left behind, are removed.
-        tensors: Tensors in any memory format, on any device. A tensor under two names is stored
+        tensors: Copies from :func:`cpsam.weights_file.storable`. A tensor under two names is stored
             once.
         meta: Plain data (JSON types), for example optimizer scalars and the blocks in the model.
         keep: The number of checkpoints to keep, at least 1.
@@ -77,15 +79,6 @@ def save_checkpoint(
     Raises:
         OSError: If it cannot be written, for example because the disk is full. Earlier checkpoints
             stay as they were.
-    """
-    return write_checkpoint(folder, step, storable(tensors), meta, keep)
-
-
-def write_checkpoint(
-    folder: Path, step: int, tensors: Storable, meta: Mapping[str, Any], keep: int
-) -> Path:
-    """Writes copies that :func:`storable` made: the part of :func:`save_checkpoint` that may run in
-    another thread.
     """
     if folder.is_symlink():
         raise UserError(

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from support import killed_runs, processes
+from support.checkpoints import save_checkpoint
 from support.digests import digest
 from support.tiny import tiny_residual
 
-from cpsam.checkpoint import load_checkpoint, save_checkpoint
+from cpsam.checkpoint import load_checkpoint
 
 DAMAGES = 200
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.checkpoints import save_checkpoint
 from support.tiny import FULL, tiny_dataset, tiny_residual
 from torch import nn
 
-from cpsam.checkpoint import load_checkpoint, save_checkpoint, seal
+from cpsam.checkpoint import load_checkpoint, seal
 from cpsam.errors import CpsamError, DataError, StoppedError, UserError
 from cpsam.insert import insert_from_config
 from cpsam.models import create_model, load_pretrained

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.checkpoints import save_checkpoint
 from torch import Tensor, nn
 
 from cpsam.attention import ATTENTION, CPSAM, ConvControl, NonLocal
-from cpsam.checkpoint import load_checkpoint, save_checkpoint
+from cpsam.checkpoint import load_checkpoint
 from cpsam.identity import run_identity
 from cpsam.insert import attention_config, insert_attention, insert_from_config
 from cpsam.insert.old_names import BLOCKS, with_current_names

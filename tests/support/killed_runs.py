@@ -223,7 +223,7 @@ def run_noting(folder: Path, out: Path) -> None:
 
 def save_three_times(folder: Path) -> None:
     """Saves three checkpoints, for a trace of the system calls."""
-    from cpsam.checkpoint import save_checkpoint
+    from support.checkpoints import save_checkpoint
 
     for step in (3, 7, 9):
         save_checkpoint(folder, step, tiny_residual().state_dict(), {"step": step}, keep=2)

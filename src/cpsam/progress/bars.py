@@ -4,8 +4,7 @@ All of it goes to standard error, so that a program can read standard output.
 """
 
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.progress import (
     BarColumn,
@@ -18,13 +17,13 @@ from rich.progress import (
 
 from cpsam.progress.sentences import plan_lines, run_words, start_lines
 from cpsam.progress.terminal import Terminal
-from cpsam.progress.view import View
+from cpsam.progress.view import Drawn, View
 from cpsam.text import printable
 
 SECONDS_BETWEEN_LINES = 60  # where there are no bars
 
 
-class ProgressBars:
+class ProgressBars(Drawn):
     """Takes the events of one or of several runs.
 
     Args:
@@ -47,18 +46,6 @@ class ProgressBars:
         self.line_time = time.monotonic()
         self.waits = False
         self.notes: set[str] = set()
-
-    def __enter__(self) -> Self:
-        self.view.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.view.__exit__(kind, error, trace)
 
     def __call__(self, event: dict[str, Any]) -> None:
         draw = getattr(self, f"on_{event['event']}", None)

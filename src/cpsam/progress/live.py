@@ -4,8 +4,7 @@ All of it goes to standard error, so that a program can read standard output.
 """
 
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,14 +14,14 @@ from cpsam.progress.bars import ProgressBars
 from cpsam.progress.sentences import run_words
 from cpsam.progress.study_progress import StudyProgress
 from cpsam.progress.terminal import Terminal
-from cpsam.progress.view import View
+from cpsam.progress.view import Drawn, View
 
 ENDS = ("finished", "diverged", "failed", "died")
 STAYS = ("plan", "renewed", "note")  # printed above the view, so that they do not vanish with it
 SECONDS_BETWEEN_LINES = 30.0  # where nothing can be drawn
 
 
-class LiveStudy:
+class LiveStudy(Drawn):
     """Takes the events of a study.
 
     Args:
@@ -33,18 +32,6 @@ class LiveStudy:
         self.study, self.lines = StudyProgress(), ProgressBars(console or Terminal(error=True))
         self.view = View(self.lines.console, self.draw)
         self.line_time = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self.view.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.view.__exit__(kind, error, trace)
 
     def __call__(self, event: dict[str, Any]) -> None:
         self.study.take(event, time.monotonic())

@@ -15,6 +15,24 @@ REDRAWS_PER_SECOND = 2
 PAGE = '<pre style="line-height: 1.3">{code}</pre>'
 
 
+class Drawn:
+    """Shows its view inside a `with` block."""
+
+    view: "View"
+
+    def __enter__(self) -> Self:
+        self.view.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.view.__exit__(kind, error, trace)
+
+
 class View:
     """Shows what `draw` returns, and removes it at the end.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cpsam.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
+from cpsam.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, UserError
 from cpsam.insert import attention_config
@@ -129,7 +129,7 @@ class CheckpointManager:
                 about |= {name: record[name] for name in ("epoch", "top1")}
                 prefix = MODEL if self.average is None else AVERAGE
                 save_weights(self.run.best, copies.part(prefix), about)
-            write_checkpoint(self.run.checkpoints, step, copies, meta, self.options.keep)
+            save_checkpoint(self.run.checkpoints, step, copies, meta, self.options.keep)
 
         self.writer.submit(write)
 

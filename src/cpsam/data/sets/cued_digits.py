@@ -38,8 +38,8 @@ TRAIN_ROUNDS, TEST_ROUNDS = 17, 3  # how often each pair of classes is drawn
 POLARITIES = ((1, 1), (1, -1), (-1, 1), (-1, -1))  # of the cue and of the near digit
 
 NOTE = (
-    f"Made to need context: every digit is {MINIMAL_DISTANCE} pixels or more from the cue. It shows"
-    " that context is used where it is needed; natural images rarely need it"
+    f"Made to need context: every digit is {MINIMAL_DISTANCE} pixels or more from the cue. It tests"
+    " whether context is used where it is needed; natural images rarely need it"
 )
 
 
