@@ -127,15 +127,24 @@ def either(first: Any, second: Any, *_: Any, keep_zeros: bool = False) -> Tensor
 
 
 def positive(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    """Returns a convolution or a linear layer with equal positive weights and no bias."""
-    names = ("input", "weight", "bias", "stride", "padding", "output_padding")
-    given = dict(zip(names[: min(len(args), 3)], args, strict=False)) | kwargs
+    """Returns a convolution or a linear layer with equal positive weights and no bias.
+
+    All output channels of a group are equal, so one is computed, from the mean of its inputs.
+    """
+    given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
     features, weight = given.pop("input"), given.pop("weight")
     given.pop("bias", None)
+    if func.__name__ == "linear":
+        return features.mean(-1, keepdim=True).repeat_interleave(len(weight), -1)
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    channels = 1 - weight.dim()
+    mean = features.unflatten(channels, (groups, -1)).mean(channels)
     # Between a sum and a mean over the window, so that deep networks neither grow nor vanish.
-    scale = 1 / (weight.shape[1] * max(weight[0, 0].numel(), 1) ** 0.5)
-    equal = torch.full_like(weight, scale, dtype=features.dtype).detach()
-    return func(features, equal, None, *args[3:], **given)
+    scale = weight[0, 0].numel() ** -0.5
+    equal = features.new_full((groups, 1, *weight.shape[2:]), scale)
+    found = func(mean, equal, None, *args[3:], **given)
+    outputs = weight.shape[1] if "transpose" in func.__name__ else len(weight) // groups
+    return found.repeat_interleave(outputs, channels)
 
 
 def scaled(value: Any) -> Any:

@@ -21,7 +21,7 @@ from cpsam.torch_state import without_hooks
 RANDOM_IMAGES = 8
 # Long sides and short sides of the images that the theoretical field is measured in.
 LENGTHS = (256, 512, 1024, 2048, 4096)
-BREADTHS = (64, 256)
+BREADTHS = (32, 256)
 # A position that sees this far in one direction sees everything.
 FAR = 2048
 
