@@ -85,7 +85,10 @@ def test_what_follows_a_pool_over_the_image_is_global() -> None:
     fields = receptive_field(Gated(), at=["before", "after"], image_size=(24, 40))
     assert [place.theoretical for place in fields.places] == [(3, 3), None]
     assert [place.remote for place in fields.places] == [True, False]
-    assert "at after the receptive field is global" in fields.sentence
+    assert (
+        "At after the receptive field is global: a layer before pools the whole image."
+        in fields.sentences
+    )
 
 
 def test_a_cifar_resnet_sees_the_whole_image_in_its_last_stage() -> None:
@@ -95,10 +98,12 @@ def test_a_cifar_resnet_sees_the_whole_image_in_its_last_stage() -> None:
         ("layer2.2", 2, (37, 37)),
         ("layer3.2", 4, (81, 81)),
     ]
-    assert fields.sentence.endswith(
-        "at layer3.2 the receptive field (81 px) covers the 32x32 image: no position is remote"
-        " there"
-    )
+    assert fields.sentences == [
+        "At layer1.2 (15 px) and layer2.2 (37 px) the receptive field does not reach from corner to"
+        " corner of the 32x32 image: some positions are remote there.",
+        "At layer3.2 the receptive field (81 px) covers the 32x32 image: no position is remote"
+        " there.",
+    ]
     assert math.isclose(fields.places[0].theoretical_fraction, (15 / 32) ** 2)
     assert [place.theoretical_fraction for place in fields.places[1:]] == [1, 1]
     for place in fields.places:
@@ -179,7 +184,7 @@ def test_the_fields_print_and_become_plain_data() -> None:
     fields = receptive_field(cifar_resnet("resnet20", 10), image_size=(16, 24))
     assert "layer3.2" in str(fields) and "<table" in fields._repr_html_()
     data = json.loads(json.dumps(fields.to_json()))
-    assert data["image_size"] == [16, 24] and data["sentence"] == fields.sentence
+    assert data["image_size"] == [16, 24] and data["sentences"] == fields.sentences
     assert [place["at"] for place in data["places"]] == ["layer1.2", "layer2.2", "layer3.2"]
 
 

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import pytest
 
+from cpsam.run.field import fields_of
+from cpsam.study import fields
 from cpsam.study.costs import Costs
 from cpsam.torch_state import thread_count
 
@@ -22,7 +25,7 @@ def one_thread() -> Any:
 
 @pytest.fixture(autouse=True, scope="package")
 def each_network_once() -> Any:
-    """Many plans hold the same arms in the same network: their costs are worked out once."""
+    """Many plans hold the same arms in the same network: each is measured once."""
 
     def remembered(costs: Any, arm: Any) -> Any:
         loaded = costs.loaded
@@ -34,8 +37,10 @@ def each_network_once() -> Any:
         return COSTS[key]
 
     Costs.__getitem__ = remembered
+    fields.fields_of = cache(fields_of)
     yield
     Costs.__getitem__ = COST_OF_ARM
+    fields.fields_of = fields_of
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ DATA = {
     "classes": 3,
     "fingerprint": "4be1",
 }
+FIELD = {"at": "layer3.2", "theoretical": [81, 81], "remote": False}
 
 Top1 = Mapping[tuple[str, str], Mapping[int, float]]  # (setting, arm) -> seed -> top-1
 
@@ -69,7 +70,11 @@ def whole_content() -> dict[str, Any]:
         "model": "resnet20",
         "at": ["late"],
         "settings": [
-            {"name": name, "data": DATA, "model": "resnet20", "at": [name]} for name in ARMS
+            {
+                **{"name": name, "data": DATA, "model": "resnet20", "at": [name]},
+                "receptive_fields": {"image_size": [32, 32], "places": [FIELD]},
+            }
+            for name in ARMS
         ],
         "recipe": {"epochs": 3},
         "budget": "epochs",

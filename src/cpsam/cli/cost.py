@@ -9,7 +9,7 @@ from cpsam.cli.verb import Verb
 from cpsam.config.ranges import Count
 from cpsam.config.task import Task
 from cpsam.errors import UserError
-from cpsam.typed import Range, check
+from cpsam.typed import Range, check, checked
 
 Side = Annotated[int, Range(least=1, most=4096)]
 
@@ -90,6 +90,7 @@ HEADER = ["place", "features", "parameters added", "MACs added", "ms per batch",
 
 def print_cost(result: dict[str, Any], classes: int) -> None:
     from cpsam.cli.table import print_table, wide_terminal
+    from cpsam.report.field import TheoreticalFields
     from cpsam.report.table import Table
     from cpsam.report.values import count
 
@@ -123,3 +124,5 @@ def print_cost(result: dict[str, Any], classes: int) -> None:
         f" {result['timing']['host']['n']}. MiB for backward: what a training step keeps for its"
         " backward pass."
     )
+    fields = checked(TheoreticalFields, result["receptive_fields"], "receptive_fields")
+    print("\n".join(fields.sentences))

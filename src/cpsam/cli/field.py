@@ -72,5 +72,5 @@ def run(words: list[str]) -> None:
     channels = asked.in_channels
     console.print(f"{asked.model}, images {channels}x{height}x{width}", style="bold")
     print_table(console, fields.table())
-    print(f"{fields.sentence[:1].upper()}{fields.sentence[1:]}.")
+    print("\n".join(fields.sentences))
     print(fields.table().caption)

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from cpsam import typed
 from cpsam.config.study import Study
 from cpsam.progress import ProgressBars
 from cpsam.progress.sentences import plan_lines
+from cpsam.report.facts import remote_notes
 from cpsam.report.values import duration
 
 
@@ -13,6 +15,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     """Prints the runs of a study with their state, and an estimate of the time that is left."""
     from cpsam.study.conduct import opening
     from cpsam.study.estimate import estimate
+    from cpsam.study.fields import setting_fields
     from cpsam.study.history import extended_history, known_epochs
     from cpsam.study.make_plan import make_plan
     from cpsam.study.run_reader import RunReader
@@ -31,8 +34,10 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
                 {"event": "data", "what": "timing arms", "done": done, "total": total}
             ),
         )
+    fields = setting_fields(plan)
     if as_json:
-        print(json.dumps({**plan.describe(), "estimate": time}, indent=1))
+        described = {**plan.describe(), "receptive_fields": typed.as_json(fields), "estimate": time}
+        print(json.dumps(described, indent=1))
         return
     for line in plan_lines(opening(plan, read)):
         print(line)
@@ -44,7 +49,8 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
             "A budget of time is measured when the study begins. The epochs, and with them the"
             " names of these folders, may still change."
         )
-    for line in (*plan.notes, *(f"warning: {warning}" for warning in plan.warnings)):
+    warnings = [f"warning: {warning}" for warning in plan.warnings]
+    for line in (*remote_notes(fields), *plan.notes, *warnings):
         print(line)
     if time["runs"]:
         for name, arm in time["arms"].items():

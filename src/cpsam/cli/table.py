@@ -7,7 +7,7 @@ from rich.table import Table as Grid
 
 from cpsam.progress.terminal import Terminal
 from cpsam.report.answer import answer, control_words
-from cpsam.report.facts import count_words, data_notes
+from cpsam.report.facts import count_words, data_notes, notes
 from cpsam.report.remarks import remarks
 from cpsam.report.results import Results
 from cpsam.report.table import Table, arms_table
@@ -57,7 +57,7 @@ def print_results(results: Results, folder: Path) -> None:
         if results.has_settings:
             console.print(setting.name, style="bold")
         print_table(console, arms_table(results, setting.name if results.has_settings else None))
-    said = [answer(results), *control_words(results), *data_notes(results), *results.notes]
+    said = [answer(results), *control_words(results), *data_notes(results), *notes(results)]
     said += [f"warning: {remark}" for remark in remarks(results)]
     for line in [*said, *failures_words(results)]:
         console.print(line, soft_wrap=True)

@@ -1,7 +1,9 @@
 """Facts about a study: its networks, data, protocol, blocks and runs."""
 
 from collections import Counter
+from collections.abc import Mapping
 
+from cpsam.report.field import TheoreticalFields
 from cpsam.report.records import MadeBy
 from cpsam.report.results import Results
 from cpsam.report.values import numbered, place_words, words
@@ -39,6 +41,26 @@ def count_words(results: Results) -> str:
 def data_notes(results: Results) -> list[str]:
     """Returns the note of each data set, once."""
     return list(dict.fromkeys(data.note for data in results.datasets if data.note))
+
+
+def notes(results: Results) -> list[str]:
+    """Returns what a reader may know: where something is remote, and the notes of the plan."""
+    fields = {setting.name: setting.receptive_fields for setting in results.settings}
+    return [*remote_notes(fields), *results.notes]
+
+
+def remote_notes(fields: Mapping[str, TheoreticalFields | None]) -> list[str]:
+    """Returns where something is remote, one sentence per line.
+
+    Settings with the same sentence share a line.
+    """
+    settings: dict[str, list[str]] = {}
+    for name, each in fields.items():
+        if each is not None:
+            for sentence in each.sentences:
+                settings.setdefault(sentence, []).append(name)
+    several = len(fields) > 1
+    return [f"{words(names)}: {said}" if several else said for said, names in settings.items()]
 
 
 def protocol(results: Results) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cpsam.errors import unknown
 from cpsam.report.answer import answer, control_words, evidence
 from cpsam.report.escape import markdown, markdown_code, spreadsheet
-from cpsam.report.facts import blocks, data_notes, facts_words, made_by, protocol
+from cpsam.report.facts import blocks, data_notes, facts_words, made_by, notes, protocol
 from cpsam.report.page import environment_facts, render_page
 from cpsam.report.remarks import remarks
 from cpsam.report.results import Results
@@ -70,7 +70,7 @@ def render_markdown(results: Results) -> str:
         name = setting.name if results.has_settings else None
         title = f"{name or 'Arms'}: {setting.model}, blocks at {words(setting.at)}"
         parts += [f"## {markdown(title)}", markdown_table(arms_table(results, name))]
-    parts += [f"- {markdown(note)}" for note in results.notes]
+    parts += [f"- {markdown(note)}" for note in notes(results)]
     if (failed := failures_table(results)).rows:
         parts += ["## Runs that did not finish", markdown_table(failed)]
     parts += ["## The command that made this page", markdown_code(results.command)]

@@ -12,7 +12,7 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from cpsam.report.answer import answer, control_words, evidence, subject
-from cpsam.report.facts import blocks, data_notes, facts_words, made_by, protocol
+from cpsam.report.facts import blocks, data_notes, facts_words, made_by, notes, protocol
 from cpsam.report.figures import Figure, contrasts_figure, setting_figures
 from cpsam.report.records import SettingRecord
 from cpsam.report.remarks import remarks
@@ -71,7 +71,7 @@ def render_page(results: Results) -> str:
         primary=results.short_name(results.primary[0]),
         contrasts=contrasts_part(results),
         settings=[setting_part(results, setting) for setting in results.settings],
-        notes=results.notes,
+        notes=notes(results),
         failures=failures_table(results),
         command=results.command,
         facts=facts_part(results),

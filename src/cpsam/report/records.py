@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpsam.report.field import TheoreticalFields
 from cpsam.statistics import PairedDifference, Summary
 
 
@@ -34,12 +35,17 @@ class SettingRecord:
     """Where a study compares its arms: a network, data, and the places of the blocks.
 
     The only setting of a comparison has the name "".
+
+    Attributes:
+        receptive_fields: What the bare network sees at the places; None in older results, and where
+            no arm has a block.
     """
 
     name: str
     data: DatasetRecord
     model: str
     at: tuple[str, ...]
+    receptive_fields: TheoreticalFields | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,9 @@ from cpsam.measure import (
 )
 from cpsam.run.arm import BARE, check_complete, parse_arm
 from cpsam.run.build import Host
+from cpsam.run.field import fields_of
 from cpsam.train.compute import Compute
+from cpsam.typed import as_json
 
 LATENCY_BATCH = 64
 MEMORY_BATCH = 16
@@ -115,7 +117,7 @@ def insertion_cost(
     Returns:
         For each place its features (C, H, W), the parameters and MACs that the block adds there,
         and the bytes it saves for the backward pass; the same in total and for the network without;
-        latencies in milliseconds under ``timing``.
+        what the network without sees at the places; latencies in milliseconds under ``timing``.
 
     Raises:
         UserError: If a name is unknown or the insertion is refused.
@@ -154,6 +156,7 @@ def insertion_cost(
         "image_shape": list(image_shape),
         "batch_size": batch_size,
         "places": places,
+        "receptive_fields": as_json(fields_of(network, image_shape)),
         "total": {
             key: sum(place[key] for place in places)
             for key in ("parameters", "macs", "saved_bytes")

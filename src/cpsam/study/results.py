@@ -11,7 +11,9 @@ from cpsam.run.data import LoadedTask
 from cpsam.run.records import RunOutcome, StoredRun
 from cpsam.run.spec import RunSpec
 from cpsam.statistics import evidence, holm, paired_difference, summarize
+from cpsam.study.fields import setting_fields
 from cpsam.study.plan import Plan, PlannedArm
+from cpsam.typed import as_json
 
 NO_MATTER = {"system", "cores", "resumed"}  # results do not depend on these
 
@@ -48,8 +50,13 @@ def study_results(plan: Plan, runs: Mapping[str, StoredRun]) -> dict[str, Any]:
         }
         for arm in plan.arms
     }
+    fields = setting_fields(plan)
     settings = [
-        describe_setting(setting.name, plan.loaded[setting.name]) for setting in study.settings
+        {
+            **describe_setting(setting.name, plan.loaded[setting.name]),
+            "receptive_fields": as_json(fields[setting.name]),
+        }
+        for setting in study.settings
     ]
     first = next(setting for setting in settings if setting["name"] == study.primary.setting)
     primary = study.primary
