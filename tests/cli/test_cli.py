@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cpsam.cli import VERBS, main
 from cpsam.cli.parse import command_line
@@ -315,5 +316,20 @@ def test_field_prints_what_the_library_measures(capsys: pytest.CaptureFixture[st
     assert json.loads(out) == json.loads(json.dumps(fields.to_json()))
     code, out, err = call(capsys, *words)
     assert code == 0, err
+    assert "resnet20, random weights, images 3x24x32" in out
     assert all(place.at in out for place in fields.places)
     assert all(sentence in out for sentence in fields.sentences)
+
+
+def test_field_measures_a_network_with_the_weights_of_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = create_model("resnet8", 5, seed=4)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    words = ["field", "--model", "resnet8", "--image-size", "24", "--json"]
+    code, out, err = call(capsys, *words, "--weights", str(tmp_path / "weights.pt"))
+    assert code == 0, err
+    with_weights = receptive_field(model, image_size=24).to_json()
+    assert json.loads(out) == json.loads(json.dumps(with_weights))
+    _, random, _ = call(capsys, *words)
+    assert json.loads(random) != json.loads(out), "the weights make a difference"

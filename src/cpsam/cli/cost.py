@@ -1,37 +1,26 @@
 """``cpsam cost``: what an insertion adds to a network, place by place."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from cpsam.cli.names import check_names
+from cpsam.cli.network import NetworkRequest
 from cpsam.cli.verb import Verb
 from cpsam.config.ranges import Count
 from cpsam.config.task import Task
-from cpsam.errors import UserError
 from cpsam.typed import Range, check, checked
-
-Side = Annotated[int, Range(least=1, most=4096)]
 
 
 @dataclass(frozen=True)
 class CostRequest:
-    model: str = "resnet20"
-    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
-    torchvision/NAME.
-    """
+    network: NetworkRequest = field(default_factory=NetworkRequest)
     attention: str = "cpsam"
     """The block, with arguments if wanted, as in cpsam:fusion=sum,reduction=8."""
     at: tuple[str, ...] = ("before-last",)
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one
     segment.
     """
-    image_size: tuple[Side, ...] = ()
-    """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224
-    for timm and torchvision; else 32.
-    """
-    in_channels: Side = 3
-    """Channels of the images, from 1 to 4,096."""
     classes: Count = 1000
     """Classes of the classifier, from 1 to 1,000,000."""
     batch_size: Annotated[int, Range(least=1, most=65_536)] = 8
@@ -41,10 +30,6 @@ class CostRequest:
 
     def __post_init__(self) -> None:
         check(self)
-        if len(self.image_size) > 2:
-            raise UserError(
-                f"image_size is one or two numbers of pixels; got {len(self.image_size)}"
-            )
 
 
 VERB = Verb(
@@ -64,18 +49,14 @@ VERB = Verb(
 
 def run(words: list[str]) -> None:
     asked = VERB.read(words)
-    check_names(Task(model=asked.model, at=asked.at), [asked.attention])
+    check_names(Task(model=asked.network.model, at=asked.at), [asked.attention])
     from cpsam.run.cost import insertion_cost
 
-    side = 224 if "/" in asked.model else 32
-    height, width = (
-        (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
-    )
     result = insertion_cost(
-        asked.model,
+        asked.network.model,
         asked.attention,
         asked.at,
-        image_shape=(asked.in_channels, height, width),
+        image_shape=asked.network.image_shape,
         num_classes=asked.classes,
         batch_size=asked.batch_size,
     )

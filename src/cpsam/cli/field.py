@@ -1,41 +1,39 @@
 """``cpsam field``: what part of an image each place of a network sees."""
 
 import json
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from cpsam.cli.cost import Side
 from cpsam.cli.names import check_names
+from cpsam.cli.network import NetworkRequest
 from cpsam.cli.verb import Verb
 from cpsam.config.task import Task
-from cpsam.errors import UserError
 from cpsam.typed import check
+
+CLASSES = 10  # The classifier is behind every place.
 
 
 @dataclass(frozen=True)
 class FieldRequest:
-    model: str = "resnet20"
-    """Network: resnet20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
-    torchvision/NAME. Its weights are random.
+    network: NetworkRequest = field(default_factory=NetworkRequest)
+    weights: Path | None = None
+    """Pretrained weights: a file of safetensors or torch, of which only tensors are read, or the
+    folder of a finished run without blocks. Default: random weights.
+    """
+    weights_key: str | None = None
+    """Which weights to take where the file has several: a name in it (state_dict_ema) or a prefix
+    (encoder_q). Default: the average.
     """
     at: tuple[str, ...] = ()
     """Places: names of placements (see: cpsam list placements), or module paths in which * is one
     segment. Default: the last block of each stage.
     """
-    image_size: tuple[Side, ...] = ()
-    """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224
-    for timm and torchvision; else 32.
-    """
-    in_channels: Side = 3
-    """Channels of the images, from 1 to 4,096."""
     json: bool = False
     """Print JSON."""
 
     def __post_init__(self) -> None:
         check(self)
-        if len(self.image_size) > 2:
-            raise UserError(
-                f"image_size is one or two numbers of pixels; got {len(self.image_size)}"
-            )
 
 
 VERB = Verb(
@@ -45,23 +43,32 @@ VERB = Verb(
     " something remote is left for attention to see.",
     {
         "The stages of a ResNet-50 of timm": "cpsam field --model timm/resnet50 --image-size 224",
+        "A network with the weights of a run": (
+            "cpsam field --model resnet20 --weights runs/baseline --image-size 32"
+        ),
         "Each block of the third stage": "cpsam field --model resnet20 --at 'layer3.*'",
     },
-    first=("model", "at", "image_size", "json"),
+    first=("model", "weights", "at", "image_size", "json"),
 )
 
 
 def run(words: list[str]) -> None:
     asked = VERB.read(words)
-    check_names(Task(model=asked.model, at=asked.at or ("stage-ends",)), [])
+    network = asked.network
+    check_names(Task(model=network.model, at=asked.at or ("stage-ends",)), [])
     from cpsam.insert.receptive_field import receptive_field
     from cpsam.models import create_model
 
-    side = 224 if "/" in asked.model else 32
-    height, width = (
-        (*asked.image_size, *asked.image_size[-1:])[:2] if asked.image_size else (side, side)
+    channels, height, width = network.image_shape
+    model = create_model(
+        network.model,
+        CLASSES,
+        in_channels=channels,
+        weights=asked.weights,
+        weights_key=asked.weights_key,
+        seed=0,
+        on_note=lambda note: print(f"cpsam: {note}", file=sys.stderr),
     )
-    model = create_model(asked.model, 10, in_channels=asked.in_channels, seed=0)
     fields = receptive_field(model, asked.at or None, (height, width))
     if asked.json:
         print(json.dumps(fields.to_json(), indent=1))
@@ -69,8 +76,9 @@ def run(words: list[str]) -> None:
     from cpsam.cli.table import print_table, wide_terminal
 
     console = wide_terminal()
-    channels = asked.in_channels
-    console.print(f"{asked.model}, images {channels}x{height}x{width}", style="bold")
+    shape = "x".join(map(str, network.image_shape))
+    how = f"weights of {asked.weights}" if asked.weights else "random weights"
+    console.print(f"{network.model}, {how}, images {shape}", style="bold")
     print_table(console, fields.table())
     print("\n".join(fields.sentences))
     print(fields.table().caption)
