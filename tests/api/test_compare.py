@@ -73,7 +73,7 @@ def ask(folder: Path, **changes: Any) -> cpsam.Results:
         "mine": MyBlock,
     }
     options: dict[str, Any] = {"blocks": blocks, "model": lambda: MyNet(), "data": data()}
-    options |= {"at": "layer3.*", "seeds": 2, "epochs": 1, "batch_size": 8, "threads": 1}
+    options |= {"at": "layer3.*", "seeds": 2, "epochs": 1, "batch_size": 8, "runs_at_once": 1}
     return cpsam.compare(**options | {"folder": str(folder), "progress": False} | changes)
 
 

@@ -84,7 +84,15 @@ def test_studies(tree: Path, capsys: pytest.CaptureFixture[str], verb: str) -> N
         "study": [tree.parent / "plan.toml"],
     }
     assert NOTE in said(
-        capsys, verb, *given[verb], "--data-root", tree, "--out", tree.parent / "out"
+        capsys,
+        verb,
+        *given[verb],
+        "--runs-at-once",
+        1,
+        "--data-root",
+        tree,
+        "--out",
+        tree.parent / "out",
     )
 
 

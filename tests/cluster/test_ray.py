@@ -21,10 +21,11 @@ from cpsam.run.events import OnEvent
 from cpsam.run.records import read_run
 from cpsam.run.spec import RunSpec
 from cpsam.study.conduct import conduct
+from cpsam.study.dispatch import worker_environment
 from cpsam.study.execute_run import PlannedRun
 from cpsam.study.executor import InProcess
 from cpsam.study.make_plan import make_plan
-from cpsam.study.ray_executor import RayExecutor, worker_environment
+from cpsam.study.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 

@@ -93,7 +93,7 @@ def test_what_becomes_of_the_classifier_is_said_at_once(
     task = Task(weights=tmp_path / "w.safetensors")
     study = Study(name="", settings=(Setting("", task, ("none",)),), seeds=(0,))
     plan, _ = make_and_write_plan(study, RunReader(tmp_path), lambda event: None)
-    (setting,) = opening(plan, RunReader(tmp_path))["settings"]
+    (setting,) = opening(plan, RunReader(tmp_path), 1)["settings"]
     assert setting["heads"] == words
 
 

@@ -18,13 +18,18 @@ context = multiprocessing.get_context("forkserver")
 
 def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Starts a process that calls a function on one thread, and returns the process."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # The server reads it when it starts.
-    context.set_forkserver_preload(
-        ["support.processes", "cpsam.train.train", "torchvision", "support.tiny"]
-    )
+    preload()
     process = context.Process(target=guarded, args=(function, arguments, options), daemon=True)
     process.start()
     return process
+
+
+def preload() -> None:
+    """Says what the server imports when it starts."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # The server reads it when it starts.
+    context.set_forkserver_preload(
+        ["support.processes", "cpsam.study.run_process", "torchvision", "support.tiny"]
+    )
 
 
 def guarded(

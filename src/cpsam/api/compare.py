@@ -1,4 +1,4 @@
-"""Compares blocks from Python: names or objects, in this process, as ``cpsam compare`` does."""
+"""Compares blocks from Python, given as names or objects, as ``cpsam compare`` does."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -39,7 +39,8 @@ def compare(
     at: str | Iterable[str] = "before-last",
     seeds: int | Iterable[int] = 3,
     recipe: Recipe | None = None,
-    threads: int = 0,
+    threads: int = 1,
+    runs_at_once: int = 0,
     primary: tuple[str, str] | None = None,
     control: bool = True,
     budget: str = "epochs",
@@ -69,6 +70,8 @@ def compare(
         seeds: A list of seeds; or a number of seeds, which then start at 0.
         recipe: How every arm is trained.
         threads: Of a run, part of what it is; 0 takes as many as torch.
+        runs_at_once: Runs at once, each in a process of its own; no result depends on it. 0 takes
+            the cores divided by the threads of a run, and one at a time on a GPU.
         primary: The question: the arm and the reference. Default: CPSAM against Non-Local where
             both take part, else the last arm against the first.
         control: Add the parameter-matched control where the question is about two blocks.
@@ -126,6 +129,7 @@ def compare(
         found = conduct(
             study,
             target,
+            runs_at_once=runs_at_once,
             command="cpsam.compare(...)",
             on_event=tell,
             retry_failed=retry_failed,

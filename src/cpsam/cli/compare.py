@@ -6,18 +6,27 @@ from dataclasses import dataclass, field
 from cpsam.cli.names import check_names
 from cpsam.cli.parse import command_line
 from cpsam.cli.verb import Verb
+from cpsam.config.ranges import RunsAtOnce
 from cpsam.config.study import Comparison
+from cpsam.typed import check
 
 
 @dataclass(frozen=True)
 class CompareRequest:
     comparison: Comparison = field(default_factory=Comparison)
+    runs_at_once: RunsAtOnce = 0
+    """Runs at once, each in a process of its own; no result depends on it. 0: the cores divided by
+    the threads of a run, and one at a time on a GPU.
+    """
     retry_failed: bool = False
     """Try failed runs once more."""
     dry_run: bool = False
     """Print the runs and the time that they would take; train nothing."""
     json: bool = False
     """Print the results as JSON."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 VERB = Verb(
@@ -55,7 +64,8 @@ def run(words: list[str]) -> None:
     if asked.dry_run:
         from cpsam.cli.planned import print_planned
 
-        print_planned(asked.comparison.study(), asked.comparison.folder, asked.json)
+        study, folder = asked.comparison.study(), asked.comparison.folder
+        print_planned(study, folder, asked.json, asked.runs_at_once)
         return
     from cpsam.cli.table import print_results
     from cpsam.progress import LiveStudy
@@ -66,6 +76,7 @@ def run(words: list[str]) -> None:
         results = conduct(
             asked.comparison.study(),
             asked.comparison.folder,
+            runs_at_once=asked.runs_at_once,
             command=command_line("compare", words),
             on_event=live,
             retry_failed=asked.retry_failed,

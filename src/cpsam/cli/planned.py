@@ -11,7 +11,7 @@ from cpsam.report.facts import remote_notes
 from cpsam.report.values import duration
 
 
-def print_planned(study: Study, folder: Path, as_json: bool) -> None:
+def print_planned(study: Study, folder: Path, as_json: bool, runs_at_once: int) -> None:
     """Prints the runs of a study with their state, and an estimate of the time that is left."""
     from cpsam.study.conduct import opening
     from cpsam.study.estimate import estimate
@@ -19,6 +19,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
     from cpsam.study.history import extended_history, known_epochs
     from cpsam.study.make_plan import make_plan
     from cpsam.study.run_reader import RunReader
+    from cpsam.study.runs_at_once import choose_runs_at_once
 
     read = RunReader(folder)
     before = known_epochs(folder)
@@ -27,9 +28,11 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         plan = make_plan(study, progress, known)
         # refuses another question than the one that the study was begun with
         extended_history(plan.describe(), read)
+        at_once = choose_runs_at_once(runs_at_once, plan, read)
         time = estimate(
             plan,
             read,
+            at_once,
             lambda done, total: progress(
                 {"event": "data", "what": "timing arms", "done": done, "total": total}
             ),
@@ -39,7 +42,7 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
         described = {**plan.describe(), "receptive_fields": typed.as_json(fields), "estimate": time}
         print(json.dumps(described, indent=1))
         return
-    for line in plan_lines(opening(plan, read)):
+    for line in plan_lines(opening(plan, read, at_once)):
         print(line)
     for spec in plan.runs:
         found = read(spec.folder_name).outcome
@@ -58,7 +61,8 @@ def print_planned(study: Study, folder: Path, as_json: bool) -> None:
                 f"{name}: {arm['runs']} run{'s' * (arm['runs'] != 1)} of about"
                 f" {duration(arm['run_seconds'])}"
             )
-        runs = f"{time['runs']} run{'s' * (time['runs'] != 1)}, one after the other"
+        how = f"{at_once} at once" if at_once > 1 else "one after the other"
+        runs = f"{time['runs']} run{'s' * (time['runs'] != 1)}, {how}"
         how = (
             f"an estimate for this machine from {time['timed_steps']} timed steps per arm, without"
             " the time to load images"

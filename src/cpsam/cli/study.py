@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cpsam.cli.names import check_names
 from cpsam.cli.parse import command_line
 from cpsam.cli.verb import Verb
+from cpsam.config.ranges import RunsAtOnce
 from cpsam.errors import UserError
 from cpsam.typed import Choices, Range, check
 
@@ -31,8 +32,10 @@ class StudyRequest:
     workers: Annotated[int | None, Range(least=0)] = None
     """Processes that load streamed images. Default: the number of processors."""
     executor: Executor = "here"
-    """Who trains: here means this process, one run after the other; ray means several runs at once,
-    on one machine or many.
+    """Who trains: here means this machine; ray means Ray, on one machine or many."""
+    runs_at_once: RunsAtOnce = 0
+    """Runs at once, each in a process of its own; no result depends on it. 0: the cores divided by
+    the threads of a run, and one at a time on a GPU.
     """
     address: str | None = None
     """The cluster of Ray, as HOST:PORT, or auto for the one that runs on this machine. Default: one
@@ -59,6 +62,11 @@ class StudyRequest:
             raise UserError(
                 "--report trains nothing, and --retry-failed trains; give one of the two"
             )
+        if self.executor == "ray" and self.runs_at_once:
+            raise UserError(
+                "--runs-at-once is for --executor here; Ray places runs by --cpus-per-run and"
+                " --gpus-per-run"
+            )
 
 
 VERB = Verb(
@@ -78,10 +86,10 @@ VERB = Verb(
         "dry_run",
         "report",
         "retry_failed",
+        "runs_at_once",
         "executor",
         "address",
         "gpus_per_run",
-        "workers",
         "json",
     ),
 )
@@ -101,7 +109,8 @@ def run(words: list[str]) -> None:
     if asked.dry_run:
         from cpsam.cli.planned import print_planned
 
-        print_planned(study, folder, asked.json)
+        at_once = 1 if asked.executor == "ray" else asked.runs_at_once
+        print_planned(study, folder, asked.json, at_once)
         return
     if asked.report and not folder.is_dir():
         raise UserError(f"there is nothing to report on: {folder} is missing")
@@ -112,6 +121,7 @@ def run(words: list[str]) -> None:
 
     options = {
         "command": command_line("study", words),
+        "runs_at_once": asked.runs_at_once,
         "retry_failed": asked.retry_failed,
         "train": not asked.report,
     }
@@ -124,7 +134,7 @@ def run(words: list[str]) -> None:
 
 
 def executor(asked: StudyRequest) -> AbstractContextManager[Any]:
-    """Returns who trains; None stands for this process."""
+    """Returns who trains; None stands for this machine."""
     if asked.executor != "ray" or asked.report:
         return nullcontext()
     from cpsam.study.ray_executor import RayExecutor

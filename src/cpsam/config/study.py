@@ -132,7 +132,7 @@ class Comparison:
     recipe: Recipe = field(default_factory=Recipe)
     out: Path = Path("runs")
     """Folder of results; finished runs in it are read, not repeated."""
-    threads: Threads = 0
+    threads: Threads = 1
     """Threads of a run, part of its specification. 0: as many as torch takes."""
     budget: Budget = "epochs"
     """Every arm trains for as many epochs, or, with time, for the number that comes nearest to the

@@ -24,7 +24,9 @@ def plan_lines(event: dict[str, Any]) -> list[str]:
     seeds = " ".join(map(str, event["seeds"][:SEEDS_SHOWN]))
     if len(event["seeds"]) > SEEDS_SHOWN:
         seeds += f" … ({len(event['seeds']):,})"
-    runs = f"{count(event['runs'], 'run')}, {event['ended']:,} already finished"
+    at_once = event.get("at_once") or 1
+    together = f", {at_once:,} at once" if at_once > 1 else ""
+    runs = f"{count(event['runs'], 'run')}{together}, {event['ended']:,} already finished"
     return [*lines, f"{runs}; seeds {seeds}; {event['folder']}"]
 
 

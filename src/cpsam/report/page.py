@@ -114,6 +114,8 @@ def facts_part(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     machine["data fingerprint"] = [data.fingerprint for data in results.datasets]
     if total is not None:
         machine["took"] = duration(total)
+    if (at_once := results.timing.runs_at_once or 1) > 1:
+        machine["runs at once"] = at_once
     facts: list[tuple[str, Mapping[str, object]]] = [
         ("Protocol", protocol(results)),
         ("Recipe", results.recipe),

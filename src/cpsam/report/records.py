@@ -243,6 +243,7 @@ class Timing:
     batch_size: int | None = None
     memory_batch_size: int | None = None
     total_seconds: float | None = None
+    runs_at_once: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

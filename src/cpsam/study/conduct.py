@@ -11,6 +11,7 @@ from cpsam.errors import StoppedError
 from cpsam.files import write_atomically
 from cpsam.report.formats import written_forms
 from cpsam.report.results import Results
+from cpsam.run.data import load_task
 from cpsam.run.events import OnEvent, silent
 from cpsam.run.spec import RunSpec
 from cpsam.run.train_run import train_run
@@ -27,9 +28,12 @@ from cpsam.study.history import (
 from cpsam.study.make_plan import Load
 from cpsam.study.measure_arms import measure_arms
 from cpsam.study.plan import Plan
+from cpsam.study.process_executor import ProcessExecutor
 from cpsam.study.records import WrittenPlan, WrittenResults
 from cpsam.study.results import describe_setting, study_results
+from cpsam.study.run_process import LoadAndTrain
 from cpsam.study.run_reader import RunReader
+from cpsam.study.runs_at_once import choose_runs_at_once
 from cpsam.train.compute import choose_compute
 
 RESULTS = "results.json"
@@ -40,6 +44,7 @@ def conduct(
     folder: Path,
     *,
     executor: Executor | None = None,
+    runs_at_once: int = 1,
     command: str = "",
     on_event: OnEvent = silent,
     retry_failed: bool = False,
@@ -54,7 +59,9 @@ def conduct(
     Args:
         study: What to compare.
         folder: Of the study; each run has a folder of its own in it, named by its content.
-        executor: Who trains; by default this process, one run after the other.
+        executor: Who trains; by default this machine.
+        runs_at_once: How many runs this machine executes at once, each in a process of its own, as
+            :func:`cpsam.study.runs_at_once.choose_runs_at_once` reads it. 1 means this process.
         command: The command line to print in the report.
         on_event: Called with what happens, as small dicts whose ``event`` names it: "plan", those
             of :func:`cpsam.study.execute_run.execute_run` and of
@@ -80,9 +87,10 @@ def conduct(
         for name in names:
             forget_failure(folder / name)
         read = RunReader(folder)
-    on_event(opening(plan, read))
+    if executor is None:
+        executor = local_executor(plan, choose_runs_at_once(runs_at_once, plan, read), load)
+    on_event(opening(plan, read, executor.at_once if train else None))
     if train:
-        executor = executor or InProcess(train_here(plan))
         try:
             ended = executor.run(planned_runs(plan, read), on_event)
         except KeyboardInterrupt:
@@ -96,6 +104,7 @@ def conduct(
         **measure_arms(plan, runs, on_event),
     }
     results["timing"]["total_seconds"] = time.perf_counter() - started
+    results["timing"]["runs_at_once"] = executor.at_once if train else None
     with writing(folder):
         results |= {"plan": identity}
         results |= history_until(identity, folder, history) if train else history
@@ -123,13 +132,20 @@ def planned_runs(plan: Plan, read: RunReader) -> list[PlannedRun]:
     return runs
 
 
-def opening(plan: Plan, read: RunReader) -> dict[str, Any]:
-    """Returns the event that says what a study does, before it does anything."""
+def opening(plan: Plan, read: RunReader, at_once: int | None) -> dict[str, Any]:
+    """Returns the event that says what a study does, before it does anything.
+
+    Args:
+        plan: The study.
+        read: Reads its runs.
+        at_once: How many runs are executed at once; None if that is not known.
+    """
     names, compute = [spec.folder_name for spec in plan.runs], choose_compute(plan.study.recipe)
     return {
         "event": "plan",
         "runs": len(names),
         "ended": sum(read.has_ended(name) for name in names),
+        "at_once": at_once,
         "seeds": list(plan.study.seeds),
         "folder": str(read.folder),
         "settings": [
@@ -142,6 +158,19 @@ def opening(plan: Plan, read: RunReader) -> dict[str, Any]:
         ],
         "computes": {**asdict(compute), "threads": plan.study.threads or compute.threads},
     }
+
+
+def local_executor(plan: Plan, at_once: int, load: Load | None) -> Executor:
+    """Returns an executor on this machine.
+
+    Args:
+        plan: The study.
+        at_once: How many runs to execute at once.
+        load: Loads a task in another process.
+    """
+    if at_once == 1:
+        return InProcess(train_here(plan))
+    return ProcessExecutor(at_once, LoadAndTrain(load or load_task), train_here(plan))
 
 
 def train_here(plan: Plan) -> Train:

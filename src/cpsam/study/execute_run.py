@@ -5,7 +5,7 @@ The folder alone says which, so any process may ask, and any process may die.
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,7 @@ def execute_run(run: PlannedRun, train: Train, on_event: OnEvent) -> StoredRun |
 
     stored = run.read()
     if stored.outcome is not None:
-        emit({"event": "run"})
-        return emit_outcome(stored, True, emit)
+        return report_end(replace(run, stored=stored), on_event)
     with claim(run.folder / CLAIM) as is_ours:
         if not is_ours:
             return None
@@ -101,6 +100,16 @@ def execute_run(run: PlannedRun, train: Train, on_event: OnEvent) -> StoredRun |
         if not was_ended:
             stored = train_run(run, train, emit)
     return emit_outcome(stored, was_ended, emit)
+
+
+def report_end(run: PlannedRun, on_event: OnEvent) -> StoredRun:
+    """Tells of a run that had ended before, and returns it."""
+
+    def emit(event: Event) -> None:
+        on_event({**run.header, **event})
+
+    emit({"event": "run"})
+    return emit_outcome(run.read(), True, emit)
 
 
 def train_run(run: PlannedRun, train: Train, emit: OnEvent) -> StoredRun:

@@ -1,6 +1,6 @@
 """Brings the runs of a study to their ends in this process, one after the other.
 
-:mod:`cpsam.study.ray_executor` executes several runs at once.
+:mod:`cpsam.study.process_executor` and :mod:`cpsam.study.ray_executor` execute several at once.
 """
 
 import time
@@ -15,6 +15,13 @@ POLL_SECONDS = 1.0
 
 
 class Executor(Protocol):
+    """Brings runs to their ends."""
+
+    @property
+    def at_once(self) -> int | None:
+        """How many runs are executed at once; None if a cluster decides."""
+        ...
+
     def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
         """Returns every run with its end, by the name of its folder.
 
@@ -33,6 +40,8 @@ class InProcess:
         train: Trains a run.
         poll_seconds: How long to wait for another process before looking again.
     """
+
+    at_once = 1
 
     def __init__(self, train: Train, poll_seconds: float = POLL_SECONDS) -> None:
         self.train, self.poll_seconds = train, poll_seconds

@@ -5,44 +5,24 @@ A run whose worker dies continues from its last checkpoint.
 
 import os
 import socket
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cpsam.config.task import Task
-from cpsam.errors import CpsamError, DataError, StoppedError, UserError
+from cpsam.errors import CpsamError, UserError
 from cpsam.run.data import LoadedTask, load_task
 from cpsam.run.events import OnEvent, silent
 from cpsam.run.records import StoredRun
 from cpsam.run.spec import RunSpec
-from cpsam.run.train_run import train_run
-from cpsam.study.execute_run import PlannedRun, Train, execute_run, record_failure
+from cpsam.study.dispatch import GRACE_SECONDS, Dispatch, Ended, WorkerDied, worker_environment
+from cpsam.study.execute_run import PlannedRun, Train, execute_run
 from cpsam.study.executor import POLL_SECONDS
+from cpsam.study.run_process import train_checked
 
 CONNECT_SECONDS = 10
-GRACE_SECONDS = 60  # for runs to write a checkpoint when they are told to stop
-SPIN_COUNT = "1000"
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """Returns what a worker must have set before it loads torch.
-
-    By default, threads of libgomp wait for each other in a long loop. If there are more threads
-    than cores, they take the processor from the threads that they wait for. Two processes of two
-    threads on two cores made 0.45 steps per second each, and 7.6 with short loops. With one thread
-    each they made 12.6 (ResNet-20 with CPSAM, 32 digits per step). So every run has its own number
-    of threads, and its loops are short.
-    """
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "GOMP_SPINCOUNT": SPIN_COUNT,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
 
 
 @lru_cache(maxsize=1)
@@ -52,17 +32,9 @@ def load_once(task: Task, skipped: frozenset[str]) -> LoadedTask:
 
 
 def train_on_worker(spec: RunSpec, folder: Path, on_event: OnEvent) -> dict[str, Any]:
-    """Trains a run on data that this process loads itself.
-
-    Raises:
-        DataError: If the data here is not that of the plan.
-    """
+    """Trains a run on data that this process loads itself."""
     loaded = load_once(spec.task, frozenset(spec.skipped))
-    if loaded.dataset.fingerprint != spec.data_fingerprint:
-        raise DataError(
-            f"the data on {os.uname().nodename} is not that of the plan: its fingerprint differs"
-        )
-    return train_run(spec, loaded, folder, on_event)
+    return train_checked(spec, loaded, folder, on_event)
 
 
 def check_reachable(address: str) -> None:
@@ -102,7 +74,8 @@ def work(run: PlannedRun, train: Train, mailbox: Any) -> StoredRun | None:
 class RayExecutor:
     """Executes runs as tasks of a Ray cluster.
 
-    It is a context. A cluster that it started ends with it.
+    It is a context. A cluster that it started ends with it. The cluster decides how many runs it
+    executes at once.
 
     Args:
         address: Of a running cluster, ``"auto"`` for that of this machine; None starts one here, on
@@ -116,6 +89,8 @@ class RayExecutor:
     Raises:
         UserError: If Ray is not installed, or there is no cluster at the address.
     """
+
+    at_once = None
 
     def __init__(
         self,
@@ -154,7 +129,10 @@ class RayExecutor:
         self.ray.shutdown()
 
     def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
-        return Dispatch(self, on_event).run_all(runs)
+        tasks = RayTasks(self, on_event)
+        ended = Dispatch(tasks, on_event, self.retries, self.poll_seconds).run_all(runs)
+        tasks.pass_on()
+        return ended
 
     def submit(self, run: PlannedRun, mailbox: Any) -> Any:
         gpus = (
@@ -187,98 +165,41 @@ class RayExecutor:
             )
 
 
-class Dispatch:
-    """Carries out one call of :meth:`RayExecutor.run`."""
+class RayTasks:
+    """The tasks of one call of :meth:`RayExecutor.run`. Ray itself keeps those that must wait."""
+
+    has_room = True
 
     def __init__(self, executor: RayExecutor, on_event: OnEvent) -> None:
         self.executor, self.on_event, self.ray = executor, on_event, executor.ray
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0).remote()
         self.under_way: dict[Any, PlannedRun] = {}
-        self.deaths: dict[str, int] = {}
-        self.held: list[PlannedRun] = []  # the workers of another study work on them
-        self.ended: dict[str, StoredRun] = {}
-
-    def run_all(self, runs: Sequence[PlannedRun]) -> Mapping[str, StoredRun]:
-        try:
-            for run in runs:
-                stored = run.read()
-                if stored.outcome is None:
-                    self.start(run)
-                else:
-                    self.execute_here(replace(run, stored=stored))
-            while self.under_way or self.held:
-                self.step()
-            self.pass_on()
-            return self.ended
-        except BaseException:
-            self.stop()
-            raise
-
-    def execute_here(self, run: PlannedRun) -> None:
-        """Reads a run that has ended."""
-        self.keep(run, execute_run(run, self.executor.train, self.on_event))
-
-    def keep(self, run: PlannedRun, stored: StoredRun | None) -> None:
-        if stored is None:
-            self.held.append(run)
-        else:
-            self.ended[run.folder.name] = stored
 
     def start(self, run: PlannedRun) -> None:
         self.under_way[self.executor.submit(run, self.mailbox)] = run
 
-    def step(self) -> None:
-        waits = list(self.under_way)
-        ended = (
-            self.ray.wait(waits, num_returns=1, timeout=self.executor.poll_seconds)[0]
-            if waits
-            else []
-        )
+    def wait(self, seconds: float) -> list[Ended]:
+        tasks = self.ray.wait(list(self.under_way), num_returns=1, timeout=seconds)[0]
         self.pass_on()
-        for task in ended:
-            self.collect(task)
-        if not ended and self.held:
-            if not waits:
-                time.sleep(self.executor.poll_seconds)
-            again, self.held = self.held, []
-            for run in again:
-                self.start(run)
+        return [(self.under_way.pop(task), self.end_of(task)) for task in tasks]
 
-    def collect(self, task: Any) -> None:
-        run = self.under_way.pop(task)
+    def end_of(self, task: Any) -> StoredRun | Exception | None:
         try:
-            self.keep(run, self.ray.get(task))
+            return self.ray.get(task)
         except (CpsamError, OSError) as error:
-            if not isinstance(error, StoppedError):
-                raise getattr(error, "cause", error) from None
-            self.died(run, str(error))
-        except self.ray.exceptions.RayTaskError:
-            raise
+            return getattr(error, "cause", error)
+        except self.ray.exceptions.RayTaskError as error:
+            return error
         except self.ray.exceptions.RayError as error:
-            self.died(run, f"{type(error).__name__}: {str(error).splitlines()[0]}")
-
-    def died(self, run: PlannedRun, why: str) -> None:
-        """Starts a run again whose worker was killed or whose node went away.
-
-        After a number of deaths the run has failed.
-        """
-        self.deaths[run.folder.name] = deaths = self.deaths.get(run.folder.name, 0) + 1
-        self.on_event({**run.header, "event": "died", "error": why, "deaths": deaths})
-        if deaths <= self.executor.retries:
-            self.start(run)
-            return
-        why = f"its worker died {deaths} times ({why})"
-        self.execute_here(replace(run, stored=record_failure(run.folder, "failed", why)))
+            return WorkerDied(f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
     def pass_on(self) -> None:
         for event in self.ray.get(self.mailbox.take.remote()):
             self.on_event(event)
 
     def stop(self) -> None:
-        """Lets running tasks write a checkpoint."""
-        for task in self.under_way:
+        tasks = list(self.under_way)
+        for task in tasks:
             self.ray.cancel(task, force=False)
-        if self.under_way:
-            self.ray.wait(
-                list(self.under_way), num_returns=len(self.under_way), timeout=GRACE_SECONDS
-            )
+        if tasks:
+            self.ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_SECONDS)
