@@ -21,7 +21,7 @@ from cpsam.errors import unknown
 REGISTRIES = {
     "attention": ("cpsam.attention", "ATTENTION"),
     "placements": ("cpsam.insert.placement", "PLACEMENTS"),
-    "models": ("cpsam.models.cifar_resnet", "CIFAR_RESNETS"),
+    "models": ("cpsam.models.networks", "NETWORKS"),
     "data": ("cpsam.data.load", "DATASETS"),
     "presets": ("cpsam.config.presets", "PRESETS"),
 }

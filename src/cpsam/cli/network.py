@@ -12,8 +12,8 @@ Side = Annotated[int, Range(least=1, most=4096)]
 @dataclass(frozen=True)
 class NetworkRequest:
     model: str = "resnet20"
-    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
-    torchvision/NAME.
+    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), pointwise8, 16, 32,
+    64 (without context), timm/NAME or torchvision/NAME.
     """
     image_size: tuple[Side, ...] = ()
     """Height and width of the images in pixels; one number for a square; 1 to 4,096. Default: 224

@@ -39,6 +39,8 @@ class Source:
         None: the registry is not written as a plain dictionary or tuple.
         """
         value = self.assigned(name)
+        if value is None and (module := self.imported_from(name)):
+            return Source.of(module).entries(name)
         if isinstance(value, ast.Dict):
             keys = [self.text(key) for key in value.keys]
             values = [self.docstring(each) for each in value.values]
@@ -73,11 +75,19 @@ class Source:
         for line in self.body:
             if isinstance(line, ast.ClassDef | ast.FunctionDef) and line.name == value.id:
                 return summary(ast.get_docstring(line))
-            if isinstance(line, ast.ImportFrom) and (line.module or "").startswith("cpsam."):
-                for each in line.names:
-                    if (each.asname or each.name) == value.id:
-                        return Source.of(line.module or "").docstring(ast.Name(each.name))
-        return ""
+        module = self.imported_from(value.id)
+        return Source.of(module).docstring(value) if module else ""
+
+    def imported_from(self, name: str) -> str | None:
+        """Returns the module of ours from which a name is imported under the same name."""
+        for line in self.body:
+            if (
+                isinstance(line, ast.ImportFrom)
+                and (line.module or "").startswith("cpsam.")
+                and any(each.name == name and each.asname is None for each in line.names)
+            ):
+                return line.module
+        return None
 
     @staticmethod
     def text(value: ast.expr | None) -> str | None:

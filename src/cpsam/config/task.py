@@ -35,8 +35,8 @@ class Task:
     split; 0 measures on the test split.
     """
     model: str = "resnet20"
-    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), timm/NAME or
-    torchvision/NAME.
+    """Network: resnet8, 20, 32, 44, 56, 110, resnet18, 34, 50 (3x3 stem), pointwise8, 16, 32,
+    64 (without context), timm/NAME or torchvision/NAME.
     """
     weights: Path | None = None
     """Pretrained weights: a file of safetensors or torch, of which only tensors are read, or the

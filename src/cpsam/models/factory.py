@@ -13,8 +13,8 @@ from cpsam.errors import UserError, unknown
 from cpsam.insert import insert_attention
 from cpsam.insert.hook import places
 from cpsam.insert.make import Block
-from cpsam.models.cifar_resnet import CIFAR_RESNETS, cifar_resnet
 from cpsam.models.lookalikes import lookalike
+from cpsam.models.networks import NETWORKS, build_network
 from cpsam.models.run_weights import check_model
 from cpsam.models.timm_models import MODELS
 from cpsam.models.weights import MisfitError, load_pretrained
@@ -57,13 +57,13 @@ def build_host(name: str, num_classes: int, in_channels: int) -> nn.Module:
             )
         options = INCEPTION_OPTIONS if rest in INCEPTIONS else {}
         return torchvision.models.get_model(rest, weights=None, num_classes=num_classes, **options)
-    if rest or name not in CIFAR_RESNETS:
+    if rest or name not in NETWORKS:
         raise unknown(
             "model",
             name,
-            [*CIFAR_RESNETS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"],
+            [*NETWORKS, *(f"timm/{own}" for own in MODELS), "timm/NAME", "torchvision/NAME"],
         )
-    return cifar_resnet(name, num_classes, in_channels=in_channels)
+    return build_network(name, num_classes, in_channels)
 
 
 def create_model(
@@ -82,7 +82,7 @@ def create_model(
     """Builds a network, inserts attention, and loads pretrained weights, in this order.
 
     Args:
-        name: One of ``CIFAR_RESNETS``, ``"timm/NAME"`` or ``"torchvision/NAME"``; or a callable
+        name: One of ``NETWORKS``, ``"timm/NAME"`` or ``"torchvision/NAME"``; or a callable
             that returns a network for `num_classes` and `in_channels`.
         num_classes: Width of the classifier.
         in_channels: Channels of the images.

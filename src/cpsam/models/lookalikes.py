@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from cpsam.errors import UserError
-from cpsam.models.cifar_resnet import CIFAR_RESNETS
+from cpsam.models.networks import NETWORKS
 
 TRIED = 40
 """Networks that are built, without memory, to look at their shapes."""
@@ -26,7 +26,7 @@ def relatives(name: str) -> list[str]:
     family = re.match(r"[^\d]*", own)
     start = family[0] if family else own
     names = [
-        *CIFAR_RESNETS,
+        *NETWORKS,
         *(
             f"torchvision/{other}"
             for other in torchvision.models.list_models(module=torchvision.models)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from cpsam.config.task import Task
 from cpsam.data import DATASETS
 from cpsam.insert import PLACEMENTS
-from cpsam.models.cifar_resnet import CIFAR_RESNETS
+from cpsam.models.networks import NETWORKS
 
 
 def find_name(given: str, known: Iterable[str]) -> str:
@@ -28,6 +28,6 @@ def with_known_names(task: Task) -> Task:
     return replace(
         task,
         data=find_name(task.data, DATASETS),
-        model=find_name(task.model, CIFAR_RESNETS),
+        model=find_name(task.model, NETWORKS),
         at=tuple(find_name(place, PLACEMENTS) for place in task.at),
     )
