@@ -1,6 +1,7 @@
 """Holds images with their labels in memory, and names the types of arrays."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,12 @@ class Split:
             )
         self._images, self._rows, self.labels = images, rows, labels
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An array can be pickled beside the pickle, so that processes share it. A tensor cannot.
+        rows = None if self._rows is None else self._rows.numpy()
+        pixels = self._images.permute(0, 2, 3, 1).numpy()
+        return from_arrays, (pixels, self.labels.numpy(), rows)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -85,3 +92,11 @@ class Split:
         return Split(
             self._images, self.labels[chosen], chosen if self._rows is None else self._rows[chosen]
         )
+
+
+def from_arrays(
+    pixels: NDArray[Any], labels: NDArray[np.int64], rows: NDArray[np.int64] | None
+) -> Split:
+    """Returns the split of images, (N, H, W, C)."""
+    chosen = None if rows is None else torch.from_numpy(rows)
+    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels), chosen)

@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
+from tempfile import TemporaryFile
+from typing import IO
 
-import cloudpickle
-
-from cpsam.data.loader.workers import nameless_file, signals_blocked
+from cpsam.data.loader.workers import signals_blocked
 from cpsam.errors import UserError
 from cpsam.run.events import OnEvent
 from cpsam.run.records import StoredRun
 from cpsam.study.dispatch import GRACE_SECONDS, Dispatch, Ended, WorkerDied, worker_environment
 from cpsam.study.execute_run import PlannedRun, Train
 from cpsam.study.executor import InProcess
+from cpsam.study.shared_pickle import write_shared
 
 START = (
     "import sys; sys.path[:] = sys.argv[3:]; from cpsam.study.run_process import serve;"
@@ -50,7 +51,10 @@ class ProcessExecutor:
     def run(self, runs: Sequence[PlannedRun], on_event: OnEvent) -> Mapping[str, StoredRun]:
         ended: dict[str, StoredRun] = {}
         try:
-            with ProcessPool(self.at_once, self.train, runs, on_event) as pool:
+            with TemporaryFile() as setup:
+                write_setup(self.train, runs, setup)
+                threads = max(run.spec.threads for run in runs)
+                pool = ProcessPool(self.at_once, setup.fileno(), threads, on_event)
                 dispatch = Dispatch(pool, on_event)
                 ended = dispatch.ended
                 return dispatch.run_all(runs)
@@ -60,6 +64,18 @@ class ProcessExecutor:
             on_event({"event": "note", "text": text})
         left = [run for run in runs if run.folder.name not in ended]
         return {**ended, **InProcess(self.here).run(left, on_event)}
+
+
+def write_setup(train: Train, runs: Sequence[PlannedRun], file: IO[bytes]) -> None:
+    """Writes what a process reads first.
+
+    Raises:
+        CannotTravel: If `train` or the runs cannot be pickled.
+    """
+    try:
+        write_shared((train, {run.folder.name: run for run in runs}), file)
+    except Exception as error:  # Anything that an object raises when it is pickled.
+        raise CannotTravel(f"{type(error).__name__}: {error}") from error
 
 
 class RunProcess:
@@ -101,35 +117,16 @@ class ProcessPool:
 
     Args:
         count: How many there are at most.
-        train: Trains a run.
-        runs: All runs.
+        setup: The descriptor of the file that they read first.
+        threads: Of a run.
         on_event: Told what the processes tell.
-
-    Raises:
-        CannotTravel: If `train` or the runs cannot be pickled.
     """
 
-    def __init__(
-        self, count: int, train: Train, runs: Sequence[PlannedRun], on_event: OnEvent
-    ) -> None:
-        self.count, self.on_event = count, on_event
-        self.processes: list[RunProcess] = []
-        threads = max(run.spec.threads for run in runs)
+    def __init__(self, count: int, setup: int, threads: int, on_event: OnEvent) -> None:
+        self.count, self.setup, self.on_event = count, setup, on_event
         # Loading processes divide the processors among the runs.
         self.environment = {**worker_environment(threads), "LOCAL_WORLD_SIZE": str(count)}
-        self.setup = nameless_file()
-        try:
-            with open(self.setup, "wb", closefd=False) as file:
-                cloudpickle.dump((train, {run.folder.name: run for run in runs}), file)
-        except Exception as error:  # Anything that an object raises when it is pickled.
-            os.close(self.setup)
-            raise CannotTravel(f"{type(error).__name__}: {error}") from error
-
-    def __enter__(self) -> "ProcessPool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self.setup)
+        self.processes: list[RunProcess] = []
 
     @property
     def has_room(self) -> bool:

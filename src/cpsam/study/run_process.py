@@ -3,9 +3,7 @@
 The study may be killed at any time. Then the pipe closes too, and the run stops after its step.
 """
 
-import mmap
 import os
-import pickle
 import signal
 import time
 import traceback
@@ -23,6 +21,7 @@ from cpsam.run.train_run import train_run
 from cpsam.study.dispatch import GRACE_SECONDS
 from cpsam.study.execute_run import PlannedRun, Train, execute_run
 from cpsam.study.make_plan import Load
+from cpsam.study.shared_pickle import read_shared
 
 
 class LoadAndTrain:
@@ -62,7 +61,8 @@ def serve(pipe: int, setup: int) -> None:
     Args:
         pipe: The descriptor of a connection to the study. The study sends names of run folders. It
             receives pairs: "ready", "unread", "event" or "end", and what belongs to it.
-        setup: The descriptor of a file with a pickle: how to train, and the runs by name.
+        setup: The descriptor of a file of :func:`cpsam.study.shared_pickle.write_shared`: how to
+            train, and the runs by name.
     """
     connection, names = Connection(pipe), SimpleQueue[str]()
     # Terminals and batch systems send their signals to all processes of a job. The study decides
@@ -74,7 +74,7 @@ def serve(pipe: int, setup: int) -> None:
     Thread(target=receive, args=(connection, names), daemon=True).start()
     try:
         try:
-            train, runs = read_setup(setup)
+            train, runs = read_shared(setup)
         except Exception as error:  # for example a module that only the study can import
             connection.send(("unread", f"{type(error).__name__}: {error}"))
             return
@@ -94,11 +94,6 @@ def receive(connection: Connection, names: "SimpleQueue[str]") -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os._exit(1)
-
-
-def read_setup(descriptor: int) -> tuple[Train, dict[str, PlannedRun]]:
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
-        return pickle.loads(content)  # noqa: S301  # The study wrote it into a nameless file.
 
 
 def execute(run: PlannedRun, train: Train, connection: Connection) -> Any:
