@@ -1,8 +1,11 @@
 """The receptive field is what the closed forms say, and what a changed pixel can move."""
 
+import bisect
 import contextlib
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -112,40 +115,91 @@ def test_a_cifar_resnet_sees_the_whole_image_in_its_last_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, at",
-    [("resnet10t", "layer2.0"), ("mobilenetv2_035", "blocks.2.0"), ("regnetx_002", "s2.b1")],
+    "name, options, at",
+    [
+        ("resnet10t", {"output_stride": 8}, "layer3.0"),  # dilation in place of a stride
+        (
+            "densenet121",
+            {"block_config": (3, 1)},
+            "features.denseblock1.denselayer3",
+        ),  # dense connections
+        ("regnetx_002", {}, "s2.b1"),  # grouped
+        ("mobilenetv2_035", {}, "blocks.2.0"),  # depthwise
+        ("darknet17", {}, "stages.1"),  # plain, with pools
+        ("inception_v3", {}, "Mixed_5b"),  # parallel branches, no padding
+    ],
 )
-def test_a_changed_pixel_moves_the_centre_inside_the_field_alone(name: str, at: str) -> None:
+def test_the_field_is_the_box_of_the_pixels_that_move_the_centre(
+    name: str, options: dict[str, Any], at: str
+) -> None:
     torch.manual_seed(0)
-    model = timm.create_model(name).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():  # No sum cancels, and no activation saturates.
-            weight.copy_((torch.rand_like(weight) + 0.1) / weight[0].numel())
+    model = timm.create_model(name, num_classes=0, **options).double().eval()
     found = field(model, at)
     assert found is not None
-    images = torch.rand(1, 3, 160, 32, dtype=torch.float64)
-    seen: list[Tensor] = []
+    with torch.no_grad():
+        for weight in model.parameters():  # No sum cancels, and no activation is cut off.
+            weight.copy_((torch.rand_like(weight) + 0.1) / weight[0].numel())
+    for axis, side in enumerate(found):
+        length = side + 32
+        moves = change_along(model, at, axis, length)
+        # The more pixels are changed from the first on, the sooner the centre moves.
+        first = bisect.bisect_left(range(length), True, key=lambda last: moves(0, last))
+        last = first + side - 1
+        assert first > 0 and last < length - 1, "the image is larger than the field"
+        assert moves(last, last) and not moves(last + 1, length - 1)
 
-    def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
-        seen.append(output[:, :, output.shape[2] // 2, output.shape[3] // 2])
-        raise StopIteration
 
-    model.get_submodule(at).register_forward_hook(stop)
+def change_along(model: nn.Module, at: str, axis: int, length: int) -> Callable[[int, int], bool]:
+    """Returns what says whether a change from a first to a last pixel moves the centre position."""
+    images = torch.rand(1, 3, length, 48, dtype=torch.float64)
+    images = images if axis == 0 else images.transpose(2, 3).contiguous()
 
     def centre(batch: Tensor) -> Tensor:
-        with torch.no_grad(), contextlib.suppress(StopIteration):
+        seen: list[Tensor] = []
+
+        def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
+            seen.append(output[:, :, output.shape[2] // 2, output.shape[3] // 2].clone())
+            raise StopIteration
+
+        handle = model.get_submodule(at).register_forward_hook(stop)
+        with handle, torch.no_grad(), contextlib.suppress(StopIteration):
             model(batch)
-        return seen.pop()
+        return seen[0]
+
+    def moves(first: int, last: int) -> bool:
+        changed = images.clone()
+        changed.narrow(2 + axis, first, last - first + 1).add_(1e6)
+        return not torch.equal(centre(changed), before)
 
     before = centre(images)
-    moved = []
-    for row in range(160):
-        changed = images.clone()
-        changed[:, :, row] += 1
-        if not torch.equal(centre(changed), before):
-            moved.append(row)
-    assert moved[0] > 0 and moved[-1] < 159
-    assert moved[-1] - moved[0] + 1 == found[0]
+    return moves
+
+
+class Powers(nn.Module):
+    """Multiplies a convolution with itself, again and again."""
+
+    def __init__(self, product: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.end, self.product = nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), product
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        for _ in range(12):
+            features = self.product(features)
+        return self.end(features)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda features: features * features,
+        lambda features: torch.einsum("nchw,ndhw->nchw", features, features),
+    ],
+    ids=["mul", "einsum"],
+)
+def test_products_of_products_do_not_overflow(product: Callable[[Tensor], Tensor]) -> None:
+    # What is not finite would have a gradient everywhere.
+    assert field(Powers(product), "end") == (3, 3)
 
 
 def test_the_model_stays_as_it_was_and_inserted_blocks_do_not_count() -> None:
