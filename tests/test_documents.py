@@ -85,7 +85,7 @@ def test_the_example_on_the_page_on_studies_compares_objects(tmp_path: Path) -> 
     (tmp_path / "my_block.py").write_text("\n\n".join(block))
     (tmp_path / "my_net.py").write_text(MY_NET)
     (tmp_path / "my_data.py").write_text(MY_DATA)
-    script = script.replace("epochs=8", "epochs=1").replace("seeds=3", "seeds=1")
+    script = script.replace("epochs=8", "epochs=1").replace("seeds=3", "seeds=1, runs_at_once=1")
     (tmp_path / "my_study.py").write_text(script)
     words = [sys.executable, "my_study.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -33,8 +33,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("to_all", [False, True], ids=["command", "group"])
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        (signal.SIGKILL, False),
+        (signal.SIGTERM, False),
+        (signal.SIGTERM, True),
+        (signal.SIGINT, True),
+    ],
+)
 def test_a_command_that_is_ended_in_the_middle_of_its_runs_changes_nothing(
     tmp_path: Path, whole: dict[str, Any], number: signal.Signals, to_all: bool
 ) -> None:

@@ -13,7 +13,7 @@ from support.comparisons import VARIANTS, comparison, content_of
 from support.html_page import Page
 
 from cpsam.report.answer import answer
-from cpsam.report.page import render_page
+from cpsam.report.page import facts_part, render_page
 from cpsam.report.results import Results
 from cpsam.report.table import arms_table
 from cpsam.report.templates import template
@@ -117,3 +117,11 @@ def test_the_wheel_carries_what_a_page_is_made_of(tmp_path):
 def test_a_template_that_misses_a_name_is_an_error():
     with pytest.raises(UndefinedError, match="'answer' is undefined"):
         template("results.html.j2").render(said=[], tables=[])
+
+
+def test_the_page_says_how_many_runs_were_made_at_once():
+    said = []
+    for at_once in (None, 1, 2):
+        facts = dict(facts_part(comparison(timing={"runs_at_once": at_once})))
+        said.append(dict(facts["Environment of this page"]).get("runs at once"))
+    assert said == [None, None, "2"]
