@@ -89,7 +89,7 @@ def test_what_follows_a_pool_over_the_image_is_global() -> None:
     assert [place.theoretical for place in fields.places] == [(3, 3), None]
     assert [place.remote for place in fields.places] == [True, False]
     assert (
-        "At after the receptive field is global: a layer before pools the whole image."
+        "At after the receptive field is global: a layer before reads the whole image."
         in fields.sentences
     )
 
@@ -103,7 +103,7 @@ def test_a_cifar_resnet_sees_the_whole_image_in_its_last_stage() -> None:
     ]
     assert fields.sentences == [
         "At layer1.2 (15 px) and layer2.2 (37 px) the receptive field does not reach from corner to"
-        " corner of the 32x32 image: some positions are remote there.",
+        " corner of the 32x32 image, which takes 63 px: some positions are remote there.",
         "At layer3.2 the receptive field (81 px) covers the 32x32 image: no position is remote"
         " there.",
     ]
@@ -232,6 +232,13 @@ def test_the_square_holds_95_percent() -> None:
     assert side_of(energy) == 7
     energy[5, 5] = 2
     assert side_of(energy) == 1
+
+
+@pytest.mark.parametrize("height, width, side", [(4, 4, 4), (4, 3, 4), (2, 5, 5)])
+def test_the_square_is_no_larger_than_an_even_field(height: int, width: int, side: int) -> None:
+    energy = torch.zeros(12, 12)
+    energy[3 : 3 + height, 5 : 5 + width] = 1
+    assert side_of(energy) == side
 
 
 def test_the_fields_print_and_become_plain_data() -> None:

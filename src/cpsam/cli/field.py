@@ -80,5 +80,4 @@ def run(words: list[str]) -> None:
     how = f"weights of {asked.weights}" if asked.weights else "random weights"
     console.print(f"{network.model}, {how}, images {shape}", style="bold")
     print_table(console, fields.table())
-    print("\n".join(fields.sentences))
-    print(fields.table().caption)
+    print("\n".join([*fields.sentences, *fields.explanation]))

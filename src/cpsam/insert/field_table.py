@@ -54,19 +54,24 @@ class ReceptiveFields(TheoreticalFields):
 
     def table(self) -> Table:
         """Returns the fields as text, one row per place."""
-        header = (
-            "place", "stride", "receptive field", "% of image", "effective, px", "% of image"
-        )  # fmt: skip
-        caption = (
-            "The receptive field is that of the centre position; statistics of norms are left out."
-            f" The effective one is the square that holds {HELD:.0%} of the squared input gradient,"
-            f" mean ± standard deviation over {self.image_count} images, with the weights as they"
-            " are."
-        )
-        return Table(header, [cells(place) for place in self.places], caption)
+        header = ("place", "stride", "receptive field", "% of image")
+        header += ("effective field", "% of image")
+        return Table(header, [cells(place) for place in self.places], " ".join(self.explanation))
+
+    @property
+    def explanation(self) -> list[str]:
+        """Says what the columns mean."""
+        return [
+            "The receptive field is what can change the centre position; statistics that norms take"
+            " over the image are left out.",
+            f"The effective field is the square that holds {100 * HELD:.0f} % of the squared input"
+            f" gradient, mean ± standard deviation over {self.image_count} images; it depends on"
+            " the weights.",
+            "A position is remote if it lies outside the receptive field of another position.",
+        ]
 
     def __repr__(self) -> str:
-        return "\n".join([str(self.table()), self.table().caption, *self.sentences])
+        return "\n".join([str(self.table()), *self.sentences, *self.explanation])
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -75,7 +80,7 @@ class ReceptiveFields(TheoreticalFields):
 def cells(place: PlaceField) -> tuple[str, ...]:
     effective = "none"
     if place.effective is not None:
-        effective = f"{place.effective:.1f} ± {place.effective_spread:.1f}"
+        effective = f"{place.effective:.1f} ± {place.effective_spread:.1f} px"
     return (
         place.at,
         str(place.stride),

@@ -133,11 +133,12 @@ def side_of(energy: Tensor) -> int:
     """
     rows, columns = (torch.arange(length).to(energy) for length in energy.shape)
     energy = energy / energy.sum()
-    row = (energy.sum(1) @ rows).round()
-    column = (energy.sum(0) @ columns).round()
+    # To the nearest half pixel, because a field may be even.
+    row = (2 * energy.sum(1) @ rows).round() / 2
+    column = (2 * energy.sum(0) @ columns).round() / 2
     distance = torch.maximum((rows - row).abs()[:, None], (columns - column).abs()[None])
     order = distance.flatten().argsort()
     inside = energy.flatten()[order].cumsum(0)
     last = int(torch.searchsorted(inside, torch.full_like(inside[:1], HELD)))
-    radius = int(distance.flatten()[order[min(last, len(order) - 1)]])
-    return min(2 * radius + 1, max(energy.shape))
+    radius = float(distance.flatten()[order[min(last, len(order) - 1)]])
+    return min(round(2 * radius) + 1, max(energy.shape))

@@ -53,7 +53,7 @@ def theoretical_field(path: str, extents: Extents, size: tuple[int, int]) -> The
     """
     height, width = extents
     whole = height is None and width is None
-    # A position in one corner sees the other corner if half its field spans the image.
+    # Half the field of a position in one corner must span the image.
     remote = any(
         extent is not None and extent < 2 * side - 1
         for extent, side in zip(extents, size, strict=True)

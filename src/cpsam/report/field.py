@@ -22,10 +22,7 @@ class TheoreticalField:
 
     @property
     def pixels(self) -> str:
-        if self.theoretical is None:
-            return "global"
-        height, width = self.theoretical
-        return f"{height} px" if height == width else f"{height}x{width} px"
+        return "global" if self.theoretical is None else pixels(self.theoretical)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +42,30 @@ class TheoreticalFields:
     @property
     def sentences(self) -> list[str]:
         """Says at which places something remote is left."""
-        image = f"{self.image_size[0]}x{self.image_size[1]} image"
+        height, width = self.image_size
+        image = f"{height}x{width} image"
         remote = [place for place in self.places if place.remote]
         whole = [place for place in self.places if place.theoretical is None]
         covering = [place for place in self.places if place not in (*remote, *whole)]
         said = [self.note] if self.note else []
         if remote:
+            # Half the field of a position in one corner must span the image.
+            needed = pixels((2 * height - 1, 2 * width - 1))
             said.append(
-                f"{subject(remote)} does not reach from corner to corner of the {image}: some"
-                " positions are remote there."
+                f"{subject(remote)} does not reach from corner to corner of the {image}, which"
+                f" takes {needed}: some positions are remote there."
             )
         if covering:
             said.append(f"{subject(covering)} covers the {image}: no position is remote there.")
         if whole:
-            said.append(f"{subject(whole)} is global: a layer before pools the whole image.")
+            said.append(f"{subject(whole)} is global: a layer before reads the whole image.")
         return said
+
+
+def pixels(size: tuple[int, int]) -> str:
+    """Returns height and width in pixels; one number for a square."""
+    height, width = size
+    return f"{height} px" if height == width else f"{height}x{width} px"
 
 
 def subject(places: Sequence[TheoreticalField]) -> str:
