@@ -54,6 +54,7 @@ def test_all_blocks_stand_side_by_side_and_the_model_stays_as_it_is() -> None:
 def test_the_table_prints_and_its_plain_data_keep_timing_apart() -> None:
     tables = [cost(net(), ["cpsam"], at="1", image_size=(12, 18), batch_size=2) for _ in range(2)]
     assert "cpsam" in str(tables[0]) and "bare network" in repr(tables[0])
+    assert "At 1 the receptive field (7 px) does not reach from corner" in str(tables[0])
     found, again = (json.loads(json.dumps(table.to_json())) for table in tables)
     assert set(found.pop("timing")) == set(again.pop("timing")) == {"bare network", "cpsam"}
     assert found == again
@@ -68,6 +69,8 @@ def test_a_network_with_several_inputs_of_its_own_size(example: str) -> None:
     assert table.batch_size == 3
     assert [row.name for row in table.blocks] == ["ours", "wide"]
     assert table.blocks[1].parameters == count_parameters(CPSAM(8, reduction=1))
+    (note,) = table.receptive_fields.sentences
+    assert note.startswith("The receptive field was not measured: ") and "example_input" not in note
 
 
 def test_blocks_that_are_there_already_do_not_count() -> None:

@@ -17,7 +17,9 @@ from cpsam.insert.inputs import Example, Inputs, inputs_of, is_image
 from cpsam.insert.make import Block, name_of
 from cpsam.insert.probe import probe
 from cpsam.insert.surgery import insert_attention
+from cpsam.insert.theoretical_field import fields_or_note
 from cpsam.measure import Latency, count_macs, count_parameters, measure_latency, saved_bytes
+from cpsam.report.field import TheoreticalFields
 from cpsam.report.table import Table
 from cpsam.report.values import count
 
@@ -54,17 +56,25 @@ class CostTable:
         host: The network without the blocks.
         blocks: One entry per block.
         batch_size: Images in the batch of the latencies.
+        receptive_fields: What the bare network sees at the places.
     """
 
     host: BlockCost
     blocks: tuple[BlockCost, ...]
     batch_size: int
+    receptive_fields: TheoreticalFields
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data. Whatever differs between two calls is under ``timing``."""
         rows = [asdict(row) for row in (self.host, *self.blocks)]
         timing = {row["name"]: row.pop("latency") for row in rows}
-        return {"schema": 1, "batch_size": self.batch_size, "costs": rows, "timing": timing}
+        return {
+            "schema": 1,
+            "batch_size": self.batch_size,
+            "costs": rows,
+            "receptive_fields": asdict(self.receptive_fields),
+            "timing": timing,
+        }
 
     def table(self) -> Table:
         """Returns the costs as text, one row per block."""
@@ -78,7 +88,8 @@ class CostTable:
         return Table(header, [cells(row) for row in (self.host, *self.blocks)], caption)
 
     def __repr__(self) -> str:
-        return f"{self.table()}\n{self.table().caption}"
+        lines = [self.table(), self.table().caption, *self.receptive_fields.sentences]
+        return "\n".join(map(str, lines))
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -132,7 +143,7 @@ def cost(
         [('cpsam', 99680), ('non_local', 692160)]
     """
     inputs = real_inputs(model, image_size, example_input, batch_size)
-    images = len(inputs.images()[0])
+    images, _, height, width = inputs.images()[0].shape
     host = copy.deepcopy(model).eval()
     inserted = {
         name: blocks_in_copy(model, block, at, inputs) for name, block in named(blocks).items()
@@ -158,6 +169,7 @@ def cost(
             for name, found in inserted.items()
         ),
         images,
+        fields_or_note(model, at, (height, width)),
     )
 
 

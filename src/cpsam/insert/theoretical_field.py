@@ -11,6 +11,7 @@ from cpsam.errors import UserError
 from cpsam.insert.linear_trace import LinearTrace, make_positive
 from cpsam.insert.placement import resolve
 from cpsam.insert.probe import Probe, probe
+from cpsam.insert.surgery import remove_attention
 from cpsam.insert.trunk import Trunk
 from cpsam.report.field import TheoreticalField, TheoreticalFields
 from cpsam.torch_state import without_hooks
@@ -27,7 +28,9 @@ Extents = tuple[int | None, int | None]  # None: global
 def theoretical_fields(
     model: nn.Module, at: str | Sequence[str] | None, image_size: tuple[int, int]
 ) -> TheoreticalFields:
-    """Returns the theoretical receptive fields in a network without blocks; it stays as it is.
+    """Returns the theoretical receptive fields of a network; it stays as it is.
+
+    Blocks that are inserted are left out.
 
     Args:
         model: A network that takes one batch of images.
@@ -38,12 +41,28 @@ def theoretical_fields(
         UserError: If a place does not fit, or the model does not run.
     """
     host = copy.deepcopy(model)
+    remove_attention(host)
     seen = probe(host)
     extents = extents_of(host, places_of(host, at, seen), seen)
     return TheoreticalFields(
         image_size=image_size,
         places=tuple(theoretical_field(path, each, image_size) for path, each in extents.items()),
     )
+
+
+def fields_or_note(
+    model: nn.Module, at: str | Sequence[str], image_size: tuple[int, int]
+) -> TheoreticalFields:
+    """Returns the theoretical receptive fields; a note where they cannot be measured.
+
+    It serves those for whom the fields are a remark beside something else.
+    """
+    try:
+        return theoretical_fields(model, at, image_size)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        note = f"The receptive field was not measured: {reason.rstrip('.')}."
+        return TheoreticalFields(image_size=image_size, note=note)
 
 
 def theoretical_field(path: str, extents: Extents, size: tuple[int, int]) -> TheoreticalField:
@@ -138,17 +157,21 @@ def extents(
         axis: 0 for the height, 1 for the width.
     """
     found: dict[str, int | None] = {}
+    spanning: set[str] = set()  # global, or larger than twice the image
     for length in LENGTHS:
         left = [path for path in paths if path not in found]
+        left = [path for path in left if length >= FAR or path not in spanning]
         if not left:
-            break
+            continue
         image, features = trace(host, left, channels, length, axis)
         for path, output in features.items():
             low, high = reach(output, image, axis, output.shape[2 + axis] // 2)
             if low > 0 and high < length - 1:
                 found[path] = high - low + 1
-            elif length >= FAR and reach(output, image, axis, 0)[1] >= length - 1:
-                found[path] = None
+            elif reach(output, image, axis, 0)[1] >= length - 1:
+                spanning.add(path)
+                if length >= FAR:
+                    found[path] = None
     return {path: found.get(path) for path in paths}
 
 
