@@ -316,7 +316,7 @@ def test_field_prints_what_the_library_measures(capsys: pytest.CaptureFixture[st
     assert json.loads(out) == json.loads(json.dumps(fields.to_json()))
     code, out, err = call(capsys, *words)
     assert code == 0, err
-    assert "resnet20, random weights, images 3x24x32" in out
+    assert "resnet20, random weights, images 3x24x32" in out and "--weights takes" in out
     assert all(place.at in out for place in fields.places)
     assert all(sentence in out for sentence in fields.sentences)
 

@@ -81,3 +81,8 @@ def run(words: list[str]) -> None:
     console.print(f"{network.model}, {how}, images {shape}", style="bold")
     print_table(console, fields.table())
     print("\n".join([*fields.sentences, *fields.explanation]))
+    if asked.weights is None:
+        print(
+            "Here the weights are random. Branches that start at zero add nothing to the effective"
+            " field yet; --weights takes those of a trained network."
+        )
