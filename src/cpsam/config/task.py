@@ -21,8 +21,8 @@ class Task:
     """
 
     data: str = "digits"
-    """Data set: digits or cued-digits (embedded), cifar10, cifar100, imagenet, or folder (a tree of
-    images).
+    """Data set: digits, cued-digits, majority-cue or recall (embedded), cifar10, cifar100,
+    imagenet, or folder (a tree of images).
     """
     data_root: Path | None = None
     """Folder of data sets; if `data` is folder, the tree itself. Default: the environment variable

@@ -15,6 +15,8 @@ from cpsam.data.sets.cued_digits import load_cued_digits
 from cpsam.data.sets.digits import load_digits
 from cpsam.data.sets.folder import load_folder
 from cpsam.data.sets.imagenet import load_imagenet
+from cpsam.data.sets.majority_cue import load_majority_cue
+from cpsam.data.sets.recall import load_recall
 from cpsam.data.split import OnProgress
 from cpsam.errors import DataError, unknown
 
@@ -22,6 +24,8 @@ from cpsam.errors import DataError, unknown
 DATASETS: dict[str, Callable[[Path | None, LoadOptions], Dataset]] = {
     "digits": load_digits,
     "cued-digits": load_cued_digits,
+    "majority-cue": load_majority_cue,
+    "recall": load_recall,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "imagenet": load_imagenet,
@@ -49,8 +53,8 @@ def load_dataset(
     file is read when its batch needs it.
 
     Args:
-        name: ``"digits"`` or ``"cued-digits"`` (both in the package), ``"cifar10"``,
-            ``"cifar100"``, ``"imagenet"``, or ``"folder"``, a person's own images.
+        name: ``"digits"``, ``"cued-digits"``, ``"majority-cue"`` or ``"recall"`` (in the package),
+            ``"cifar10"``, ``"cifar100"``, ``"imagenet"``, or ``"folder"``, a person's own images.
         root: The folder of data sets, in which ``cifar100/`` lies; for ``"folder"`` the set itself,
             as it may be for ``"imagenet"``. Default: ``CPSAM_DATA``; where that is not set either,
             a CIFAR is fetched from the Hugging Face hub.
