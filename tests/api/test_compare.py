@@ -123,6 +123,7 @@ def test_names_have_the_folders_of_the_command(tmp_path: Path) -> None:
     told: list[str] = []
     results = cpsam.compare(
         ["None", "CPSAM:fusion=sum"],
+        data="digits",
         model="ResNet20",
         at="Before-Last",
         folder=folder,

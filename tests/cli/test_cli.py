@@ -162,8 +162,8 @@ def test_a_diverging_training_is_exit_4(capsys: pytest.CaptureFixture[str], tmp_
 def test_compare_prints_a_table_and_json_says_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    words = ["compare", "--attention", "none,cpsam", "--seeds", "3", "--epochs", "1"]
-    words += ["--lr", "0.1", "--validation", "0.8"]
+    words = ["compare", "--data", "digits", "--attention", "none,cpsam", "--seeds", "3"]
+    words += ["--epochs", "1", "--lr", "0.1", "--validation", "0.8"]
     words += ["--out", str(tmp_path)]
     code, table, err = call(capsys, *words)
     assert code == 0, err

@@ -50,12 +50,12 @@ def test_lists_have_spaces_or_commas(words: str) -> None:
 
 def test_each_kind_of_value() -> None:
     words = "--out run --lr=0.5 --epochs 3 --no-augment --sync-bn --no-stream --milestones 0.5,0.7"
-    asked = train.read([*words.split(), "--data_root", "-x", "--warmup-epochs", "1"])
+    asked = train.VERB.read([*words.split(), "--data_root", "-x", "--warmup-epochs", "1"])
     assert (asked.out, asked.task.data_root) == (Path("run"), Path("-x"))
     assert (asked.recipe.lr, asked.recipe.epochs, asked.recipe.warmup_epochs) == (0.5, 3, 1.0)
     assert (asked.recipe.augment, asked.recipe.sync_bn, asked.task.stream) == (False, True, False)
     assert asked.recipe.milestones == (0.5, 0.7) and asked.task.workers is None
-    assert train.read(["--out", "run"]) == train.TrainRequest(out=Path("run"))
+    assert train.VERB.read(["--out", "run"]) == train.TrainRequest(out=Path("run"))
 
 
 @pytest.mark.parametrize(

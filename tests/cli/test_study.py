@@ -78,6 +78,8 @@ def test_a_comparison_tries_a_failed_run_again_when_told(
 ) -> None:
     words = [
         "compare",
+        "--data",
+        "digits",
         "--attention",
         "none",
         "--seeds",
@@ -176,6 +178,8 @@ def test_a_dry_run_of_a_comparison_tells_the_time_and_writes_nothing(
 ) -> None:
     words = [
         "compare",
+        "--data",
+        "digits",
         "--attention",
         "none",
         "eca",

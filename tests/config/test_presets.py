@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,15 @@ from safetensors.torch import save_file
 from support.imagenet_tree import write_folder
 
 from cpsam.cli import main
-from cpsam.cli.train import TrainRequest, read
+from cpsam.cli.compare import VERB as COMPARE
+from cpsam.cli.compare import CompareRequest
+from cpsam.cli.flags import build
+from cpsam.cli.preset import complete
+from cpsam.cli.train import VERB, TrainRequest
 from cpsam.config.presets import PRESETS, find_preset
+from cpsam.config.recipe import Recipe
+from cpsam.config.task import Task
+from cpsam.data.sets import cued_digits
 from cpsam.errors import StoppedError
 from cpsam.models import create_model
 from cpsam.run.train_run import train_arm
@@ -40,12 +48,14 @@ def small_cifar(root: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CPSAM_CACHE", str(tmp_path / "cache"))
+    for rounds in ("TRAIN_ROUNDS", "TEST_ROUNDS"):
+        monkeypatch.setattr(cued_digits, rounds, 1)
     write_folder(tmp_path / "data/imagenet", classes=4, train=2, validation=1)
     return small_cifar(tmp_path / "data")
 
 
 def request(*words: str) -> TrainRequest:
-    return read(list(words))
+    return build(TrainRequest, complete(VERB, list(words)))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -62,6 +72,8 @@ def test_a_recipe_trains_for_two_steps(name: str, data: Path, tmp_path: Path) ->
         "--threads",
         "1",
     ]
+    if name == "cued-digits":
+        words += ["--batch-size", "180"]
     if "imagenet" in name:
         words += ["--image-size", "64", "--workers", "0", "--model", "timm/resnet26"]
     if "weights" in find_preset(name).needs:
@@ -230,3 +242,17 @@ def test_without_data_a_dry_run_takes_published_sizes(
         "note": "no folder of data given: sizes as published",
     }
     assert plan["steps"] == 200 * 352
+
+
+def test_the_preset_with_the_name_of_the_data_set_gives_what_is_left_open() -> None:
+    compare = build(CompareRequest, complete(COMPARE, [])).comparison
+    assert (compare.task.data, compare.task.model) == ("cued-digits", "resnet8")
+    assert compare.recipe == find_preset("cued-digits").recipe
+    named = build(CompareRequest, complete(COMPARE, ["--data", "cued-digits", "--lr", "0.2"]))
+    assert named.comparison.task == compare.task
+    assert named.comparison.recipe == replace(compare.recipe, lr=0.2)
+    other = build(CompareRequest, complete(COMPARE, ["--data", "digits"])).comparison
+    assert other.task == Task(data="digits") and other.recipe == Recipe()
+    paper = build(CompareRequest, complete(COMPARE, ["--preset", "cifar100-200ep"])).comparison
+    assert paper.task.data == "cifar100" and paper.recipe == find_preset("cifar100-200ep").recipe
+    assert paper.attention == compare.attention

@@ -16,7 +16,19 @@ from cpsam.config.recipe import Recipe
 from cpsam.config.study import Comparison
 
 ARMS = ("none", "cpsam", "non_local")
-WORDS = ["--epochs", "1", "--lr", "0.1", "--seeds", "0", "4", "--runs-at-once", "2"]
+WORDS = [
+    "--data",
+    "digits",
+    "--epochs",
+    "1",
+    "--lr",
+    "0.1",
+    "--seeds",
+    "0",
+    "4",
+    "--runs-at-once",
+    "2",
+]
 
 
 def results(out: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def test_the_commands_parse(page: str, count: int) -> None:
     found = commands(page)
     assert len(found) == count
     for verb, *words in found:
-        assert data.VERB.read(words) if verb == "data" else train.read(words)
+        assert data.VERB.read(words) if verb == "data" else train.VERB.read(words)
 
 
 @pytest.mark.parametrize("page", ["data.md", "scaling.md"])
@@ -43,7 +43,7 @@ def test_every_flag_in_the_text_exists(page: str) -> None:
     spans = re.findall(r"`([^`]+)`", text)
     for span in spans:
         if span.startswith("--") and " " in span:
-            assert train.read(["--out", "RUN", *shlex.split(span)])
+            assert train.VERB.read(["--out", "RUN", *shlex.split(span)])
     flags = {flag for span in spans for flag in re.findall(r"--[a-z-]+", span)}
     assert {flag[2:].removeprefix("no-").replace("-", "_") for flag in flags} <= set(
         train.VERB.flags

@@ -17,6 +17,7 @@ from cpsam.api.arguments import (
     shown,
     split_fields,
 )
+from cpsam.config.presets import Preset, preset_for
 from cpsam.config.recipe import Recipe
 from cpsam.config.study import Contrast, NamedArm, Setting, Study
 from cpsam.config.task import Task
@@ -34,9 +35,9 @@ def compare(
     blocks: Mapping[str, Any] | Iterable[str],
     *,
     folder: PathLike,
-    model: Any = "resnet20",
-    data: Any = "digits",
-    at: str | Iterable[str] = "before-last",
+    data: Any = "cued-digits",
+    model: Any = None,
+    at: str | Iterable[str] | None = None,
     seeds: int | Iterable[int] = 3,
     recipe: Recipe | None = None,
     threads: int = 1,
@@ -62,13 +63,14 @@ def compare(
             wanted (``"cpsam:fusion=sum"``), or a class or another callable from channels to a
             module. A list of names stands for arms of these names.
         folder: Of the comparison; each run has a folder of its own in it.
-        model: The name of a network, or a callable without arguments that makes one.
         data: The name of a data set; or a pair (train, test) of torch Datasets, as in
             :func:`cpsam.data.sets.torch_dataset.from_torch`; or a data set of
             :func:`cpsam.load_dataset`.
-        at: Placements or path patterns.
+        model: The name of a network, or a callable without arguments that makes one. Default: that
+            of the preset with the name of the data set, else ``"resnet20"``.
+        at: Placements or path patterns. Default: as for `model`, else ``"before-last"``.
         seeds: A list of seeds; or a number of seeds, which then start at 0.
-        recipe: How every arm is trained.
+        recipe: How every arm is trained. Default: as for `model`, else ``Recipe()``.
         threads: Of a run, part of what it is; 0 takes as many as torch.
         runs_at_once: Runs at once, each in a process of its own; no result depends on it. 0 takes
             the cores divided by the threads of a run, and one at a time on a GPU.
@@ -96,15 +98,15 @@ def compare(
     target = folder_of(folder)
     with shown(progress, on_event, study=True) as tell:
         dataset = None if isinstance(data, str) else own_dataset(data, augment, tell)
-        task = Task(
-            data=data if dataset is None else dataset.name,
-            data_root=as_path(data_root),
-            validation=validation,
-            model=network_name(model),
-            at=as_tuple(at),
-            **of_task,
-        )
-        network = None if isinstance(model, str) else unwrap(model)
+        name = data if dataset is None else dataset.name
+        preset = preset_for(name) if dataset is None else Preset(Recipe(), {})
+        given: dict[str, Any] = {**preset.task, "data": name, **of_task}
+        if model is not None:
+            given["model"] = network_name(model)
+        if at is not None:
+            given["at"] = as_tuple(at)
+        task = Task(data_root=as_path(data_root), validation=validation, **given)
+        network = None if model is None or isinstance(model, str) else unwrap(model)
 
         def load(task: Task, on_event: OnEvent) -> LoadedTask:
             if dataset is None:
@@ -120,7 +122,7 @@ def compare(
             name="",
             settings=(Setting("", task, named_arms(blocks)),),
             seeds=seeds_of(seeds),
-            recipe=replace(recipe or Recipe(), **of_recipe),
+            recipe=replace(recipe or preset.recipe, **of_recipe),
             threads=threads,
             primary=None if primary is None else Contrast(*primary, setting=""),
             budget=budget,

@@ -3,9 +3,12 @@
 import json
 from dataclasses import dataclass, field
 
+from cpsam.cli.flags import build
 from cpsam.cli.names import check_names
 from cpsam.cli.parse import command_line
+from cpsam.cli.preset import complete
 from cpsam.cli.verb import Verb
+from cpsam.config.presets import PRESETS
 from cpsam.config.ranges import RunsAtOnce
 from cpsam.config.study import Comparison
 from cpsam.typed import check
@@ -17,6 +20,11 @@ class CompareRequest:
     runs_at_once: RunsAtOnce = 0
     """Runs at once, each in a process of its own; no result depends on it. 0: the cores divided by
     the threads of a run, and one at a time on a GPU.
+    """
+    preset: str = field(default="", metadata={"choices": PRESETS})
+    """Take every flag that is not given from a preset: cued-digits, cifar100-200ep, cifar100-fast,
+    imagenet-120ep or imagenet-finetune-40ep. Default: the one with the name of the data set, if
+    there is one.
     """
     retry_failed: bool = False
     """Try failed runs once more."""
@@ -35,7 +43,7 @@ VERB = Verb(
     "Train each block with each seed, and print accuracy and cost side by side. The same command"
     " continues after an interruption.",
     {
-        "three arms, six seeds, on the embedded digits": (
+        "three arms, six seeds, on strips whose label needs context": (
             "cpsam compare --attention none,non_local,cpsam --seeds 0,1,2,3,4,5"
         ),
         "two forms of CPSAM on your images: how long would it take?": (
@@ -47,19 +55,20 @@ VERB = Verb(
         "data",
         "data_root",
         "model",
-        "weights",
         "attention",
         "at",
         "seeds",
+        "preset",
         "epochs",
         "out",
         "dry_run",
     ),
+    defaults={"data": "cued-digits"},
 )
 
 
 def run(words: list[str]) -> None:
-    asked = VERB.read(words)
+    asked = build(CompareRequest, complete(VERB, words))
     check_names(asked.comparison.task, asked.comparison.attention)
     if asked.dry_run:
         from cpsam.cli.planned import print_planned

@@ -52,7 +52,7 @@ def described(flag: Flag, verb: Verb[Any]) -> str:
     text = with_options(flag.text, verb.flags)
     if flag.needed:
         return f"{text} Needed."
-    if "Default:" in text or not (default := shown(flag.default)):
+    if "Default:" in text or not (default := shown(verb.defaults.get(flag.name, flag.default))):
         return text
     return f"{text} Default: {default}."
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpsam.cli.flags import build, option
+from cpsam.cli.flags import build
 from cpsam.cli.names import check_names
+from cpsam.cli.preset import complete
 from cpsam.cli.verb import Verb
-from cpsam.config.presets import PRESETS, find_preset
+from cpsam.config.presets import PRESETS
 from cpsam.config.ranges import Seed, Threads
 from cpsam.config.recipe import Recipe
 from cpsam.config.run_options import RunOptions
 from cpsam.config.task import Task
-from cpsam.errors import CpsamError, UserError
+from cpsam.errors import CpsamError
 from cpsam.typed import check
 
 
@@ -34,8 +35,9 @@ class TrainRequest:
     threads: Threads = 0
     """Threads, part of the run's specification, from 1 to 1,024. 0: as many as torch takes."""
     preset: str = field(default="", metadata={"choices": PRESETS})
-    """Take every flag that is not given from a preset: cifar100-200ep, cifar100-fast,
-    imagenet-120ep or imagenet-finetune-40ep.
+    """Take every flag that is not given from a preset: cued-digits, cifar100-200ep, cifar100-fast,
+    imagenet-120ep or imagenet-finetune-40ep. Default: the one with the name of the data set, if
+    there is one.
     """
     dry_run: bool = False
     """Print the steps, multiply-adds, time, memory and disk of the run; train nothing."""
@@ -75,25 +77,8 @@ VERB = Verb(
 )
 
 
-def read(words: list[str]) -> TrainRequest:
-    """Returns the request that the words stand for; a preset gives what they leave open.
-
-    Raises:
-        UserError: If a word or a value does not fit, or the preset needs a flag that is missing.
-    """
-    given = VERB.parse(words)
-    if "preset" not in given:
-        return build(TrainRequest, given)
-    preset = find_preset(given["preset"])
-    for name in preset.needs:
-        if name not in given:
-            raise UserError(f"preset {given['preset']} needs {option(name)}")
-    values = {**preset.task, **vars(preset.recipe), "attention": preset.attention}
-    return build(TrainRequest, {**values, **given})
-
-
 def run(words: list[str]) -> None:
-    asked = read(words)
+    asked = build(TrainRequest, complete(VERB, words))
     check_names(asked.task, [asked.attention])
     if asked.dry_run:
         print_plan(asked)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ class Verb(Generic[T]):
         about: What it does, in a sentence or two.
         examples: Commands, each with what it does.
         first: The flags that people need first, in this order.
+        defaults: Defaults that differ from those of the request, by the names of the fields.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Verb(Generic[T]):
     about: str
     examples: Mapping[str, str]
     first: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def flags(self) -> dict[str, Flag]:

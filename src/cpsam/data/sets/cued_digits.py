@@ -20,17 +20,17 @@ from cpsam.data.moments import Moments
 from cpsam.data.sets.digits import read_digits
 from cpsam.data.split import Indices, Pixels, Split
 
-HEIGHT, WIDTH = 12, 64
+HEIGHT, WIDTH = 8, 60
 GREY, CONTRAST = 128, 127  # bright is 255, dark is 1
 DIGIT = 8  # height and width
-CUE = 4  # height and width
-CUE_COLUMN = 2  # of the cue's first pixel
+CUE = 5  # height and width
+CUE_COLUMN = 1  # of the cue's first pixel
 
 MINIMAL_DISTANCE = 28
 """Columns from the last one of the cue to the first one of a digit, at least."""
 
 FIRST_DIGIT = CUE_COLUMN + CUE - 1 + MINIMAL_DISTANCE
-SLOTS = (FIRST_DIGIT, FIRST_DIGIT + 15)  # first columns of the two digits, before they are shifted
+SLOTS = (FIRST_DIGIT, FIRST_DIGIT + 13)  # first columns of the two digits, before they are shifted
 SHIFTS = 6  # 0 to 5 columns
 
 PAIRS = np.array(list(permutations(range(10), 2)))  # classes of the near and of the far digit
