@@ -1,8 +1,7 @@
 """Time and memory of every block against its peers, its bare convolution and the memory itself.
 
-    python benchmarks/blocks.py > blocks.json          # all shapes, dtypes and memory formats:
-    about half an hour on two cores python benchmarks/blocks.py --shape 8x512x28x28 --dtype float32
-    --blocks non_local cpsam:sum bare:sum
+    python benchmarks/blocks.py > blocks.json  # all of it: about half an hour on two cores
+    python benchmarks/blocks.py --shape 8x512x28x28 --dtype float32 --blocks non_local cpsam:sum
 
 One process; for each shape, dtype, memory format and mode all blocks are timed interleaved, in
 rounds of a random order, so that whatever else the machine does hits all of them. Milliseconds are
@@ -22,28 +21,22 @@ speed.
 """
 
 import argparse
-import importlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from timm.layers import GlobalContext, NonLocalAttn
+from compared_blocks import DTYPES, FORMATS, SHAPES, awaken, blocks, shape_name
 from torch import Tensor, nn
 
-from cpsam.attention import ATTENTION
 from cpsam.config.recipe import Recipe
 from cpsam.measure import Latency, measure_latency, peak_memory_bytes
 from cpsam.train.compute import choose_compute
 from cpsam.train.environment import environment
 
-SHAPES = ((16, 256, 14, 14), (8, 512, 28, 28), (8, 256, 56, 56), (16, 1024, 14, 14))
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 MODES = ("forward", "training")
 NON_LOCALS = ("non_local", "timm:NonLocalAttn", "mmcv:NonLocal2d")
 
@@ -70,63 +63,11 @@ TARGETS = (
     (
         "non_local",
         "the fastest peer's Non-Local",
-        tuple("x".join(map(str, shape)) for shape in SHAPES),
+        tuple(map(shape_name, SHAPES)),
         1.0,
         1.0,
     ),
 )
-
-
-@torch.no_grad()
-def awaken(block: nn.Module) -> nn.Module:
-    """Give what starts at zero small random values; the rest stays as trained networks start.
-    Wilder numbers would make the softmax of some blocks so sharp that denormal numbers, not the
-    block, decided its time.
-    """
-    for parameter in block.parameters():
-        if not parameter.any():
-            parameter.normal_(std=0.1)
-    return block
-
-
-class Bare(nn.Module):
-    """The fusing convolution, BatchNorm and the addition, as three torch layers."""
-
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__()
-        groups = 1 if kernel == 1 else channels
-        self.conv = nn.Conv2d(
-            channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False
-        )
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.norm(self.conv(x))
-
-
-def blocks() -> dict[str, Callable[[int], nn.Module]]:
-    made: dict[str, Callable[[int], nn.Module]] = {}
-    for name, cls in ATTENTION.items():
-        if name == "cpsam":
-            made |= {
-                f"cpsam:{f}": lambda c, cls=cls, f=f: cls(c, fusion=f)
-                for f in ("sum", "depthwise", "grouped")
-            }
-        elif name == "conv_control":
-            made[name] = lambda c, cls=cls: cls(c, hidden_channels=max(8, c // 16))
-        else:
-            made[name] = cls
-    made |= {
-        "timm:NonLocalAttn": lambda c: NonLocalAttn(c, rd_ratio=1 / 2),
-        "timm:GlobalContext": lambda c: GlobalContext(c, fuse_add=True, fuse_scale=False),
-    }
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made["mmcv:NonLocal2d"] = importlib.import_module("mmcv.cnn.bricks").NonLocal2d
-    except ImportError:
-        print("mmcv is not installed: measured without it", file=sys.stderr)
-    return made | {"bare:sum": lambda c: Bare(c, 1), "bare:depthwise": lambda c: Bare(c, 3)}
 
 
 def forward(block: nn.Module, x: Tensor) -> Callable[[], Tensor]:
@@ -265,7 +206,7 @@ def main() -> None:
     parser.add_argument(
         "--shape",
         nargs="+",
-        default=["x".join(map(str, shape)) for shape in SHAPES],
+        default=list(map(shape_name, SHAPES)),
         help="NxCxHxW",
     )
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)

@@ -1,9 +1,8 @@
-"""A plain PyTorch training script of the usual kind, to measure ours against. It is not ours and
-imports nothing of ours but the network.
+"""A plain PyTorch training script of the usual kind, to measure ours against.
 
-Images as PIL, one at a time through torchvision's transforms, in a DataLoader with two workers;
-float32, NCHW. `--fast` turns on what such scripts turn on when somebody asks for speed: bfloat16
-autocast and channels_last.
+It takes only the network and the pixels from us. A DataLoader with two workers gives one PIL image
+at a time to torchvision's transforms. It computes in float32 and NCHW. `--fast` turns on what such
+scripts turn on for speed: bfloat16 autocast and channels_last.
 
     python benchmarks/plain_script.py --data-root DATA --epochs 1 [--fast]
 """
@@ -15,33 +14,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from cpsam.data import Dataset as Pixels
 from cpsam.data import load_dataset
 from cpsam.models import create_model
 
-MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-
 
 class Arrays(Dataset[tuple[Tensor, int]]):
-    """As torchvision.datasets.CIFAR100: decoded arrays (N, H, W, C), each made a PIL image and
-    transformed when it is asked for.
+    """Holds decoded images as torchvision.datasets.CIFAR100 does.
+
+    An image becomes a PIL image and is transformed when it is asked for.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: list[int]) -> None:
-        self.images, self.labels = images, labels
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
+    def __init__(self, dataset: Pixels) -> None:
+        images = np.ascontiguousarray(dataset.train.images.permute(0, 2, 3, 1).numpy())
+        self.images = images[..., 0] if images.shape[-1] == 1 else images  # as PIL wants them
+        self.labels = dataset.train.labels.tolist()
+        steps = [
+            transforms.RandomCrop(dataset.image_size, padding=dataset.padding),
+            *([transforms.RandomHorizontalFlip()] if dataset.flip else []),
+            transforms.ToTensor(),
+            transforms.Normalize(dataset.mean, dataset.std),
+        ]
+        self.transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,11 +57,18 @@ def train(
     fast: bool,
     batch_size: int = 128,
     workers: int = 2,
+    device: str = "cpu",
 ) -> Iterator[int]:
-    """Train; yields the number of images after every step, so that a caller can take the time."""
+    """Trains, and yields after every step how many images it had."""
     loader = DataLoader(
-        dataset, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True
+        dataset,
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=device != "cpu",
     )
+    model = model.to(device)
     if fast:
         model = model.to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss()
@@ -74,10 +80,11 @@ def train(
     for epoch in range(epochs):
         running = 0.0
         for step, (images, labels) in enumerate(loader):
+            images, labels = (each.to(device, non_blocking=True) for each in (images, labels))
             if fast:
                 images = images.to(memory_format=torch.channels_last)
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
                 loss = criterion(model(images), labels)
             loss.backward()
             optimizer.step()
@@ -89,13 +96,6 @@ def train(
             yield len(labels)
 
 
-def cifar100(root: Path | None) -> Arrays:
-    split = load_dataset("cifar100", root).train
-    return Arrays(
-        np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy()), split.labels.tolist()
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="A plain training script, for comparison.")
     parser.add_argument("--data-root", type=Path)
@@ -105,7 +105,7 @@ def main() -> None:
     started, images = time.perf_counter(), 0
     for count in train(
         create_model("resnet20", 100),
-        cifar100(asked.data_root),
+        Arrays(load_dataset("cifar100", asked.data_root)),
         epochs=asked.epochs,
         fast=asked.fast,
     ):
