@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from cpsam.measure import count_macs
-from cpsam.torch_state import call_on_meta, deterministic_cudnn, evaluating, thread_count
+from cpsam.torch_state import (
+    call_on_meta,
+    deterministic_algorithms,
+    deterministic_cudnn,
+    evaluating,
+    set_determinism,
+    thread_count,
+)
 
 
 class Shared(nn.Module):
@@ -118,3 +125,17 @@ def test_settings_of_torch_come_back_after_an_error():
     assert torch.get_num_threads() == threads and before == (cudnn.deterministic, cudnn.benchmark)
     with thread_count(0):
         assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_determinism_comes_back_as_it_was(mode):
+    compiler = pytest.importorskip("torch._inductor.config")
+    try:
+        set_determinism(mode)
+        with pytest.raises(KeyError), deterministic_algorithms():
+            assert torch.get_deterministic_debug_mode() == 2 and compiler.deterministic
+            raise KeyError
+        assert torch.get_deterministic_debug_mode() == mode
+        assert compiler.deterministic == (mode > 0)
+    finally:
+        set_determinism(0)

@@ -57,6 +57,25 @@ def deterministic_cudnn() -> Iterator[None]:
 
 
 @contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Makes torch compute deterministically or raise, then restores its setting."""
+    before = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        set_determinism(before)
+
+
+def set_determinism(mode: int) -> None:
+    """Sets what ``torch.get_deterministic_debug_mode`` returns.
+
+    The setter of that name leaves the mode of torch's compiler.
+    """
+    torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+
+
+@contextmanager
 def restoring_attributes(module: nn.Module) -> Iterator[None]:
     """Restores the attributes of all modules, and the lists and dicts in them.
 

@@ -2,6 +2,9 @@
 the laws that should.
 """
 
+import random
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -345,6 +348,34 @@ class UnknownToOnnx(Healthy):
         return x + self.residual(x) * torch.special.i0e(self.norm.weight).view(-1, 1, 1)
 
 
+class HasNoDeterministicKernel(Healthy):
+    """Lets the local branch see only the largest value of each window."""
+
+    def residual(self, x):
+        pooled, places = nn.functional.max_pool2d(x, (1, 3), return_indices=True)
+        largest = nn.functional.max_unpool2d(pooled, places, (1, 3), output_size=x.shape[2:])
+        return super().residual(x) + self.norm(self.local(largest))
+
+
+class WarnsOfChance(Healthy):
+    def residual(self, x):
+        if torch.are_deterministic_algorithms_enabled():
+            warnings.warn("this uses a non-deterministic algorithm", stacklevel=2)
+        return super().residual(x)
+
+
+class DrawsFromTheSystem(Healthy):
+    def residual(self, x):
+        noise = 1 + 1e-6 * random.SystemRandom().random()
+        return super().residual(x) * noise if self.training else super().residual(x)
+
+
+class ReadsMemoryBeforeItWrites(Healthy):
+    def residual(self, x):
+        unset = torch.empty_like(x)
+        return super().residual(x) + 0 * unset
+
+
 class TwoOutputs(Healthy):
     def forward(self, x):
         return super().forward(x), self.attention(x)
@@ -392,6 +423,10 @@ BROKEN = {
     BreaksTheGraph: {"compile"},
     ForgetsToExport: {"export"},
     UnknownToOnnx: {"onnx"},
+    HasNoDeterministicKernel: {"deterministic"},
+    WarnsOfChance: {"deterministic"},
+    DrawsFromTheSystem: {"deterministic", "repeatable"},
+    ReadsMemoryBeforeItWrites: {"deterministic"},
     TwoOutputs: {"shape"},
 }
 

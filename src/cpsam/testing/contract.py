@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cpsam.testing import construction, gradients, states, transforms, values
+from cpsam.testing import construction, determinism, gradients, states, transforms, values
 from cpsam.testing.case import CHANNELS, BrokenLaw, Case, Configuration, Reference, Violation, told
 from cpsam.testing.settings import restore, settings
 from cpsam.torch_state import thread_count
@@ -51,6 +51,7 @@ LAWS: dict[str, Law] = {
     "modes": Law(states.modes),
     "reference": Law(values.reference),
     "gradient": Law(gradients.gradient),
+    "deterministic": Law(determinism.deterministic),
     "precision": Law(values.precision),
     "large_inputs": Law(values.large_inputs),
     "copies": Law(transforms.copies),

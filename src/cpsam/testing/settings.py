@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from cpsam.torch_state import set_determinism
+
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -12,10 +14,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.get_float32_matmul_precision,
         torch.set_float32_matmul_precision,
     ),
-    "deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
+    "deterministic algorithms": (torch.get_deterministic_debug_mode, set_determinism),
     "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
 }
 """How each of torch's settings for the whole process is read and set."""
