@@ -1,4 +1,4 @@
-"""The two data sets of cells: the label needs most of the cues, or the pair of a key."""
+"""The two data sets of cells: the label needs most of the cues, or one answer per query."""
 
 from typing import NamedTuple
 
@@ -88,31 +88,29 @@ def read_majority(held: bool) -> Majority:
 
 
 class Recall(NamedTuple):
-    """What `recall` shows: cells, which are queries, keys and values of the pairs, the query."""
+    """What `recall` shows: cells, which are dark, the classes of bright and of dark digits."""
 
     cells: Numbers
-    queries: NDArray[np.bool_]
-    keys: Numbers
-    values: Numbers
-    query: Numbers
+    dark: NDArray[np.bool_]
+    memory: Numbers
+    queries: Numbers
     labels: Numbers
 
 
 def read_recall(held: bool) -> Recall:
     split = RECALL.evaluation if held else RECALL.train
     cells = cells_of(split)
-    queries = cells.sum((2, 3)) < 0
-    pairs = cells[~queries].reshape(-1, 3, *CELL)
-    keys, values = (classes_of(pairs[..., side], held) for side in (slice(8), slice(8, None)))
-    query = classes_of(-cells[queries][..., :8], held)
-    return Recall(cells, queries, keys, values, query, split.labels.numpy())
+    dark = cells.sum((2, 3)) < 0
+    classes = classes_of(np.abs(cells[..., 4:12]), held)
+    memory, queries = (classes[chosen].reshape(-1, 3) for chosen in (~dark, dark))
+    return Recall(cells, dark, memory, queries, split.labels.numpy())
 
 
 @pytest.mark.parametrize(
     ("data", "sizes", "shape", "classes", "fingerprint"),
     [
         (MAJORITY, (10080, 1800), (24, 64), "0123456789", "1cc14d26c75d8e46"),
-        (RECALL, (18000, 1980), (16, 32), "789", "17a432f6c963d311"),
+        (RECALL, (18000, 1992), (8, 96), "0123", "ae270eb90dda9b3d"),
     ],
     ids=["majority-cue", "recall"],
 )
@@ -166,36 +164,34 @@ def test_cues_and_polarity_change_sign_independently(held: bool) -> None:
 
 
 @SPLITS
-def test_the_label_is_the_value_of_the_key_that_is_asked_for(held: bool) -> None:
+def test_the_label_is_the_number_of_dark_digits_whose_class_is_bright_too(held: bool) -> None:
     seen = read_recall(held)
-    assert (seen.queries.sum(1) == 1).all()
-    assert (np.sort(seen.keys) == [0, 1, 2]).all()
-    assert (np.sort(seen.values) == [7, 8, 9]).all()
-    assert (seen.values[seen.keys == seen.query[:, np.newaxis]] == seen.labels + 7).all()
+    assert (seen.dark.sum(1) == 3).all()
+    for classes in (seen.memory, seen.queries):
+        assert (np.diff(np.sort(classes)) > 0).all()
+        assert set(classes.flat) == set(range(6))
+    found = seen.queries[:, :, np.newaxis] == seen.memory[:, np.newaxis]
+    assert (found.sum((1, 2)) == seen.labels).all()
 
 
 @SPLITS
-def test_readers_of_a_part_of_recall_are_right_in_a_third(held: bool) -> None:
+def test_readers_of_a_part_of_recall_are_right_in_a_quarter(held: bool) -> None:
+    """So a reader that adds up what it sees in single cells has its lowest loss at ln 4."""
     seen = read_recall(held)
-    pairs = np.where(seen.queries[..., np.newaxis, np.newaxis], 0, seen.cells)
-    query = np.where(seen.queries[..., np.newaxis, np.newaxis], seen.cells, 0)
-    assert best(code(pairs), seen.labels) == pytest.approx(1 / 3)
-    assert (counts(seen.query, seen.labels) == len(seen.labels) // 9).all()
-    assert (np.ptp(counts(code(query), seen.labels), 1) == 0).all()
-    assert "1/3" in RECALL.note
+    dark = seen.dark[..., np.newaxis, np.newaxis]
+    for part in (np.where(dark, 0, seen.cells), np.where(dark, seen.cells, 0)):
+        table = counts(code(part), seen.labels)
+        assert (np.ptp(table, 1) == 0).all()
+        assert best(code(part), seen.labels) == 0.25
+    assert "25 %" in RECALL.note
 
 
 @SPLITS
-def test_keys_and_query_move_on_independently(held: bool) -> None:
-    """So a reader that adds up what it sees in single cells has its lowest loss at ln 3."""
+def test_a_reader_of_one_answer_of_recall_is_right_in_half(held: bool) -> None:
+    """So passing a single query on to all cells does not suffice."""
     seen = read_recall(held)
-    pairs = seen.cells[~seen.queries].reshape(-1, 3, *CELL)
-    in_order = np.take_along_axis(
-        pairs[..., :8], seen.keys.argsort(1)[..., np.newaxis, np.newaxis], 1
-    )
-    rows = [seen.cells[..., 8:], in_order]
-    same = code(np.concatenate([each.reshape(len(pairs), -1) for each in rows], 1))
-    assert (counts(same, 3 * seen.keys[:, 0] + seen.query) == 1).all()
+    found = (seen.queries[:, :, np.newaxis] == seen.memory[:, np.newaxis]).any(2)
+    assert best(found.ravel(), seen.labels.repeat(3)) == 0.5
 
 
 @pytest.mark.parametrize("data", [MAJORITY, RECALL], ids=lambda data: data.name)

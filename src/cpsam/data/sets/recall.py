@@ -1,11 +1,12 @@
-"""Makes grids whose label is found in another cell: the value of the key that is asked for.
+"""Makes grids whose label takes one answer per query: how many dark digits are also bright.
 
-Each of three cells holds a pair of digits in bright strokes, a key (0, 1 or 2) and a value (7, 8 or
-9). The fourth cell holds a key alone, in dark strokes. The label is the value of that key.
+Each of six cells holds one digit. Three are bright, and their classes are the memory. Three are
+dark, and each asks whether its class is in the memory. The label is the number of yes, 0 to 3.
 
-Keys and values are all different, and each grid appears nine times: the keys move on by 0, 1 and 2
-pairs, and each pair is asked for. So the pairs without the query leave three values equally
-likely, and so does the query without the pairs.
+A draw puts the classes 0 to 5 in a circle. Memory and queries are arcs of three neighbours, and the
+queries begin 0, 1, 2 or 3 steps after the memory. So each of the six memories occurs once with each
+label, and so does each set of queries. Bright digits alone, or dark ones, leave all labels equally
+likely.
 """
 
 from pathlib import Path
@@ -26,43 +27,46 @@ from cpsam.data.sets.cells import (
 )
 from cpsam.data.split import Indices, Pixels
 
-PAIRS = 3
-KEYS, VALUES = np.arange(PAIRS), np.arange(10 - PAIRS, 10)
-CELLS, COLUMNS = PAIRS + 1, 2
-ROUNDS = 2000, 220  # draws of PAIRS^2 grids, to train and to measure
+ARC = 3  # digits in the memory, and queries
+CLASSES = 2 * ARC
+LABELS = ARC + 1
+CELLS = 2 * ARC
+LEFT = (WIDTH - DIGIT) // 2  # of the digit in its cell
+ROUNDS = 750, 83  # draws of CLASSES * LABELS grids, to train and to measure
 
 NOTE = (
-    f"Made to need one cell of {PAIRS}: a reader that does not see the query together with the"
-    f" pairs is right in 1/{PAIRS} of the images"
+    "Made to need one answer per query: a reader that sees the bright digits or the dark ones"
+    f" alone is right in {100 // LABELS} % of the images"
 )
 
 
 def load_recall(root: Path | None, options: LoadOptions) -> Dataset:
-    """Loads 18,000 grids to train on and 1,980 to measure on, made of disjoint digits."""
+    """Loads 18,000 grids to train on and 1,992 to measure on, made of disjoint digits."""
     options.refuse_all("recall")
-    return cell_dataset("recall", make_grids, ROUNDS, tuple(map(str, VALUES)), NOTE)
+    return cell_dataset("recall", make_grids, ROUNDS, tuple(map(str, range(LABELS))), NOTE)
 
 
 def make_grids(digits: DigitStrokes, rounds: int, seed: int) -> tuple[Pixels, Indices]:
-    """Makes nine grids of each draw.
+    """Makes 24 grids of each draw.
 
     Returns:
-        Grids (9 * rounds, H, W, 1), and their labels.
+        Grids (24 * rounds, H, W, 1), and their labels.
     """
-    draws = np.split(draw(seed, rounds, CELLS + 4 * PAIRS), CELLS + np.arange(4) * PAIRS, axis=1)
-    places = shuffled(draws[0])  # of the pairs, then of the query
-    answers = shuffled(draws[1])  # the value of each pair, as a label
-    keys = digits.choose(np.tile(KEYS, (rounds, 1)), draws[2])  # (rounds, PAIRS, 8, 8)
-    queries = digits.choose(np.tile(KEYS, (rounds, 1)), draws[3])
-    values = digits.choose(VALUES[answers], draws[4])
-    levels = np.zeros((rounds, PAIRS, PAIRS, CELLS, HEIGHT, WIDTH), np.int64)
+    draws = np.split(
+        draw(seed, rounds, CELLS + 3 * CLASSES), CELLS + np.arange(3) * CLASSES, axis=1
+    )
+    places = shuffled(draws[0])  # of the memory, then of the queries
+    circle = shuffled(draws[1])  # the class at each point
+    bright, dark = (digits.choose(circle, each) for each in draws[2:])  # (rounds, CLASSES, 8, 8)
+    levels = np.zeros((rounds, CLASSES, LABELS, CELLS, HEIGHT, WIDTH), np.int64)
     rows = np.arange(rounds)
-    for shift in range(PAIRS):
-        for pair in range(PAIRS):
-            key = (pair + shift) % PAIRS
-            cell = places[:, pair]
-            levels[rows, shift, :, cell, :, :DIGIT] = keys[:, key, np.newaxis]
-            levels[rows, shift, :, cell, :, DIGIT:] = values[:, pair, np.newaxis]
-            levels[rows, shift, pair, places[:, PAIRS], :, :DIGIT] = -queries[:, key]
-    labels = np.broadcast_to(answers[:, np.newaxis], (rounds, PAIRS, PAIRS)).reshape(-1)
-    return as_images(levels.reshape(-1, CELLS, HEIGHT, WIDTH), COLUMNS), labels.copy()
+    for start in range(CLASSES):
+        for label in range(LABELS):
+            for step in range(ARC):
+                point = (start + step) % CLASSES
+                asked = (point + ARC - label) % CLASSES
+                for sign, shown, at, first in (1, bright, point, 0), (-1, dark, asked, ARC):
+                    place = places[:, first + at % ARC]
+                    levels[rows, start, label, place, :, LEFT : LEFT + DIGIT] = sign * shown[:, at]
+    labels = np.tile(np.arange(LABELS), rounds * CLASSES)
+    return as_images(levels.reshape(-1, CELLS, HEIGHT, WIDTH), CELLS), labels
