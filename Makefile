@@ -7,7 +7,7 @@ PEERS  := .peers
 CLUSTER := .cluster
 DOCS   := .docs
 
-.PHONY: demo test lint types layers unit test-timm test-crash test-peers test-cluster tables docs lock clean
+.PHONY: demo test lint types layers unit test-timm test-crash test-peers test-cluster gpu tables docs lock clean
 
 demo: $(READY)
 	$(BIN)/cpsam compare
@@ -61,6 +61,10 @@ $(CLUSTER)/.ready: requirements-cluster.txt $(READY)
 	rm -rf $(CLUSTER)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(CLUSTER) -r requirements-cluster.txt
 	@touch $@
+
+# Not in `make test`: nine minutes of one GPU. DATA=FOLDER names the folder in which cifar100/ lies.
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --out docs/results/speed/gpu.json $(if $(DATA),--data "$(DATA)")
 
 tables: $(READY)
 	$(BIN)/python docs/tables.py

@@ -4,6 +4,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from timm.layers import GlobalContext, NonLocalAttn
@@ -48,6 +49,7 @@ class Bare(nn.Module):
         return x + self.norm(self.conv(x))
 
 
+@cache
 def blocks() -> dict[str, Callable[[int], nn.Module]]:
     """Returns name -> a callable from channels to a block: ours, peers' and the bare convolutions.
 
