@@ -304,6 +304,7 @@ def test_peak_memory_knows_cpu_and_cuda_only():
         peak_memory_bytes(lambda: None, device="meta")
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_peak_memory_on_cuda():
     blocks = 512  # the allocator's granularity in bytes

@@ -101,6 +101,7 @@ def run(
     forward: int | None = None,
     log: Path | None = None,
     saves: Any = None,
+    device: str = "cpu",
 ) -> None:
     """Makes a run of two epochs with everything that is random or has a state.
 
@@ -111,6 +112,7 @@ def run(
         forward: The training forward at which the process is killed.
         log: File for the names of the calls, without its suffix.
         saves: Options of the run.
+        device: Where it trains.
     """
     model, forwards = tiny_residual(), []
 
@@ -130,7 +132,7 @@ def run(
         seed=4,
         folder=folder,
         config={},
-        device="cpu",
+        device=device,
         options=RunOptions(**(saves or SAVES)),
     )
     if log is not None and calls is not None:
