@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import gpu
@@ -78,11 +79,12 @@ def test_tiny_sizes_on_the_cpu_make_a_record_of_the_same_form(monkeypatch, tmp_p
         assert set(measured["ratios"]["training"]) == pairs
     assert compiled["not_compiled"] == [] and compiled["compile_seconds"] > 0
     assert list(train["images_per_s"]) == ["eager"]
+    assert train["fastest"] == {"one network": train["images_per_s"]["eager"]}
     ratio = scripts["ratios"]["eager / plain_script_fast"]
     assert 0 < ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"]
     shown = capsys.readouterr().out
     assert "blocks eager bfloat16 2x16x5x7 channels_last: training: " in shown
-    assert "means nothing on cued-digits: images_per_s" in shown
+    assert "means nothing on cued-digits: fastest, one network >= 150,000" in shown
     assert "not measured: ratios, graph / eager >= 3 in training none 128" in shown
     assert "4 parts measured, 1 skipped, 0 failed" in shown
 
@@ -152,15 +154,21 @@ def test_the_tests_are_counted(monkeypatch):
     <testcase classname="tests.a" name="two"><failure/></testcase>
     <testcase classname="tests.b" name="three"><skipped/></testcase></testsuite></testsuites>"""
 
+    code = 1
+
     def run(command, **options):
-        assert command[1:5] == ["-m", "pytest", "-m", "cuda"] and options["timeout"] == 9
+        assert command[4:10] == ["9", sys.executable, "-m", "pytest", "-m", "cuda"]
         Path(command[-2].removeprefix("--junit-xml=")).write_text(report)
-        return subprocess.CompletedProcess(command, 1, "the output", "")
+        return subprocess.CompletedProcess(command, code, "the output", "")
 
     monkeypatch.setattr(subprocess, "run", run)
     measured = cuda_tests.measure(9, tests="tests")
     assert measured["summary"] == "1 of 3 tests passed, 1 failed"
     assert measured["failed"] == ["tests.a::two"] and measured["output"] == "the output"
+    code = 124  # of `timeout`: the last test was interrupted
+    stopped = cuda_tests.measure(9, tests="tests")
+    assert stopped["summary"] == "0 of 3 tests passed, 1 failed, then they were stopped"
+    assert stopped["failures"] == 2
     report = "<testsuites/>"
     with pytest.raises(NotHereError, match="no test in tests is marked cuda"):
         cuda_tests.measure(9, tests="tests")
@@ -192,18 +200,17 @@ def test_targets_are_judged_and_those_missed_are_printed_with_their_numbers():
     results = {
         "blocks eager a": measured(1.9),
         "blocks eager b": measured(2.5),
+        "blocks eager c": measured(2.1),
         "blocks compiled a": measured(1.3),
-        "training none 128": {
-            "images_per_s": {"eager": {"median": 9e4}, "at_once": {"median": 5e5}}
-        },
+        "training none 128": {"fastest": {"one network": 9e4, "several at once": 5e5}},
         "pytest -m cuda": {"failures": 1, "seconds": 90},
     }
     shown = lines(judge(results, "cifar100"))
     missed = [line for line in shown if line.startswith("missed")]
     assert missed == [
-        "missed: failures <= 0: 1 in pytest -m cuda",
-        "missed: ratios, training, cpsam:sum / bare:sum <= 2: 2.5 in blocks eager b",
-        "missed: images_per_s, [!a]* >= 150,000: 9e+04 in training none 128",
+        "missed: failures <= 0: 1 in pytest -m cuda (1 of 1 parts)",
+        "missed: ratios, training, cpsam:sum / bare:sum <= 2: 2.5 in blocks eager b (2 of 3 parts)",
+        "missed: fastest, one network >= 150,000: 90000 in training none 128 (1 of 1 parts)",
     ]
     judged = judge(results, "cifar100")
     assert sum(each["met"] is True for each in judged) == 3  # seconds, compiled, at once

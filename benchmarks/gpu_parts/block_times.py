@@ -72,7 +72,7 @@ def measure(
                     continue
                 step()
                 if compiled:
-                    result["compile_seconds"] += round(time.perf_counter() - begin, 1)
+                    result["compile_seconds"] += time.perf_counter() - begin
                 steps[name] = step
             times = time_in_turn(steps, sizes.rounds, sizes.milliseconds, device)
             result["milliseconds"][mode] = {name: spread(found) for name, found in times.items()}

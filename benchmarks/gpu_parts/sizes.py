@@ -35,7 +35,7 @@ class Sizes:
     model: str = "resnet20"
     batches: tuple[int, ...] = (128, 1024)
     images: int = 20_000
-    epochs: int = 2
+    epochs: int = 5
     steps: int = 50
     warmup: int = 20
     workers: int = 8

@@ -49,7 +49,6 @@ class Target:
         return value <= self.at_most if self.at_least is None else value >= self.at_least
 
 
-# The name of a way that trains several networks at once begins with "at_once".
 TARGETS = (
     Target("pytest -m cuda", ("failures",), at_most=0),
     Target("pytest -m cuda", ("seconds",), at_most=180),
@@ -65,8 +64,8 @@ TARGETS = (
         for mode in MODES
     ),
     Target("training none 128", ("ratios", "graph / eager"), at_least=3),
-    Target("training none 128", ("images_per_s", "[!a]*"), at_least=150_000, data="cifar100"),
-    Target("training none 128", ("images_per_s", "at_once*"), at_least=400_000, data="cifar100"),
+    Target("training none 128", ("fastest", "one network"), at_least=150_000, data="cifar100"),
+    Target("training none 128", ("fastest", "several at once"), at_least=400_000, data="cifar100"),
     Target("training none 128 timm", ("ratios", "* / timm_script"), at_least=10),
 )
 
@@ -89,7 +88,8 @@ def judge(results: Results, data: str) -> list[dict[str, Any]]:
             if fits and fnmatchcase(name, target.part)
         }
         values = {name: value for name, value in found.items() if value is not None}
-        missed = [name for name, value in values.items() if not target.is_met(value)]
+        worst_first = sorted(values, key=lambda name: values[name], reverse=target.at_least is None)
+        missed = [name for name in worst_first if not target.is_met(values[name])]
         judged.append(
             {
                 "target": target.words,
@@ -104,13 +104,16 @@ def judge(results: Results, data: str) -> list[dict[str, Any]]:
 
 
 def lines(judged: list[dict[str, Any]]) -> list[str]:
-    """Returns one line per target that was missed or not measured, then how many were met."""
+    """Returns one line per target that was missed or not measured, then how many were met.
+
+    A missed one has the number of the part that misses it most.
+    """
     shown = []
     for each in judged:
         if each["met"] is None:
             shown.append(f"{each['why']}: {each['target']} in {each['part']}")
         elif each["missed"]:
-            numbers = ", ".join(f"{each['values'][name]:,.4g} in {name}" for name in each["missed"])
-            shown.append(f"missed: {each['target']}: {numbers}")
+            name, of = each["missed"][0], f"{len(each['missed'])} of {len(each['values'])} parts"
+            shown.append(f"missed: {each['target']}: {each['values'][name]:.6g} in {name} ({of})")
     met = sum(each["met"] is True for each in judged)
     return [*shown, f"{met} of {len(judged)} targets were met"]
