@@ -83,6 +83,7 @@ def test_float16_with_a_scaler_gives_the_gradients_of_float64(device, name, argu
 
 
 @every([("cpsam", {}), ("non_local", {}), ("danet_channel", {})])
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own choices
 def test_a_compiled_block_is_the_block(device, name, arguments):
     torch.compiler.reset()
     backend = "inductor" if device.type == "cuda" else "aot_eager"
