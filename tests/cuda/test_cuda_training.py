@@ -10,6 +10,7 @@ from support.digests import digest
 from support.gpu import CPU, GPU, ON_EACH_DEVICE, ON_GPU, ONLY_ON_GPU
 from torch.nn.parallel import DistributedDataParallel
 
+from cpsam.config.run_options import RunOptions
 from cpsam.data.dataset import Dataset
 from cpsam.data.split import Split
 from cpsam.errors import StoppedError
@@ -17,7 +18,6 @@ from cpsam.insert import insert_attention
 from cpsam.measure import forward_step, measure_latency, peak_memory_bytes
 from cpsam.models.cifar_resnet import ThinResNet
 from cpsam.testing import randomise
-from cpsam.torch_state import deterministic_algorithms
 from cpsam.train import Recipe
 from cpsam.train.train import train
 
@@ -54,12 +54,11 @@ DATA = Dataset(
 
 
 def run(folder, device, precision, **options):
-    """Trains under deterministic algorithms: torch's fused attention needs them on a GPU."""
     model = network()
     recipe = Recipe(epochs=3, batch_size=8, lr=0.05, precision=precision)
     about = {"seed": 5, "folder": folder, "config": {"what": "noise"}, "device": device}
-    with deterministic_algorithms():
-        train(model, DATA, recipe, **about, **options)
+    # torch's fused attention needs deterministic algorithms on a GPU
+    train(model, DATA, recipe, **about, options=RunOptions(deterministic=True), **options)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return model.state_dict(), [
         {name: value for name, value in line.items() if name != "timing"} for line in lines

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import RECIPE, tiny_model
-from support.tiny_runs import run
+from support.tiny import RECIPE, TinyNet, tiny_model
+from support.tiny_runs import assert_same_run, run
+from torch.nn import functional as F
 
 from cpsam.config.run_options import RunOptions
 from cpsam.errors import DataError, DivergedError, UserError
@@ -95,3 +96,23 @@ def test_absurd_options_are_refused(field: str, value: Any) -> None:
 
 def test_ordinary_recipes_are_as_they_were() -> None:
     assert Recipe(**RECIPE.to_dict()) == RECIPE
+
+
+def test_a_deterministic_run_is_the_same_run(tmp_path: Path) -> None:
+    model, reference = tiny_model(), tiny_model()
+    run(tmp_path / "run", model, options=RunOptions(deterministic=True))
+    run(tmp_path / "reference", reference)
+    assert_same_run(tmp_path / "run", model, tmp_path / "reference", reference)
+
+
+class Unpooled(TinyNet):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled, places = F.max_pool2d(x, 2, return_indices=True)
+        return super().forward(F.max_unpool2d(pooled, places, 2, output_size=x.shape[2:]))
+
+
+def test_a_deterministic_run_ends_at_an_operation_that_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="deterministic is not possible: max_unpooling2d_forward"):
+        run(tmp_path / "refused", Unpooled(), options=RunOptions(deterministic=True))
+    assert torch.get_deterministic_debug_mode() == 0
+    run(tmp_path / "run", Unpooled())

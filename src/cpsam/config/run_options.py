@@ -1,4 +1,4 @@
-"""Says what keeps a run safe and watched. No option changes the result of a run."""
+"""Says what keeps a run safe, watched and repeatable. No option changes what a run computes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,9 @@ Minutes = Annotated[float, Range(least=0, most=MOST)]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """When to save, when to stop, what else to write. A run may be continued with other options.
+    """When to save, when to stop, what else to write, and which kernels to take.
+
+    A run may be continued with other options.
 
     Raises:
         UserError: If a value breaks its rule.
@@ -32,6 +34,10 @@ class RunOptions:
     tensorboard: bool = False
     """Write the metrics for TensorBoard too, into the folder tensorboard of the run (extra
     tensorboard).
+    """
+    deterministic: bool = False
+    """Take only operations that give the same bits each time, and end with an error at any other
+    one. On a GPU the fused attention of non_local needs it, and it may take time there.
     """
 
     def __post_init__(self) -> None:

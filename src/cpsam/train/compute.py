@@ -9,6 +9,7 @@ Intel Xeon that has the AVX-512 instruction for it but no AMX. So the instructio
 reason.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from cpsam.config.ranges import MOST_THREADS
 from cpsam.config.recipe import Recipe
 from cpsam.errors import DataError, UserError
 from cpsam.text import shorten
-from cpsam.torch_state import deterministic_cudnn, thread_count
+from cpsam.torch_state import deterministic_algorithms, deterministic_cudnn, thread_count
 from cpsam.typed import checked
 
 CHOICES = {"device": ("cpu", "cuda"), "precision": ("float32", "bfloat16", "float16")}
@@ -151,3 +152,22 @@ def reproducible(compute: Compute, device: torch.device) -> Iterator[None]:
         deterministic_cudnn() if is_cuda else nullcontext(),
     ):
         yield
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Lets torch take deterministic algorithms alone.
+
+    Raises:
+        UserError: If an operation has none; the message of torch names it.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+    try:
+        with deterministic_algorithms():
+            yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason, _, _ = str(error).partition(" You can turn off")
+        raise UserError(f"deterministic is not possible: {reason}") from error

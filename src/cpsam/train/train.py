@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cpsam.config.run_options import RunOptions
 from cpsam.data.dataset import Dataset
 from cpsam.errors import StoppedError, UserError
 from cpsam.train.checkpointing import CheckpointManager, TrainState
-from cpsam.train.compute import Compute, choose_compute, reproducible
+from cpsam.train.compute import Compute, choose_compute, deterministic, reproducible
 from cpsam.train.context import TrainContext
 from cpsam.train.distributed import Distributed, is_lost_peer
 from cpsam.train.ema import Ema
@@ -118,6 +118,7 @@ def train(
             with (
                 stop_request,
                 reproducible(compute, target),
+                deterministic(target) if options.deterministic else nullcontext(),
                 prepared(context, state, options, stop_request, on_event) as training,
             ):
                 return training.run()
