@@ -21,6 +21,7 @@ BARE = {
 NAMES = (*BARE, "bare:depthwise", "bare:sum", "non_local", "global_context", "squeeze_excite")
 PAIRS = [*BARE.items(), ("non_local", "cpsam:grouped"), ("non_local", "cpsam:depthwise")]
 MODES = ("training", "forward")
+COMPILATION = 60  # seconds per part, at most, and half of those that are left
 
 
 def measure(
@@ -35,8 +36,7 @@ def measure(
 ) -> dict[str, Any]:
     """Returns milliseconds per call of each block, and ratios, for forward and for training.
 
-    Compilation takes at most half of the seconds that are left. Blocks for which that was not
-    enough are named.
+    Compilation ends after some seconds. Blocks that were not compiled until then are named.
     """
     torch.manual_seed(0)
     x, dy = (
@@ -46,7 +46,7 @@ def measure(
         for _ in range(2)
     )
     leaf = x.clone(memory_format=torch.preserve_format).requires_grad_(True)
-    known, end = blocks(), time.perf_counter() + left / 2
+    known, end = blocks(), time.perf_counter() + min(left / 2, COMPILATION)
     made: dict[str, nn.Module] = {
         name: awaken(known[name](shape[1])).to(
             device, DTYPES[dtype], memory_format=FORMATS[memory_format]

@@ -19,12 +19,17 @@ from gpu_parts.targets import judge, lines
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Returns where the record was made: what runs store, and the GPU's memory."""
+    """Returns where the record was made: what runs store, and facts about the GPU."""
     about = environment(choose_compute(Recipe(), device), torch.device(device))
     if device == "cpu":
         return about
     properties = torch.cuda.get_device_properties(device)
-    return {**about, "cuda": torch.version.cuda, "gpu_memory_bytes": properties.total_memory}
+    return {
+        **about,
+        "cuda": torch.version.cuda,
+        "gpu_memory_bytes": properties.total_memory,
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+    }
 
 
 def measure_and_record(
