@@ -89,6 +89,15 @@ def test_tiny_sizes_on_the_cpu_make_a_record_of_the_same_form(monkeypatch, tmp_p
     assert "4 parts measured, 1 skipped, 0 failed" in shown
 
 
+def test_blocks_that_are_not_compiled_in_time_are_named(monkeypatch):
+    monkeypatch.setattr(block_times, "COMPILATION", 0)
+    how = {"dtype": "float32", "memory_format": "contiguous", "compiled": True}
+    measured = block_times.measure(9, sizes=ON_CPU, device="cpu", shape=ON_CPU.shapes[0], **how)
+    assert measured["not_compiled"][:2] == ["cpsam:grouped, training", "cpsam:grouped, forward"]
+    assert len(measured["not_compiled"]) == 2 * len(block_times.NAMES)
+    assert measured["milliseconds"] == {"training": {}, "forward": {}}
+
+
 def test_parts_that_fail_or_take_too_long_are_named_and_the_others_go_on():
     now, said = [0.0], []
 
