@@ -6,7 +6,8 @@ In a document, ``<!-- results: FOLDER -->`` and ``<!-- end -->`` enclose what is
 the best control; ``<!-- training: FILE -->`` what is written from the
 JSON of `benchmarks/training.py`; ``<!-- layers: FILE -->`` what is written from the contract of
 import-linter in pyproject.toml. ``<!-- blocks: all -->`` encloses the table of all blocks, and
-``arguments``, ``cost`` and ``pilot`` what is written about the block NAME.
+``arguments``, ``cost``, ``pilot`` and ``seen`` what is written about the block NAME;
+``solved: all`` and ``seen: all`` enclose what the probes say of all blocks.
 """
 
 import inspect
@@ -14,6 +15,8 @@ import json
 import re
 import tomllib
 from pathlib import Path
+
+from probe_tables import seen_table, solved_table
 
 from cpsam.attention import ATTENTION, NOT_IDENTITY_AT_START
 from cpsam.measure import count_macs, count_parameters
@@ -163,6 +166,16 @@ def pilot_rows(name: str) -> str:
     return found + "\n".join(parts)
 
 
+def solved(_: str) -> str:
+    """Returns which blocks solve which probe."""
+    return markdown(solved_table(), left=True)
+
+
+def seen(name: str) -> str:
+    """Returns the top-1 of a block on each probe, beside the bare network; for "all", of all."""
+    return markdown(seen_table() if name == "all" else seen_table(("none", name)))
+
+
 def markdown(table: Table, left: bool = False) -> str:
     rule = ["---", *["---" if left else "---:"] * (len(table.header) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (table.header, rule, *table.rows))
@@ -190,6 +203,8 @@ TABLES = {
     "arguments": arguments_table,
     "cost": cost_table,
     "pilot": pilot_rows,
+    "solved": solved,
+    "seen": seen,
 }
 
 
@@ -207,7 +222,7 @@ def reports() -> dict[Path, str]:
     """Returns every form of each report that is kept here, as it is written today from what was
     measured then.
     """
-    kept = [path.parent for path in (ROOT / "docs" / "results").glob("*/report.md")]
+    kept = [path.parent for path in (ROOT / "docs" / "results").rglob("report.md")]
     return {
         folder / name: text
         for folder in kept

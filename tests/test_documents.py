@@ -1,13 +1,13 @@
 """Documents say what the program measured and what the code does."""
 
 import importlib
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tables
 
 from cpsam.cli import VERBS
 from cpsam.config.plan_file import read_plan
@@ -45,10 +45,6 @@ class Shapes:
         pixels[..., index % 3] = 200
         return Image.fromarray(pixels), index % 3
 """
-spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-assert spec is not None and spec.loader is not None
-tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tables)
 
 
 @pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
@@ -167,3 +163,15 @@ def test_the_plan_on_the_page_on_studies_is_carried_out_and_leaves_the_files_tha
         if not path.name.startswith(".")
     }
     assert named == files | in_runs
+
+
+def test_the_default_comparison_separates_blocks_with_context_from_those_without() -> None:
+    results = read_results(ROOT / "docs/results/cued-digits")
+    assert {arm.arm for arm in results.arms} == {"none", "conv_control", "non_local", "cpsam"}
+    for arm in results.arms:
+        found = arm.top1_by_seed.values()
+        assert len(found) == 3
+        if arm.arm in ("none", "conv_control"):
+            assert max(found) <= 0.55
+        else:
+            assert min(found) >= 0.9

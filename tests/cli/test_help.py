@@ -93,7 +93,7 @@ def test_a_default_is_shown_once_as_it_is_typed(capsys: pytest.CaptureFixture[st
         "--attention NAME … Arms:",
         "Default: none conv_control non_local cpsam. --",
         "a list, not a number of seeds. Default: 0 1 2. --",
-        "Default: 0.0005. --",
+        "Default without a preset: 0.0005. --",
         "--augment, --no-augment Crop",
         "Default: on. --",
         "Default: the environment variable CPSAM_DATA. --",

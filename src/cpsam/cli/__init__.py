@@ -30,7 +30,7 @@ USAGE = f"""usage: cpsam VERB [OPTIONS]
   help       print the options of a verb: cpsam help VERB
   version    print the version
 
-Begin with: cpsam compare --epochs 2 --seeds 0,1
+Begin with: cpsam compare
 """
 
 

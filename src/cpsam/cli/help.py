@@ -9,6 +9,7 @@ from typing import Any
 from cpsam.cli.flags import Flag, option
 from cpsam.cli.translate import with_options
 from cpsam.cli.verb import Verb
+from cpsam.config.recipe import Recipe
 
 WIDEST = 100
 INDENT = 6
@@ -54,7 +55,8 @@ def described(flag: Flag, verb: Verb[Any]) -> str:
         return f"{text} Needed."
     if "Default:" in text or not (default := shown(verb.defaults.get(flag.name, flag.default))):
         return text
-    return f"{text} Default: {default}."
+    preset = "preset" in verb.flags and (flag.owner is Recipe or flag.name in ("model", "at"))
+    return f"{text} Default{' without a preset' * preset}: {default}."
 
 
 def shown(value: object) -> str:
