@@ -72,7 +72,7 @@ def solved_table() -> Table:
             kind = "every" if all(solved) else "some" if any(solved) else "no"
             groups[kind].append(f"`{name}`")
         probe = column.probe
-        shown = [", ".join(names) or "–" for names in groups.values()]
+        shown = [", ".join(names) or "-" for names in groups.values()]
         rows.setdefault(probe.name, [column.title, probe.needs, str(probe.ceiling), *shown])
     return Table(header, list(rows.values()))
 
@@ -88,5 +88,5 @@ def spread(arm: ArmResult | None) -> str:
     """Returns mean, lowest and highest top-1 in percent; a dash where a block took no part."""
     values = [100 * top1 for top1 in arm.top1_by_seed.values()] if arm else []
     if not values:
-        return "–"
+        return "-"
     return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
