@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class ForkedProcess:
     """Stands for `subprocess.Popen`: a server that has imported everything forks the process."""
 
     def __init__(self, words: Sequence[str], pass_fds: Sequence[int], **_: Any) -> None:
-        preload()
+        start_unblocked()
         ends = [Connection(os.dup(each)) for each in pass_fds]  # It closes what it holds.
         self.process = context.Process(target=serve_forked, args=ends)
         self.process.start()
@@ -36,6 +37,14 @@ class ForkedProcess:
         self.process.join(timeout)
         assert self.process.exitcode is not None
         return self.process.exitcode
+
+
+def start_unblocked() -> None:
+    """Starts the server with no signal blocked: later tests send signals to what it forks."""
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    preload()
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def serve_forked(pipe: Connection, setup: Connection) -> None:
