@@ -150,8 +150,8 @@ def imagenet_finetune_40ep() -> Preset:
 def cued_digits() -> Preset:
     """Trains a ResNet-8 on strips whose label needs context, with a block after the first stage.
 
-    There the features still tell bright strokes from dark ones, so that context can choose between
-    them. With the block one stage later, some seeds learned this too late.
+    With the block one stage later, some seeds did not learn to use the cue in time. Perhaps the
+    features there no longer tell bright strokes from dark ones.
 
     Command:
         ``cpsam train --preset cued-digits --out RUN``
